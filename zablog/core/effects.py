@@ -79,7 +79,8 @@ class ReadDigest:
 class Stream:
     """Send the entries in (after, upto] to this link as Propose messages of `epoch`, read from the log at the link's own pace.
 
-    Then answer Streamed. If the history still has them in memory and the outbox has room, all at once: so a learner
+    Their watermark is ZERO: no news. Then answer Streamed, at once or piece by piece: `upto` of the answer may be short of what was
+    asked, and the core asks again. If the history still has them in memory and the outbox has room, all at once: so a learner
     that has nearly caught up does catch up. Ends without an answer when the link or the role does.
     """
 
@@ -114,12 +115,23 @@ Effect = Append | Truncate | SaveEpochs | Send | DropLink | Deliver | ReadDigest
 class Effects:
     """An accumulator: effects are emitted in the order in which they must become true."""
 
-    __slots__ = ("list", "token")
+    __slots__ = ("abandoned", "halted", "list", "token")
 
     def __init__(self, token: int = 0) -> None:
         self.list: list[Effect] = []
         self.token = token
         """The number of the last durable effect emitted, ever."""
+        self.halted = False
+        self.abandoned: str | None = None
+        """A phase gave up, and why: `peer` changes the role before anything else happens."""
+
+    def abandon(self, reason: str) -> None:
+        if self.abandoned is None:
+            self.abandoned = reason
+
+    def halt(self, reason: str) -> None:
+        self.halted = True
+        self.list.append(Halt(reason))
 
     def append(self, entries: Entries) -> None:
         self.token += 1

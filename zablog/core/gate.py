@@ -29,12 +29,7 @@ class Gate:
         released: list[Send] = []
         while self.waiting and self.waiting[0].after <= self.durable:
             send = self.waiting.popleft()
-            if (
-                released
-                and isinstance(send.message, Ack)
-                and isinstance(released[-1].message, Ack)
-                and released[-1].link == send.link
-            ):
+            if released and isinstance(send.message, Ack) and isinstance(released[-1].message, Ack) and released[-1].link == send.link:
                 released.pop()
             released.append(send)
         return released

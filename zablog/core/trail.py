@@ -7,7 +7,7 @@ every question of synchronization: membership, the truncation point, the range o
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from xxhash import xxh3_64_intdigest
 
@@ -58,11 +58,15 @@ class Mark(NamedTuple):
     digest: int
 
 
+ORIGIN: Final = Mark(ZERO, 0)
+"""Where every history begins."""
+
+
 @dataclass(slots=True)
 class Trail:
     """`base` is where the log begins (its zxid is not an entry of the log); `ends` the last entry of each epoch, ascending."""
 
-    base: Mark = Mark(ZERO, 0)
+    base: Mark = ORIGIN
     ends: list[Mark] = field(default_factory=list)
 
     @property
@@ -78,9 +82,7 @@ class Trail:
     def follows(self, entries: Entries) -> bool:
         """Do these entries continue this very history: no gap, no overlap, and the digest they claim?"""
         first, last = entries.first, self.last
-        contiguous = (first.epoch == last.epoch and first.counter == last.counter + 1) or (
-            first.epoch > last.epoch and first.counter == 1
-        )
+        contiguous = (first.epoch == last.epoch and first.counter == last.counter + 1) or (first.epoch > last.epoch and first.counter == 1)
         return (
             contiguous
             and bool(entries.payloads)

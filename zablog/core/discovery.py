@@ -1,0 +1,158 @@
+"""Phase 1: the leader learns a quorum's epochs, names a higher one, and learns the histories of those who promise it.
+
+Durable before said: the leader's promise before NEWEPOCH (W1), the follower's before ACKEPOCH (W2). With a quorum of counted ACKEPOCHs
+the leader's own history, which is the best of them, becomes the initial history of the epoch.
+"""
+
+from zablog.core import synchronization
+from zablog.core.effects import Effects
+from zablog.core.messages import AckEpoch, CEpoch, NewEpoch
+from zablog.core.state import Following, Leading, Learner, Phase, State
+from zablog.core.zxid import EPOCH_MAX, Epoch, PeerId
+
+# -- follower -----------------------------------------------------------------------------------------------------------------
+
+
+def follow(state: State, leader: PeerId, out: Effects) -> None:
+    """Begin to follow: tell the leader which epochs we know."""
+    following = Following(leader, since=state.now)
+    state.enter(following, f"{leader} was elected", out)
+    for peer in sorted(state.early):
+        state.drop(state.links[peer], "we do not lead", out)
+    if leader in state.links:
+        join(state, following, out)
+
+
+def join(state: State, following: Following, out: Effects) -> None:
+    """A link to our leader is up."""
+    following.link = state.links[following.leader]
+    following.heard_at = state.now
+    out.vote(following.link, CEpoch(state.accepted, state.current))
+
+
+def on_new_epoch(state: State, following: Following, message: NewEpoch, out: Effects) -> None:
+    """Promise the epoch, unless a higher one was promised; the promise counts once."""
+    assert following.link is not None, "a follower hears its leader on a link"
+    if following.phase is not Phase.DISCOVERY or message.epoch < state.accepted or message.epoch == 0:
+        return out.abandon(f"illegal: epoch {message.epoch} named in {following.phase.name}, we have promised {state.accepted}")
+    counted = message.epoch > state.accepted
+    if counted:
+        state.promise(message.epoch, out)
+    following.epoch = message.epoch
+    following.phase = Phase.SYNC
+    out.vote(
+        following.link,
+        AckEpoch(message.epoch, counted, state.current, state.trail.last, state.trail.base.zxid, state.suspect),
+    )
+    return state.announce(f"promised epoch {message.epoch}", out)
+
+
+# -- leader -------------------------------------------------------------------------------------------------------------------
+
+
+def lead(state: State, out: Effects) -> None:
+    """Begin to lead: our own epochs are the first we know; some peers may have decided for us before we did."""
+    leading = Leading(since=state.now)
+    state.enter(leading, "elected", out)
+    leading.cepochs[state.id] = CEpoch(state.accepted, state.current)
+    early = sorted(state.early.items())
+    state.early.clear()
+    for peer, message in early:
+        on_cepoch(state, leading, peer, message, out)
+    name_epoch(state, leading, out)
+
+
+def on_cepoch(state: State, leading: Leading, peer: PeerId, message: CEpoch, out: Effects) -> None:
+    """With a quorum of epochs in hand, choose one above them all. Who comes later is invited to it."""
+    link = state.links[peer]
+    if peer in leading.learners:
+        return state.drop(link, "illegal: CEPOCH twice on one link", out)
+    if message.accepted == 0 and any(other.current > 0 for other in leading.cepochs.values()):
+        return state.drop(link, "its promises are at birth value while the ensemble has history: an old copy or a wiped disk", out)
+    if leading.epoch is not None and message.accepted > leading.epoch and peer in state.configuration.voters:
+        leading.outgrown_at = leading.outgrown_at if leading.outgrown_at is not None else state.now
+        return state.drop(link, f"it has promised epoch {message.accepted}, ours is {leading.epoch}", out)
+    learner = leading.learners[peer] = Learner(link, message)
+    if peer in state.configuration.voters:
+        leading.cepochs[peer] = message
+    if leading.epoch is None:
+        name_epoch(state, leading, out)
+    else:
+        invite(state, leading, learner, out)
+    return None
+
+
+def name_epoch(state: State, leading: Leading, out: Effects) -> None:
+    """A quorum's epochs are known: name a higher one. Disk first, then network: a gated send."""
+    new_born = all(cepoch.current == 0 for cepoch in leading.cepochs.values())
+    if not new_born and state.accepted == 0:
+        return out.halt(forgotten(state))
+    if not new_born:
+        for peer in [peer for peer, cepoch in leading.cepochs.items() if cepoch.accepted == 0]:
+            del leading.cepochs[peer]
+            if peer in leading.learners:
+                state.drop(leading.learners.pop(peer).link, "its promises are at birth value while the ensemble has history", out)
+    if leading.epoch is not None or not state.decides(leading.cepochs, new_born):
+        return None
+    highest = max(cepoch.accepted for cepoch in leading.cepochs.values())
+    if highest >= EPOCH_MAX:
+        return out.halt(f"epoch {highest} is the last one there can be")
+    leading.epoch = Epoch(highest + 1)
+    state.promise(leading.epoch, out)
+    for _, learner in sorted(leading.learners.items()):
+        invite(state, leading, learner, out)
+    return None
+
+
+def forgotten(state: State) -> str:
+    """What a node says that finds itself without promises in an ensemble that has history."""
+    return (
+        f"node {state.id} has never promised anything, but its peers have history: this directory is an old copy or was made anew. "
+        "A voter whose promises are lost must not vote again under its old identity. Put the node's own directory back."
+    )
+
+
+def invite(state: State, leading: Leading, learner: Learner, out: Effects) -> None:
+    assert leading.epoch is not None, "there is an epoch to invite to"
+    learner.invited = True
+    out.vote(learner.link, NewEpoch(leading.epoch))
+
+
+def on_self_durable(state: State, leading: Leading, out: Effects) -> None:
+    """Our own promise is durable, which is our own ACKEPOCH."""
+    if leading.epoch is not None and state.durable.accepted == leading.epoch and state.id not in leading.acks:
+        leading.acks[state.id] = AckEpoch(leading.epoch, True, state.current, state.trail.last, state.trail.base.zxid, state.suspect)
+        fix_history(state, leading, out)
+
+
+def on_ack_epoch(state: State, leading: Leading, learner: Learner, message: AckEpoch, out: Effects) -> None:
+    """A promise, and a history. A better history than ours before ours is fixed means that another must lead."""
+    peer = learner.link.peer
+    if message.epoch != leading.epoch or learner.ack is not None or not learner.invited or message.current > message.epoch:
+        return state.drop(learner.link, f"illegal: {message} in {leading.phase.name}", out)
+    learner.ack = message
+    learner.echoed = state.now
+    if leading.phase is not Phase.DISCOVERY:
+        return synchronization.meet(state, leading, learner, out)
+    if (message.current, message.last) > (state.current, state.trail.last):
+        return out.abandon(f"{peer} has the better history: {message.current}, {message.last}")
+    if peer in state.configuration.voters and not (peer in leading.acks and leading.acks[peer].counted):
+        leading.acks[peer] = message
+    return fix_history(state, leading, out)
+
+
+def fix_history(state: State, leading: Leading, out: Effects) -> None:
+    """Fix the initial history once a quorum has promised the epoch, and a quorum of witnesses knows of nothing more.
+
+    A node with a suspect tail is no witness, unless our history covers what it may have lost; when every voter has answered,
+    nobody is left who could know of more.
+    """
+    new_born = all(ack.current == 0 for ack in leading.acks.values())
+    promised = [peer for peer, ack in leading.acks.items() if ack.counted]
+    witnesses = [peer for peer, ack in leading.acks.items() if ack.suspect is None or ack.suspect in state.trail]
+    if (
+        state.id in leading.acks
+        and state.decides(promised, new_born)
+        and (state.configuration.is_quorum(witnesses) or state.configuration.is_everyone(leading.acks))
+    ):
+        synchronization.begin(state, leading, out)
