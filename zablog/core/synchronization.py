@@ -134,8 +134,8 @@ def on_self_durable(state: State, leading: Leading, out: Effects) -> None:
 
 
 def establish(state: State, leading: Leading, out: Effects) -> None:
-    """Leader: with a quorum bound to it, the initial history is committed and the epoch established."""
-    if not state.configuration.is_quorum(acked_by(state, leading)):
+    """Leader: with a quorum bound to it, itself among them, the initial history is committed and the epoch established."""
+    if leading.self_acked is None or not state.configuration.is_quorum(acked_by(state, leading)):
         return
     assert leading.initial is not None, "the initial history is fixed"
     leading.phase = Phase.BROADCAST
