@@ -1,7 +1,7 @@
 """What every command in this folder does first: have `.venv` beside the project, with what that command needs, and run in it.
 
-Nothing but the system's python3 may be expected here, and it may be older than the project wants, so this file keeps to old
-syntax and to the standard library. A stamp in `.venv` holds a hash of pyproject.toml, the place of the checkout and the version
+Nothing but the system's python3 may be expected here, and it may be older than the project wants, so this file keeps to the
+syntax of Python 3.6 and to the standard library. A stamp in `.venv` holds a hash of pyproject.toml, the place of the checkout and the version
 of Python: while it agrees no pip is called, and nothing needs a network. First use by two at once is settled by a file lock.
 """
 
@@ -25,7 +25,7 @@ _WANTED = {RUNTIME: ".", DEVELOPMENT: ".[dev]"}
 def run(needs, *arguments):
     """Replace this process by the environment's python with `arguments`; never returns."""
     prepare(needs)
-    os.execv(PYTHON, [PYTHON] + list(arguments))
+    os.execv(PYTHON, [PYTHON, *arguments])
 
 
 def prepare(needs):
@@ -57,16 +57,17 @@ def _recent_python():
     if sys.version_info >= OLDEST:
         return sys.executable
     for minor in range(20, OLDEST[1] - 1, -1):
-        found = shutil.which("python3.%d" % minor)
+        found = shutil.which(f"python3.{minor}")
         if found:
             return found
-    _fail("Python %d.%d or newer is needed; python3 here is %s and PATH has no other" % (OLDEST + (sys.version.split()[0],)))
+    _fail(f"Python {OLDEST[0]}.{OLDEST[1]} or newer is needed; python3 here is {sys.version.split()[0]} and PATH has no other")
+    raise AssertionError("_fail never returns")
 
 
 def _interpreter_runs():
     try:
         found = subprocess.run(
-            [PYTHON, "-c", "import sys, pip; sys.exit(sys.version_info < %r)" % (OLDEST,)],
+            [PYTHON, "-c", f"import sys, pip; sys.exit(sys.version_info < {OLDEST})"],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL,
         )  # fmt: skip
     except OSError:
@@ -75,7 +76,7 @@ def _interpreter_runs():
 
 
 def _stamp(needs):
-    return os.path.join(VENV, "zablog-%s.stamp" % needs)
+    return os.path.join(VENV, f"zablog-{needs}.stamp")
 
 
 def _stamped(needs):
@@ -108,11 +109,11 @@ def _quietly(command, hint=""):
     done = subprocess.run(command, cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     if done.returncode:
         sys.stderr.buffer.write(done.stdout)
-        _fail("%s failed with exit code %d%s" % (" ".join(command), done.returncode, "; " + hint if hint else ""))
+        _fail(f"{' '.join(command)} failed with exit code {done.returncode}{'; ' + hint if hint else ''}")
 
 
 def _say(words):
-    sys.stderr.write("zablog: %s\n" % words)
+    sys.stderr.write(f"zablog: {words}\n")
 
 
 def _fail(words):

@@ -40,6 +40,8 @@ from zablog.wire.schema import Fields
 SLICE_BYTES_MIN: Final = 16 << 10
 """From here on a decoded payload is a view into its frame's own buffer instead of a copy. The entries of one frame are kept and
 forgotten at about the same time, so a view pins little that is not wanted anyway; below this a copy is cheaper than a view."""
+ENTRIES_MAX: Final = 1 << 20
+"""Entries in one Propose: a frame full of empty entries would cost the reader a hundred times its own size."""
 
 
 class Kind(IntEnum):
@@ -115,7 +117,7 @@ def _encode_propose(message: Propose) -> list[Payload]:
     entries = message.entries
     lengths = [len(payload) for payload in entries.payloads]
     count, size = len(lengths), sum(lengths)
-    assert count, "a proposal has at least one entry"
+    assert 0 < count <= ENTRIES_MAX, f"a proposal has between one and {ENTRIES_MAX} entries, not {count}"
     header = _PROPOSE.pack(message.epoch, *entries.first, *entries.prev, entries.digest, *message.watermark, count)
     first = head(Kind.PROPOSE, header, 4 * count + size) + struct.pack(f">{count}I", *lengths)
     if size <= JOIN_BYTES_MAX:
@@ -128,7 +130,7 @@ def _decode_propose(header: bytes, payload: Payload) -> Propose:
         epoch, first_epoch, first_counter, prev_epoch, prev_counter, digest, mark_epoch, mark_counter, count = _PROPOSE.unpack(header)
     except struct.error as error:
         raise MessageError(f"PROPOSE: {error}") from None
-    if not count or first_counter == 0 or first_counter + count - 1 > COUNTER_MAX:
+    if not 0 < count <= ENTRIES_MAX or first_counter == 0 or first_counter + count - 1 > COUNTER_MAX:
         raise MessageError(f"PROPOSE: {count} entries from {first_epoch}.{first_counter} on are no run of entries")
     table_bytes = 4 * count
     if table_bytes > len(payload):

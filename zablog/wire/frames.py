@@ -26,8 +26,8 @@ from zablog.wire.errors import FrameError
 
 HANDSHAKE_BYTES_MAX: Final = 4096
 """The largest frame a stranger may send."""
-FRAME_BYTES_MAX: Final = 64 << 20
-"""The largest frame of an established link, unless the connection is set lower."""
+FRAME_BYTES_MAX: Final = 128 << 20
+"""The largest frame of an established link, unless the connection is set lower: twice the window of proposals."""
 HEADER_BYTES_MAX: Final = 16 << 10
 BUFFER_BYTES: Final = 256 << 10
 BUFFER_BYTES_MIN: Final = 64 << 10

@@ -1,0 +1,181 @@
+"""One connection to one node: requests go out with an id, answers find their caller by it.
+
+Requests are pipelined and answered in any order. A call that is cancelled forgets its id, so a late answer is thrown away and
+never handed to the next caller. When the connection breaks, whoever still waits is told once. A node that says nothing while
+something is asked of it (stopped, or cut off without a word) is taken for gone after two silences.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from broker.errors import ConnectionLost
+from broker.pipe import Pipe
+from broker.protocol import Ping, Request, Response, decode_response, encode_request
+from zablog.core.zxid import PeerId
+from zablog.wire import WireError
+from zablog.wire.frames import FrameReader
+from zablog.wire.handshake import CLIENT_VERSIONS, Hello, Purpose, Refused, Welcome, decode_handshake, encode_handshake
+
+SILENCE_SECONDS: Final = 1.5
+"""How long a node may say nothing, while it owes an answer, before it is asked whether it is there; and then again."""
+
+Answered = Callable[[Response | ConnectionLost], None]
+"""Called once, from the connection's reader: it must not block and must not raise."""
+
+
+class Connection:
+    """Use `open_connection`. `lost` is set once and for all."""
+
+    __slots__ = ("_next", "_pipe", "_scope", "_waiting", "address", "cause", "lost", "node")
+
+    def __init__(self, address: str, node: PeerId, pipe: Pipe) -> None:
+        self.address = address
+        self.node = node
+        self.lost = trio.Event()
+        self.cause = ""
+        """Why it was lost."""
+        self._pipe = pipe
+        self._next = 0
+        self._waiting: dict[int, Answered] = {}
+        self._scope = trio.CancelScope()
+
+    def post(self, request: Request, answered: Answered) -> int:
+        """Send a request; `answered` is called with the answer, or with ConnectionLost, unless `forget` comes first."""
+        self._next += 1
+        if self.lost.is_set():
+            # Told later, not from within `post`: the caller is not ready for an answer yet.
+            trio.lowlevel.current_trio_token().run_sync_soon(answered, ConnectionLost(self.address, self.cause))
+            return self._next
+        self._waiting[self._next] = answered
+        self._pipe.post(encode_request(self._next, request))
+        return self._next
+
+    def forget(self, number: int) -> None:
+        """Nobody waits for this answer any more."""
+        self._waiting.pop(number, None)
+
+    async def call(self, request: Request) -> Response:
+        """Send a request and wait for its answer, refusals included. Raises ConnectionLost. May be cancelled at any point."""
+        answer: list[Response | ConnectionLost] = []
+        arrived = trio.Event()
+
+        def answered(response: Response | ConnectionLost) -> None:
+            answer.append(response)
+            arrived.set()
+
+        number = self.post(request, answered)
+        try:
+            await arrived.wait()
+        finally:
+            self.forget(number)
+        if isinstance(answer[0], ConnectionLost):
+            raise answer[0]
+        return answer[0]
+
+    def close(self, cause: str) -> None:
+        """Give the connection up."""
+        self.cause = self.cause or cause
+        self._scope.cancel()
+
+    async def run(self) -> None:
+        """Serve the connection until it is lost; then tell everyone who waits."""
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._until_broken, self._pipe.write)
+                    nursery.start_soon(self._until_broken, self._watch)
+                    await self._until_broken(self._read)
+        finally:
+            self.lost.set()
+            waiting, self._waiting = self._waiting, {}
+            for answered in waiting.values():
+                answered(ConnectionLost(self.address, self.cause or "closed"))
+            with trio.CancelScope(shield=True):
+                await self._pipe.aclose()
+
+    async def _until_broken(self, serve: Callable[[], "trio.abc.Awaitable[None]"]) -> None:
+        try:
+            await serve()
+        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self.close(cause_of(error))
+        except WireError as error:
+            self.close(f"it does not speak our protocol: {error}")
+
+    async def _read(self) -> None:
+        while frames := await self._pipe.burst():
+            for frame in frames:
+                number, response = decode_response(frame)
+                answered = self._waiting.pop(number, None)
+                if answered is not None:
+                    answered(response)
+        self.close("the node closed the connection")
+
+    async def _watch(self) -> None:
+        """Ask a silent node that owes an answer whether it is there."""
+        while True:
+            await trio.sleep(SILENCE_SECONDS)
+            if self._waiting and trio.current_time() - self._pipe.received_at >= SILENCE_SECONDS:
+                with trio.move_on_after(SILENCE_SECONDS) as patience:
+                    await self.call(Ping())
+                if patience.cancelled_caught:
+                    self.close(f"the node has said nothing for {2 * SILENCE_SECONDS:g} s")
+
+
+async def open_connection(nursery: trio.Nursery, address: str) -> Connection:
+    """Connect and shake hands; the connection's task lives in `nursery`. Raises ConnectionLost with the cause."""
+    host, _, port = address.rpartition(":")
+    try:
+        stream = await trio.open_tcp_stream(host.strip("[]"), int(port))
+    except OSError as error:
+        raise ConnectionLost(address, cause_of(error)) from error
+    try:
+        welcome = await _shake_hands(stream)
+    except (OSError, trio.BrokenResourceError) as error:
+        await trio.aclose_forcefully(stream)
+        raise ConnectionLost(address, cause_of(error)) from error
+    except WireError as error:
+        await trio.aclose_forcefully(stream)
+        raise ConnectionLost(address, f"it does not speak our protocol: {error}") from error
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+    if isinstance(welcome, Refused):
+        await trio.aclose_forcefully(stream)
+        raise ConnectionLost(address, f"refused: {welcome.text}")
+    connection = Connection(address, welcome.node, Pipe(stream))
+    nursery.start_soon(connection.run, name=f"connection to {address}")
+    return connection
+
+
+async def _shake_hands(stream: trio.SocketStream) -> Welcome | Refused:
+    for piece in encode_handshake(Hello(CLIENT_VERSIONS, Purpose.CLIENT)):
+        await stream.send_all(piece)
+    reader = FrameReader()
+    while True:
+        arrived = await stream.receive_some()
+        if not arrived:
+            raise OSError("it closed the connection during the handshake")
+        for frame in reader.feed(arrived):
+            word = decode_handshake(frame)
+            if isinstance(word, Hello):
+                raise OSError("it calls instead of answering")
+            return word
+
+
+def cause_of(error: Exception) -> str:
+    """The system's words for what went wrong, without its numbers."""
+    while isinstance(error, trio.BrokenResourceError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    inner = error.__cause__
+    while inner is not None:
+        if isinstance(inner, OSError) and inner.strerror:
+            return inner.strerror.lower()
+        if isinstance(inner, BaseExceptionGroup):
+            inner = inner.exceptions[0]
+        else:
+            inner = inner.__cause__
+    return str(error) or type(error).__name__

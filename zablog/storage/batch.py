@@ -1,0 +1,196 @@
+"""The bytes of the write-ahead log: file headers and batches. Pure.
+
+A *batch* is one group commit: one header, the lengths of its payloads, the payloads; a CRC-32C over the header and one over the rest.
+It carries the identifier of the batch before it: found in the next batch, an identifier says "this one was synced" (sealed).
+"""
+
+import struct
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import google_crc32c
+
+from zablog.core.trail import Mark, Payload
+from zablog.core.zxid import Zxid
+
+FORMAT: Final = 1
+FILE_MAGIC: Final = b"ZABLWAL\n"
+BATCH_MAGIC: Final = b"\xabZB\x01"
+ENTRIES_MAX: Final = 1 << 20
+BODY_BYTES_MAX: Final = 1 << 30
+NOTHING: Final = 0
+"""The identifier before the first batch of all."""
+
+FILE = struct.Struct(">8sHQ16sQQIQQQ")
+BATCH = struct.Struct(">4sQQIQIIQQQIQQII")
+CRC = struct.Struct(">I")
+FILE_BYTES: Final = FILE.size + CRC.size
+BATCH_BYTES: Final = BATCH.size + CRC.size
+
+
+class FileHeader(NamedTuple):
+    """Where a file of the log takes over. What older files hold above `start` is void: so a truncation is the making of one file."""
+
+    generation: int
+    cluster: bytes
+    capacity: int
+    """The size of the file, written full of zeros ahead of use."""
+    sequence: int
+    """The number of its first batch."""
+    start: Mark
+    """The last entry before this file, and the running digest there."""
+    previous: int
+    """The identifier of the batch before this file."""
+
+    def encode(self) -> bytes:
+        head = FILE.pack(
+            FILE_MAGIC,
+            FORMAT,
+            self.generation,
+            self.cluster,
+            self.capacity,
+            self.sequence,
+            *self.start.zxid,
+            self.start.digest,
+            self.previous,
+        )
+        return head + CRC.pack(google_crc32c.value(head))
+
+
+class NotAHeader(Exception):
+    """These bytes are no header; `format` is set if they are one of a later format."""
+
+    def __init__(self, reason: str, format: int | None = None) -> None:
+        super().__init__(reason)
+        self.format = format
+
+
+def decode_file_header(raw: bytes) -> FileHeader:
+    """Raises NotAHeader."""
+    if len(raw) < FILE_BYTES:
+        raise NotAHeader("too short for a file header")
+    magic, format, generation, cluster, capacity, sequence, epoch, counter, digest, previous = FILE.unpack_from(raw)
+    if magic != FILE_MAGIC:
+        raise NotAHeader("no file of the log")
+    if format != FORMAT and CRC.unpack_from(raw, FILE.size)[0] == google_crc32c.value(raw[: FILE.size]):
+        raise NotAHeader(f"format {format}", format)
+    if CRC.unpack_from(raw, FILE.size)[0] != google_crc32c.value(raw[: FILE.size]):
+        raise NotAHeader("the checksum of the file header is wrong")
+    return FileHeader(generation, cluster, capacity, sequence, Mark(Zxid(epoch, counter), digest), previous)
+
+
+class BatchHeader(NamedTuple):
+    """What a batch says of itself. An empty batch only seals the one before it."""
+
+    sequence: int
+    generation: int
+    first: Zxid
+    entries: int
+    prev: Mark
+    """The entry before `first`, and the running digest there."""
+    digest: int
+    """The running digest after the batch."""
+    hint: Zxid
+    """Everything through here was known to be committed when the batch was written."""
+    previous: int
+    """The identifier of the batch before it."""
+    body_bytes: int
+    body_crc: int
+
+    @property
+    def last(self) -> Zxid:
+        return Zxid(self.first.epoch, self.first.counter + self.entries - 1) if self.entries else self.prev.zxid
+
+    @property
+    def identifier(self) -> int:
+        """Distinguishes this batch from any other that could stand in its place."""
+        head: int = google_crc32c.value(self.encode())
+        return (self.body_crc << 32) | head
+
+    def encode(self) -> bytes:
+        head = BATCH.pack(
+            BATCH_MAGIC,
+            self.sequence,
+            self.generation,
+            *self.first,
+            self.entries,
+            *self.prev.zxid,
+            self.prev.digest,
+            self.digest,
+            *self.hint,
+            self.previous,
+            self.body_bytes,
+            self.body_crc,
+        )
+        return head + CRC.pack(google_crc32c.value(head))
+
+
+def decode_batch_header(raw: bytes | memoryview, offset: int = 0) -> BatchHeader:
+    """Raises NotAHeader. Every length is within its bound."""
+    if len(raw) - offset < BATCH_BYTES:
+        raise NotAHeader("too short for a batch header")
+    head = raw[offset : offset + BATCH.size]
+    if bytes(head[:4]) != BATCH_MAGIC:
+        raise NotAHeader("no batch begins here")
+    if CRC.unpack_from(raw, offset + BATCH.size)[0] != google_crc32c.value(bytes(head)):
+        raise NotAHeader("the checksum of the batch header is wrong")
+    (
+        _,
+        sequence,
+        generation,
+        first_epoch,
+        first_counter,
+        count,
+        prev_epoch,
+        prev_counter,
+        prev_digest,
+        digest,
+        hint_epoch,
+        hint_counter,
+        previous,
+        body_bytes,
+        body_crc,
+    ) = BATCH.unpack_from(raw, offset)
+    header = BatchHeader(
+        sequence,
+        generation,
+        Zxid(first_epoch, first_counter),
+        count,
+        Mark(Zxid(prev_epoch, prev_counter), prev_digest),
+        digest,
+        Zxid(hint_epoch, hint_counter),
+        previous,
+        body_bytes,
+        body_crc,
+    )
+    if count > ENTRIES_MAX or body_bytes > BODY_BYTES_MAX or body_bytes < 4 * count:
+        raise NotAHeader("the lengths of the batch header cannot be")
+    return header
+
+
+def encode_body(payloads: Sequence[Payload]) -> tuple[list[Payload], int, int]:
+    """(pieces, bytes, CRC-32C) of a body: the table of lengths, then the payloads."""
+    lengths = list(map(len, payloads))
+    table = struct.pack(f">{len(lengths)}I", *lengths)
+    total = len(table) + sum(lengths)
+    if total < 1 << 18:  # joining small pieces is cheaper than a checksum call and a write vector each
+        whole = b"".join([table, *payloads])
+        return [whole], total, google_crc32c.value(whole)
+    crc = google_crc32c.value(table)
+    for payload in payloads:
+        crc = google_crc32c.extend(crc, payload if isinstance(payload, bytes) else bytes(payload))
+    return [table, *payloads], total, crc
+
+
+def decode_body(header: BatchHeader, body: bytes | memoryview) -> list[memoryview]:
+    """The payloads, as views of `body`. The checksum has been verified. Raises NotAHeader if lengths and body do not agree."""
+    view = memoryview(body)
+    position = 4 * header.entries
+    lengths = struct.unpack_from(f">{header.entries}I", view)
+    if position + sum(lengths) != header.body_bytes:
+        raise NotAHeader("the lengths of the payloads do not add up to the body")
+    payloads = []
+    for length in lengths:
+        payloads.append(view[position : position + length])
+        position += length
+    return payloads

@@ -1,0 +1,58 @@
+"""The port to the disk: what a node needs of one directory, and no more. Blocking; the simulator has a twin of the real one.
+
+Names are plain names within the directory. Nothing is durable before `sync` (a file's bytes) and `sync_names` (creations, renames and
+removals of the directory) have returned. Every method raises OSError for what the disk does to us.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from zablog.core.trail import Payload
+
+
+class Disk(Protocol):
+    """One directory."""
+
+    def names(self) -> list[str]:
+        """The files here, sorted."""
+        ...
+
+    def exists(self, name: str) -> bool: ...
+
+    def size(self, name: str) -> int:
+        """Bytes."""
+        ...
+
+    def read(self, name: str, offset: int, length: int) -> bytes:
+        """`length` bytes, fewer only at the end of the file."""
+        ...
+
+    def create(self, name: str) -> None:
+        """A new, empty file. FileExistsError if there is one."""
+        ...
+
+    def write(self, name: str, offset: int, pieces: Sequence[Payload]) -> None:
+        """All of it, or an OSError; a short write is one."""
+        ...
+
+    def sync(self, name: str) -> None:
+        """The file's bytes and length are durable."""
+        ...
+
+    def truncate(self, name: str, length: int) -> None: ...
+
+    def rename(self, old: str, new: str) -> None:
+        """Replaces `new` if it exists; atomic."""
+        ...
+
+    def unlink(self, name: str) -> None: ...
+
+    def sync_names(self) -> None:
+        """Creations, renames and removals so far are durable."""
+        ...
+
+    def child(self, name: str) -> "Disk":
+        """The directory of that name within this one; made, durably, if it is missing."""
+        ...
+
+    def close(self) -> None: ...

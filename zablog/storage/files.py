@@ -1,0 +1,146 @@
+"""The port to the disk on a real file system."""
+
+import errno
+import fcntl
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+from zablog.core.trail import Payload
+from zablog.storage.errors import DirectoryInUse, NotBorn
+
+PIECES_MAX = 1024
+"""IOV_MAX: what one vectored write takes."""
+DESCRIPTORS_MAX = 128
+
+
+class FileDisk:
+    """One directory. Thread-safe for different files; one file has one writer. `create=True` makes the directory itself."""
+
+    def __init__(self, path: str | os.PathLike[str], create: bool = False) -> None:
+        self.path = Path(path)
+        if create:
+            self.path.mkdir(parents=True, exist_ok=True)
+        if not self.path.is_dir():
+            raise NotBorn(f"{self.path} is no directory: `zablog cluster init` makes data directories, a server never does.")
+        self.descriptors: OrderedDict[str, int] = OrderedDict()
+        self.mutex = threading.RLock()
+        self.lock_descriptor: int | None = None
+
+    def lock(self) -> None:
+        """Keep other processes out until `close`. DirectoryInUse if one is in."""
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                raise DirectoryInUse(f"{self.path} is in use by another process: one process serves a data directory.") from error
+            raise
+        self.lock_descriptor = descriptor
+
+    def names(self) -> list[str]:
+        return sorted(entry.name for entry in os.scandir(self.path) if entry.is_file())
+
+    def exists(self, name: str) -> bool:
+        return (self.path / name).is_file()
+
+    def size(self, name: str) -> int:
+        return os.stat(self.path / name).st_size
+
+    def read(self, name: str, offset: int, length: int) -> bytes:
+        with self.borrow(name) as descriptor:
+            raw = os.pread(descriptor, length, offset)
+            while 0 < len(raw) < length and (more := os.pread(descriptor, length - len(raw), offset + len(raw))):
+                raw += more
+            return raw
+
+    def create(self, name: str) -> None:
+        os.close(os.open(self.path / name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
+
+    def write(self, name: str, offset: int, pieces: Sequence[Payload]) -> None:
+        with self.borrow(name) as descriptor:
+            for begin in range(0, len(pieces), PIECES_MAX):
+                some = pieces[begin : begin + PIECES_MAX]
+                expected = sum(map(len, some))
+                written = os.pwritev(descriptor, some, offset)
+                if written != expected:
+                    raise OSError(
+                        errno.ENOSPC, f"wrote {written} of {expected} bytes at {offset}: is the disk full?", str(self.path / name)
+                    )
+                offset += written
+
+    def sync(self, name: str) -> None:
+        with self.borrow(name) as descriptor:
+            os.fdatasync(descriptor)
+
+    def truncate(self, name: str, length: int) -> None:
+        with self.borrow(name) as descriptor:
+            os.ftruncate(descriptor, length)
+
+    def rename(self, old: str, new: str) -> None:
+        with self.mutex:
+            self.forget(old)
+            self.forget(new)
+            os.replace(self.path / old, self.path / new)
+
+    def unlink(self, name: str) -> None:
+        with self.mutex:
+            self.forget(name)
+            os.unlink(self.path / name)
+
+    def sync_names(self) -> None:
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def child(self, name: str) -> "FileDisk":
+        path = self.path / name
+        if not path.is_dir():
+            path.mkdir()
+            self.sync_names()
+        return FileDisk(path)
+
+    def close(self) -> None:
+        with self.mutex:
+            for name in list(self.descriptors):
+                self.forget(name)
+            if self.lock_descriptor is not None:
+                os.close(self.lock_descriptor)
+                self.lock_descriptor = None
+
+    def borrow(self, name: str) -> "Borrowed":
+        """A descriptor of the file, a duplicate: closing the cached one does not pull it away from another thread."""
+        with self.mutex:
+            descriptor = self.descriptors.get(name)
+            if descriptor is None:
+                descriptor = os.open(self.path / name, os.O_RDWR | os.O_CLOEXEC)
+                self.descriptors[name] = descriptor
+                if len(self.descriptors) > DESCRIPTORS_MAX:
+                    os.close(self.descriptors.popitem(last=False)[1])
+            else:
+                self.descriptors.move_to_end(name)
+            return Borrowed(os.dup(descriptor))
+
+    def forget(self, name: str) -> None:
+        if (descriptor := self.descriptors.pop(name, None)) is not None:
+            os.close(descriptor)
+
+
+class Borrowed:
+    """A descriptor for the length of a `with` block."""
+
+    __slots__ = ("descriptor",)
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def __enter__(self) -> int:
+        return self.descriptor
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.descriptor)

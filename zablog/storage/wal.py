@@ -1,0 +1,388 @@
+"""The write-ahead log on disk: appending batches, cutting, reading, and recovery.
+
+A file is written full of zeros ahead of use and put to use by one atomic step: its header names the place where it takes over, is
+synced under a temporary name, and the file is renamed. What older files hold above that place is void. So going on in a new file,
+truncating, and leaving a damaged tail behind are the same step, and a crash leaves the log either before or after it.
+"""
+
+import threading
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from typing import Final
+
+import google_crc32c
+
+from zablog.core.trail import ORIGIN, Entries, Mark, Payload, Trail, extend_digest
+from zablog.core.zxid import BEYOND, ZERO, Zxid
+from zablog.storage.batch import (
+    BATCH_BYTES,
+    BATCH_MAGIC,
+    FILE_BYTES,
+    NOTHING,
+    BatchHeader,
+    FileHeader,
+    NotAHeader,
+    decode_batch_header,
+    decode_body,
+    decode_file_header,
+    encode_body,
+)
+from zablog.storage.disk import Disk
+from zablog.storage.errors import Corrupt, NewerFormat
+
+ZEROS: Final = bytes(1 << 20)
+PREPARED: Final = "prepared.tmp"
+INDEX_BYTES: Final = 1 << 20
+"""One row of the index each so many bytes of log."""
+CURSORS_MAX: Final = 64
+
+HELP = "Nothing was cut: what stands here may have been acknowledged. Keep the directory; the other nodes go on without this one."
+
+
+def file_name(generation: int) -> str:
+    return f"wal-{generation:016x}.log"
+
+
+@dataclass(slots=True)
+class File:
+    """One file of the log. `rows` are (the zxid before a batch, its offset), ascending; `end` is where the next batch goes."""
+
+    name: str
+    header: FileHeader
+    end: int = FILE_BYTES
+    rows: list[tuple[Zxid, int]] = field(default_factory=list)
+
+
+class Wal:
+    """One node's log. `append`, `cut` and `seal` are for one thread; `read` and `prepare` may run beside them in others."""
+
+    def __init__(self, disk: Disk, cluster: bytes, file_bytes: int = 16 << 20) -> None:
+        self.disk = disk
+        self.cluster = cluster
+        self.file_bytes = file_bytes
+        self.files: list[File] = []
+        self.trail = Trail()
+        self.hint = ZERO
+        """The highest commit hint found."""
+        self.suspect: Zxid | None = None
+        """Set by recovery: the last batch is damaged and was perhaps acknowledged; its range ends here."""
+        self.sequence = 1
+        self.previous = NOTHING
+        self.sealed = True
+        """Is the last batch named by something behind it?"""
+        self.generation = 0
+        self.lock = threading.Lock()
+        self.cursors: OrderedDict[Zxid, tuple[int, int]] = OrderedDict()
+        self.spare_bytes = 0
+        """The size of the prepared file, 0 if there is none."""
+
+    # -- recovery -----------------------------------------------------------------------------------------------------------
+
+    def recover(self) -> None:
+        """Read everything, verify everything. Raises Corrupt where what may have been acknowledged is damaged."""
+        for name in self.disk.names():
+            if name.endswith(".tmp"):
+                self.disk.unlink(name)
+        files, void = self.chain()
+        mark = files[0].header.start if files else ORIGIN
+        if mark != ORIGIN:
+            raise Corrupt(f"the log begins at {mark.zxid} in {files[0].name}: what came before it is missing. {HELP}")
+        for file, following in zip_longest(files, files[1:]):
+            mark = self.recover_file(file, mark, following)
+        self.files = files
+        self.hint = self.trail.floor(self.hint)
+        for name in void:  # superseded by a truncation that was complete before the crash
+            self.disk.unlink(name)
+        if files:
+            self.disk.sync(files[-1].name)  # readable is not durable yet, and from here on it is advertised (W3)
+        self.disk.sync_names()
+
+    def chain(self) -> tuple[list[File], list[str]]:
+        """The files that make the log, in order, and those that are void."""
+        headers = []
+        for name in self.disk.names():
+            if name.startswith("wal-"):
+                headers.append(File(name, self.file_header(name)))
+        headers.sort(key=lambda file: file.header.generation)
+        if headers:
+            self.generation = headers[-1].header.generation
+        files: list[File] = []
+        void: list[str] = []
+        for file in reversed(headers):
+            if files and file.header.start.zxid >= files[0].header.start.zxid:
+                void.append(file.name)
+            else:
+                files.insert(0, file)
+        return files, void
+
+    def file_header(self, name: str) -> FileHeader:
+        try:
+            header = decode_file_header(self.disk.read(name, 0, FILE_BYTES))
+        except NotAHeader as error:
+            if error.format is not None:
+                raise NewerFormat(f"{name}: {error}; this version cannot read it. Use the version that wrote it.") from error
+            raise Corrupt(f"{name}, offset 0: {error}. {HELP}") from error
+        if header.cluster != self.cluster:
+            raise Corrupt(f"{name} belongs to cluster {header.cluster.hex()}, this directory to {self.cluster.hex()}. {HELP}")
+        if name != file_name(header.generation) or self.disk.size(name) != header.capacity:
+            raise Corrupt(
+                f"{name} has {self.disk.size(name)} bytes and says of itself that it is {file_name(header.generation)} with "
+                f"{header.capacity}. {HELP}"
+            )
+        return header
+
+    def recover_file(self, file: File, mark: Mark, following: File | None) -> Mark:
+        """Take the entries of `file` up to where the following one takes over, or to the end. Returns the last place."""
+        raw = self.disk.read(file.name, 0, file.header.capacity)
+        limit = following.header.start if following else None
+        if file.header.start != mark:
+            raise Corrupt(f"{file.name} takes over at {file.header.start.zxid} with another digest than the log has there. {HELP}")
+        sequence, previous, offset = file.header.sequence, file.header.previous, FILE_BYTES
+        while limit is None or mark.zxid < limit.zxid:
+            if raw[offset : offset + BATCH_BYTES].count(0) == min(BATCH_BYTES, len(raw) - offset) and not raw[offset:].strip(b"\0"):
+                if limit is not None:
+                    raise Corrupt(f"{file.name}, offset {offset}: the log ends at {mark.zxid}, but goes on at {limit.zxid}. {HELP}")
+                break
+            header: BatchHeader | None = None
+            try:
+                header = decode_batch_header(raw, offset)
+                entries = self.verify(header, raw, offset, file, mark, sequence, previous)
+            except NotAHeader as error:
+                self.damaged(file, raw, offset, mark, sequence, str(error), header, sealed=limit is not None)
+                break
+            if entries is not None:
+                if limit is not None and entries.last > limit.zxid:
+                    entries = part(entries, mark, limit.zxid)
+                self.index(file, offset, mark.zxid)
+                self.trail.append(entries)
+                mark = Mark(entries.last, entries.digest)
+            self.hint = max(self.hint, header.hint)
+            sequence, previous, offset = sequence + 1, header.identifier, offset + BATCH_BYTES + header.body_bytes
+        if limit is not None and mark != limit:
+            raise Corrupt(f"{file.name}: the digest at {mark.zxid} is not the one the log goes on from. {HELP}")
+        if following is None:
+            self.sequence, self.previous, self.sealed = sequence, previous, sequence == file.header.sequence
+        file.end = offset
+        return mark
+
+    def verify(self, header: BatchHeader, raw: bytes, offset: int, file: File, mark: Mark, sequence: int, previous: int) -> Entries | None:
+        """The entries of a batch that is whole and in its place. NotAHeader if it is damaged, Corrupt if it is whole but out of place."""
+        body = raw[offset + BATCH_BYTES : offset + BATCH_BYTES + header.body_bytes]
+        in_place = (header.sequence, header.generation, header.prev, header.previous) == (
+            sequence,
+            file.header.generation,
+            mark,
+            previous,
+        )
+        if not in_place:
+            raise Corrupt(f"{file.name}, offset {offset}: a whole batch that does not belong here, after {mark.zxid}. {HELP}")
+        if len(body) != header.body_bytes or google_crc32c.value(body) != header.body_crc:
+            raise NotAHeader("the checksum of the body is wrong")
+        if header.entries == 0:
+            return None
+        payloads = decode_body(header, body)
+        entries = Entries(header.first, mark.zxid, payloads, header.digest)
+        if not self.trail.follows(entries):
+            raise Corrupt(f"{file.name}, offset {offset}: a whole batch {header.first} whose digest does not continue the log. {HELP}")
+        return entries
+
+    def damaged(
+        self,
+        file: File,
+        raw: bytes,
+        offset: int,
+        mark: Mark,
+        sequence: int,
+        reason: str,
+        header: BatchHeader | None,
+        sealed: bool,
+    ) -> None:
+        """A batch is damaged. If anything valid stands behind it, it was synced; if not, nobody can tell, and its range is suspect."""
+        search = offset
+        while not sealed and (search := raw.find(BATCH_MAGIC, search + 1)) >= 0:
+            try:
+                later = decode_batch_header(raw, search)
+            except NotAHeader:
+                continue
+            sealed = later.generation == file.header.generation and later.sequence > sequence
+        if sealed:
+            raise Corrupt(f"{file.name}, offset {offset}, after zxid {mark.zxid}: {reason}, with valid data behind it. {HELP}")
+        self.suspect = header.last if header is not None else BEYOND
+
+    # -- writing ------------------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Make the log ready to be appended to: it has a file, and no damaged tail."""
+        if not self.files or self.suspect is not None:
+            self.take_over(Mark(self.trail.last, self.trail.digest))
+
+    def append(self, runs: Sequence[Entries], hint: Zxid) -> None:
+        """One batch of successive runs of one epoch: one write. The caller syncs."""
+        payloads = runs[0].payloads if len(runs) == 1 else [payload for run in runs for payload in run.payloads]
+        pieces, body_bytes, body_crc = encode_body(payloads)
+        self.write(runs[0].first, len(payloads), runs[-1].digest, hint, pieces, body_bytes, body_crc)
+        for run in runs:
+            self.trail.append(run)
+        self.sealed = False
+
+    def seal(self, hint: Zxid) -> None:
+        """An empty batch that names the one before it: damage there is corruption from now on, not a torn tail. The caller syncs."""
+        self.write(self.trail.last, 0, self.trail.digest, hint, [], 0, google_crc32c.value(b""))
+        self.sealed = True
+
+    def write(self, first: Zxid, entries: int, digest: int, hint: Zxid, pieces: Sequence[Payload], body_bytes: int, body_crc: int) -> None:
+        mark = Mark(self.trail.last, self.trail.digest)
+        if self.files[-1].end + BATCH_BYTES + body_bytes > self.files[-1].header.capacity:
+            self.take_over(mark, BATCH_BYTES + body_bytes)
+        file = self.files[-1]
+        header = BatchHeader(self.sequence, file.header.generation, first, entries, mark, digest, hint, self.previous, body_bytes, body_crc)
+        self.disk.write(file.name, file.end, [header.encode(), *pieces])
+        if entries:
+            self.index(file, file.end, mark.zxid)
+        file.end += BATCH_BYTES + body_bytes
+        self.sequence, self.previous = self.sequence + 1, header.identifier
+
+    def index(self, file: File, offset: int, before: Zxid) -> None:
+        if not file.rows or offset - file.rows[-1][1] >= INDEX_BYTES:
+            file.rows.append((before, offset))
+
+    def sync(self) -> None:
+        self.disk.sync(self.files[-1].name)
+
+    def cut(self, mark: Mark) -> None:
+        """Void everything above `mark`, whose digest has been verified. Durable when it returns."""
+        self.trail.truncate(mark)
+        self.take_over(mark)
+
+    def take_over(self, start: Mark, bytes_min: int = 0) -> None:
+        """Go on in a new file from `start`. One atomic step: the renaming of a file that is complete and synced."""
+        capacity = max(self.file_bytes, FILE_BYTES + bytes_min)
+        with self.lock:
+            if self.spare_bytes < capacity:
+                self.fill(capacity)
+            capacity, self.spare_bytes = self.spare_bytes, 0
+            self.generation += 1
+            header = FileHeader(self.generation, self.cluster, capacity, self.sequence, start, self.previous)
+            self.disk.write(PREPARED, 0, [header.encode()])
+            self.disk.sync(PREPARED)
+            name = file_name(self.generation)
+            self.disk.rename(PREPARED, name)
+            self.disk.sync_names()
+            void = [file.name for file in self.files if file.header.start.zxid >= start.zxid]
+            self.files = [file for file in self.files if file.header.start.zxid < start.zxid]
+            self.files.append(File(name, header))
+            self.cursors.clear()
+            self.sealed = True  # the header of the new file names the last batch
+            for old in reversed(void):
+                self.disk.unlink(old)
+
+    def prepare(self) -> None:
+        """Have a zero-filled file ready before it is needed: appending into zeros costs a tenth of growing a file."""
+        with self.lock:
+            if self.spare_bytes == 0:
+                self.fill(self.file_bytes)
+
+    def fill(self, capacity: int) -> None:
+        if self.disk.exists(PREPARED):
+            self.disk.unlink(PREPARED)
+        self.disk.create(PREPARED)
+        for offset in range(0, capacity, len(ZEROS)):
+            self.disk.write(PREPARED, offset, [ZEROS[: capacity - offset]])
+        self.disk.sync(PREPARED)
+        self.spare_bytes = capacity
+
+    # -- reading ------------------------------------------------------------------------------------------------------------
+
+    def batches(self, after: Zxid) -> Iterator[tuple[File, Zxid, int, BatchHeader]]:
+        """The batches that hold entries above `after`: (file, the last place of it that is not void, offset, header)."""
+        with self.lock:
+            files = list(self.files)
+            cursor = self.cursors.get(after)
+        position = max(bisect_right([file.header.start.zxid for file in files], after) - 1, 0)
+        for at in range(position, len(files)):
+            file = files[at]
+            limit = files[at + 1].header.start.zxid if at + 1 < len(files) else BEYOND
+            if cursor is not None and cursor[0] == file.header.generation:
+                offset = cursor[1]
+            else:
+                row = bisect_right(file.rows, (after, 1 << 62)) - 1
+                offset = file.rows[row][1] if row >= 0 else FILE_BYTES
+            while offset < file.end:
+                header = self.header_at(file, offset)
+                if header.entries and header.first > limit:
+                    break
+                if header.entries and header.last > after:
+                    yield file, limit, offset, header
+                offset += BATCH_BYTES + header.body_bytes
+
+    def header_at(self, file: File, offset: int) -> BatchHeader:
+        try:
+            return decode_batch_header(self.disk.read(file.name, offset, BATCH_BYTES))
+        except NotAHeader as error:
+            raise Corrupt(f"{file.name}, offset {offset}: {error}, though it was whole when written. {HELP}") from error
+
+    def entries_at(self, file: File, limit: Zxid, offset: int, header: BatchHeader) -> Entries:
+        """The entries of a batch that are not void."""
+        body = self.disk.read(file.name, offset + BATCH_BYTES, header.body_bytes)
+        if len(body) != header.body_bytes or google_crc32c.value(body) != header.body_crc:
+            raise Corrupt(f"{file.name}, offset {offset}: the checksum of the body is wrong, though it was whole when written. {HELP}")
+        entries = Entries(header.first, header.prev.zxid, decode_body(header, body), header.digest)
+        return entries if entries.last <= limit else part(entries, header.prev, limit)
+
+    def read(self, after: Zxid, upto: Zxid, bytes_max: int) -> Entries | None:
+        """The next entries above `after`, up to `upto`: of one batch, at least one, about `bytes_max` bytes. None if there are none."""
+        try:
+            return self.read_next(after, upto, bytes_max)
+        except FileNotFoundError:  # cut from under a reader of another thread, whose role has ended with that
+            return None
+
+    def read_next(self, after: Zxid, upto: Zxid, bytes_max: int) -> Entries | None:
+        for file, limit, offset, header in self.batches(after):
+            if header.first > upto:
+                return None
+            whole = self.entries_at(file, limit, offset, header)
+            entries = slice_run(whole, header.prev, after, upto, bytes_max)
+            self.remember(entries.last, file, offset if entries.last < whole.last else offset + BATCH_BYTES + header.body_bytes)
+            return entries
+        return None
+
+    def remember(self, zxid: Zxid, file: File, offset: int) -> None:
+        """Where a reader goes on."""
+        with self.lock:
+            self.cursors[zxid] = (file.header.generation, offset)
+            if len(self.cursors) > CURSORS_MAX:
+                self.cursors.popitem(last=False)
+
+    def digest_at(self, zxid: Zxid) -> int | None:
+        """The running digest at an entry; None if the log has no such entry."""
+        known = self.trail.digest_at(zxid)
+        if known is not None or zxid not in self.trail:
+            return known
+        for file, limit, offset, header in self.batches(Zxid(zxid.epoch, zxid.counter - 1)):
+            whole = self.entries_at(file, limit, offset, header)
+            return part(whole, header.prev, zxid).digest if whole.first <= zxid <= whole.last else None
+        return None
+
+
+def part(entries: Entries, prev: Mark, last: Zxid) -> Entries:
+    """The beginning of a run, through `last`."""
+    payloads = entries.payloads[: last.counter - entries.first.counter + 1]
+    return entries._replace(payloads=payloads, digest=extend_digest(prev.digest, prev.zxid, entries.first, payloads))
+
+
+def slice_run(entries: Entries, prev: Mark, after: Zxid, upto: Zxid, bytes_max: int) -> Entries:
+    """The part of a run above `after` and not above `upto`, at least one entry, then as many as fit `bytes_max`."""
+    begin = after.counter - entries.first.counter + 1 if after >= entries.first else 0
+    end = len(entries.payloads) if upto >= entries.last else upto.counter - entries.first.counter + 1
+    size, stop = 0, begin
+    while stop < end and (stop == begin or size + len(entries.payloads[stop]) <= bytes_max):
+        size += len(entries.payloads[stop])
+        stop += 1
+    digest = entries.digest
+    if stop < len(entries.payloads):
+        digest = extend_digest(prev.digest, prev.zxid, entries.first, entries.payloads[:stop])
+    first = entries.first.after(begin)
+    return Entries(first, entries.prev if begin == 0 else first.after(-1), entries.payloads[begin:stop], digest)
