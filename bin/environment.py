@@ -1,8 +1,9 @@
 """What every command in this folder does first: have `.venv` beside the project, with what that command needs, and run in it.
 
 Nothing but the system's python3 may be expected here, and it may be older than the project wants, so this file keeps to the
-syntax of Python 3.6 and to the standard library. A stamp in `.venv` holds a hash of pyproject.toml, the place of the checkout and the version
-of Python: while it agrees no pip is called, and nothing needs a network. First use by two at once is settled by a file lock.
+syntax of Python 3.6 and to the standard library. A stamp in `.venv` holds a hash of pyproject.toml, of the place of the
+checkout and of the version of Python: while it agrees no pip is called, and nothing needs a network. A file lock settles the
+first use by two at once.
 """
 
 import fcntl

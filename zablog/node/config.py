@@ -1,0 +1,26 @@
+"""How a node is run. Who it is stands in its data directory."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from zablog.core.state import Limits, Timing
+from zablog.core.zxid import PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """`directory` was born by `cluster init`. `listen` and `addresses` override the addresses of the base configuration (HOST:PORT)."""
+
+    directory: Path
+    listen: str | None = None
+    addresses: Mapping[PeerId, str] = field(default_factory=dict)
+    insecure: bool = False
+    """Listen on an address that is not loopback although nothing is encrypted or authenticated."""
+    timing: Timing = field(default_factory=Timing)
+    limits: Limits = field(default_factory=Limits)
+    tick_seconds: float = 0.010
+    file_bytes: int = 16 << 20
+    """The size of one file of the write-ahead log."""
+    memory_bytes: int = 16 << 20
+    """How much of the log's tail is kept in memory for readers."""

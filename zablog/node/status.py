@@ -1,0 +1,37 @@
+"""What a node says of itself."""
+
+from dataclasses import dataclass
+
+from zablog.core.zxid import Epoch, PeerId, Zxid
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A moment of a node's life. `role` is looking, draining, following or leading; `phase` election, discovery, sync or broadcast."""
+
+    id: PeerId
+    role: str
+    phase: str
+    epoch: Epoch
+    generation: int
+    """Rises with each role; commits are waited for within one."""
+    leader: PeerId | None
+    leader_address: str | None
+    last: Zxid
+    watermark: Zxid
+    applied: Zxid
+    suspect: Zxid | None
+    """The end of a range a damaged last batch may have held; None once the ensemble has said what was in it."""
+    links: tuple[PeerId, ...]
+    reason: str
+    """Why this role or phase began."""
+
+    @property
+    def serving(self) -> bool:
+        """Takes part in an established epoch."""
+        return self.phase == "broadcast"
+
+    @property
+    def leads(self) -> bool:
+        """Leads an established epoch."""
+        return self.role == "leading" and self.serving
