@@ -229,6 +229,9 @@ class Driver:
             self.step(Streamed(effect.link, after))
 
     async def read_digest(self, link: Link, zxid: Zxid) -> None:
+        if self.history.in_memory(zxid):
+            self.step(DigestRead(link, zxid, self.history.digest_at(zxid)))
+            return
         try:
             digest = await trio.to_thread.run_sync(self.history.digest_at, zxid)
         except (StorageError, OSError) as error:

@@ -9,3 +9,7 @@
 What comes in is anybody's bytes: every fault of theirs is a `WireError` in words, never another exception, and every length is
 compared with a limit before memory is taken for it.
 """
+
+from zablog.wire.errors import FrameError, MessageError, WireError
+
+__all__ = ["FrameError", "MessageError", "WireError"]

@@ -1,0 +1,150 @@
+"""Where the nodes are, and which of them leads: found by asking all known addresses at once, as often as it takes.
+
+A node is asked for metadata; the one that says it leads an established epoch is the leader, and the addresses that the others
+mention are asked in the next round. Callers that look at the same time share one search. A search that finds nobody for as long
+as the caller of `connect` allowed ends in NoQuorum, or in NoCluster if not a single node answered: nothing was sent then.
+"""
+
+import random
+from collections.abc import Iterable
+from typing import Final
+
+import trio
+
+from broker.client.connection import Connection, open_connection
+from broker.errors import Attempt, BrokerError, ConnectionLost, InternalError, NoCluster, NodeNotFound, NoQuorum
+from broker.protocol import Metadata, MetadataAnswer, Refusal
+from zablog.core.zxid import PeerId
+
+ROUND_SECONDS: Final = 2.0
+"""How long one round of questions waits for nodes that do not answer."""
+PAUSE_SECONDS_MIN: Final = 0.01
+PAUSE_SECONDS_MAX: Final = 0.4
+"""The pause after a round that found no leader doubles from the one to the other."""
+
+
+class Cluster:
+    """The addresses we know, a connection to each node we talk to, and the leader as far as we know."""
+
+    def __init__(self, nursery: trio.Nursery, addresses: Iterable[str], timeout: float, dice: random.Random) -> None:
+        self._nursery = nursery
+        self._addresses = list(dict.fromkeys(addresses))
+        self._seeds = tuple(self._addresses)
+        self._timeout = timeout
+        self._dice = dice
+        self._connections: dict[str, Connection] = {}
+        self._leader: Connection | None = None
+        self._searching = trio.Lock()
+        self._attempts: dict[str, str] = {}
+        self._answered = False
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return tuple(self._addresses)
+
+    @property
+    def known_leader(self) -> Connection | None:
+        """The connection to the leader, if we know one and it is not lost."""
+        return self._leader if self._leader is not None and not self._leader.lost.is_set() else None
+
+    def not_leading(self, connection: Connection) -> None:
+        """This node said that it does not lead: look again when a leader is needed."""
+        if self._leader is connection:
+            self._leader = None
+
+    async def leader(self) -> Connection:
+        """A connection to the leader. Raises NoQuorum or NoCluster after the time allowed."""
+        if leader := self.known_leader:
+            return leader
+        async with self._searching:
+            with trio.move_on_after(self._timeout):
+                pause = PAUSE_SECONDS_MIN
+                while not self.known_leader:
+                    await self._ask_everyone()
+                    if not self.known_leader:
+                        await trio.sleep(pause * self._dice.uniform(0.5, 1.0))
+                        pause = min(2 * pause, PAUSE_SECONDS_MAX)
+            if leader := self.known_leader:
+                return leader
+        raise self._nobody()
+
+    async def node(self, number: int) -> Connection:
+        """A connection to this very node, leader or not. Raises NodeNotFound, NoCluster or ConnectionLost."""
+        with trio.move_on_after(self._timeout):
+            for connection in self._connections.values():
+                if connection.node == number and not connection.lost.is_set():
+                    return connection
+            members = (await self.metadata()).nodes
+            for member in members:
+                if member.id == number:
+                    return await self._connect(member.address)
+            numbers = ", ".join(str(member.id) for member in members)
+            raise NodeNotFound(f"the cluster has no node {number}; its nodes are {numbers}")
+        raise ConnectionLost(f"node {number}", f"no connection within {self._timeout:g} s")
+
+    async def metadata(self) -> MetadataAnswer:
+        """What any one node says of the cluster, the leader if it can be reached at once."""
+        pause = PAUSE_SECONDS_MIN
+        with trio.move_on_after(self._timeout):
+            while True:
+                answers: list[MetadataAnswer] = []
+                await self._ask_everyone(answers)
+                if answers:
+                    return answers[-1]
+                await trio.sleep(pause)
+                pause = min(2 * pause, PAUSE_SECONDS_MAX)
+        raise self._nobody()
+
+    async def _ask_everyone(self, answers: list[MetadataAnswer] | None = None) -> None:
+        """One round: ends with the leader, or when everybody has answered or had the time to."""
+        self._attempts = dict.fromkeys(self._addresses, "no answer")
+        self._answered = False
+        with trio.move_on_after(ROUND_SECONDS):
+            async with trio.open_nursery() as nursery:
+                for address in tuple(self._addresses):
+                    nursery.start_soon(self._ask, address, answers, nursery.cancel_scope)
+
+    async def _ask(self, address: str, answers: list[MetadataAnswer] | None, round_scope: trio.CancelScope) -> None:
+        try:
+            connection = await self._connect(address)
+            answer = await connection.call(Metadata())
+        except ConnectionLost as error:
+            self._attempts[address] = error.cause
+            return
+        if isinstance(answer, Refusal):
+            self._attempts[address] = answer.message
+            return
+        if not isinstance(answer, MetadataAnswer):
+            self._attempts[address] = f"answered metadata with {type(answer).__name__}"
+            return
+        self._answered = True
+        if answers is not None:
+            answers.append(answer)
+        for member in answer.nodes:
+            if member.address not in self._addresses and len(self._addresses) < 64:
+                self._addresses.append(member.address)
+        if answer.leader == connection.node:
+            self._leader = connection
+            round_scope.cancel()
+        elif answer.leader is None:
+            self._attempts[address] = f"node {connection.node} knows no leader ({answer.role})"
+        else:
+            self._attempts[address] = f"node {connection.node} follows node {answer.leader}"
+
+    async def _connect(self, address: str) -> Connection:
+        connection = self._connections.get(address)
+        if connection is None or connection.lost.is_set():
+            connection = await open_connection(self._nursery, address)
+            self._connections[address] = connection
+        return connection
+
+    def _nobody(self) -> BrokerError:
+        attempts = [Attempt(address, cause) for address, cause in self._attempts.items()]
+        if self._answered:
+            return NoQuorum(f"no leader with a quorum behind it within {self._timeout:g} s", attempts=attempts)
+        return NoCluster(f"no node answered within {self._timeout:g} s", attempts=attempts)
+
+
+def unexpected(question: str, answer: object) -> InternalError:
+    """An answer of the wrong kind: the node is of another build, or broken."""
+    return InternalError(f"{question} was answered with {type(answer).__name__}")

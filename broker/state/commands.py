@@ -1,0 +1,191 @@
+"""What is proposed: the commands that change the replicated state, and their bytes.
+
+A command's payload is a kind byte, a version byte, and what the kind needs: a fixed `struct` header and the batches as they came
+for `Produce`, which is hot, strict CBOR for the others. `decode` is total: whatever bytes it is given, it answers a command or
+raises MalformedCommand. Each command carries the leader's time; each but `AllocateProducer` the turn of its producer.
+"""
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from zablog.core.trail import Payload
+from zablog.core.zxid import COUNTER_MAX, EPOCH_MAX, Zxid
+from zablog.wire import cbor
+from zablog.wire.errors import MessageError
+from zablog.wire.schema import Fields
+
+COMMAND_BYTES_MAX: Final = 8 << 20
+"""The largest command, headers included."""
+PARTS_MAX: Final = 10_000
+"""Batches in one Produce."""
+NAME_CHARACTERS_MAX: Final = 249
+PARTITIONS_MAX: Final = 10_000
+"""Partitions of one topic."""
+TIME_MAX: Final = 2**53 - 1
+"""Milliseconds since 1970: far enough away, and exact in every language's JSON."""
+SEQUENCE_MAX: Final = 2**63 - 1
+
+
+class MalformedCommand(Exception):
+    """These bytes are not a command. Only a build that proposes what it should not can make apply see one."""
+
+
+class Turn(NamedTuple):
+    """Whose command this is and where it stands among that producer's commands. Sequences count 1, 2, 3, …"""
+
+    producer: Zxid
+    """The zxid of the command that allocated it."""
+    epoch: int
+    """Of the producer: a later holder of the same id has a higher one. 0 to 65535."""
+    sequence: int
+    lowest_unanswered: int
+    """The producer has the answers to everything below; this command's own sequence if nothing else is under way."""
+
+
+class Part(NamedTuple):
+    """One record batch for one partition."""
+
+    topic: Zxid
+    partition: int
+    batch: Payload
+    """A Kafka v2 record batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class AllocateProducer:
+    """Make a producer id: the zxid of this command."""
+
+    time: int
+    gaps: bool = False
+    """May sequences be skipped? For producers of level `none` or `leader`, which may lose records but never repeat them."""
+
+
+@dataclass(frozen=True, slots=True)
+class CreateTopic:
+    turn: Turn
+    time: int
+    name: str
+    partitions: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteTopic:
+    turn: Turn
+    time: int
+    topic: Zxid
+
+
+@dataclass(frozen=True, slots=True)
+class Produce:
+    """Append every part, or none."""
+
+    turn: Turn
+    time: int
+    parts: Sequence[Part]
+
+
+Command = AllocateProducer | CreateTopic | DeleteTopic | Produce
+
+_ALLOCATE_PRODUCER: Final = b"\x01\x01"
+_CREATE_TOPIC: Final = b"\x02\x01"
+_DELETE_TOPIC: Final = b"\x03\x01"
+_PRODUCE: Final = b"\x10\x01"
+"""Kind and version. A kind is never given to something else."""
+
+_PRODUCE_HEADER: Final = struct.Struct(">2sHIQQQQH")
+"""kind and version; producer epoch; producer; sequence; lowest unanswered; time; number of parts."""
+_ROW: Final = struct.Struct(">IQHI")
+"""topic; partition; bytes of the batch. One a part, behind the header; then the batches."""
+
+
+def encode(command: Command) -> bytes:
+    """The payload to propose."""
+    match command:
+        case Produce(turn, time, parts):
+            producer, epoch, sequence, lowest = turn
+            header = _PRODUCE_HEADER.pack(_PRODUCE, epoch, *producer, sequence, lowest, time, len(parts))
+            return b"".join((header, *encode_parts(parts)))
+        case AllocateProducer(time, gaps):
+            return _ALLOCATE_PRODUCER + cbor.dumps([time, gaps])
+        case CreateTopic(turn, time, name, partitions):
+            return _CREATE_TOPIC + cbor.dumps([turn, time, name, partitions])
+        case DeleteTopic(turn, time, topic):
+            return _DELETE_TOPIC + cbor.dumps([turn, time, topic])
+
+
+def decode(payload: Payload) -> Command:
+    """The command in `payload`; a Produce's batches are views into it. Raises MalformedCommand."""
+    if len(payload) > COMMAND_BYTES_MAX:
+        raise MalformedCommand(f"a command of {len(payload):,} bytes, and at most {COMMAND_BYTES_MAX:,} are taken")
+    kind = bytes(payload[:2])
+    if kind == _PRODUCE:
+        return _decode_produce(payload)
+    body = bytes(payload[2:])
+    try:
+        if kind == _CREATE_TOPIC:
+            fields = Fields.decode("CreateTopic", body, 4)
+            return CreateTopic(turn_field(fields), _time(fields), fields.text("name", 1000), fields.number("partitions", 0, 2**32 - 1))
+        if kind == _DELETE_TOPIC:
+            fields = Fields.decode("DeleteTopic", body, 3)
+            return DeleteTopic(turn_field(fields), _time(fields), fields.zxid("topic"))
+        if kind == _ALLOCATE_PRODUCER:
+            fields = Fields.decode("AllocateProducer", body, 2)
+            return AllocateProducer(_time(fields), fields.flag("gaps"))
+    except MessageError as error:
+        raise MalformedCommand(str(error)) from None
+    raise MalformedCommand(f"no command begins with {kind.hex()}")
+
+
+def encode_parts(parts: Sequence[Part]) -> list[Payload]:
+    """The table of the parts, then their batches: the form in which they travel, too."""
+    pack = _ROW.pack
+    table = b"".join([pack(*topic, partition, len(batch)) for topic, partition, batch in parts])
+    return [table, *[part.batch for part in parts]]
+
+
+def decode_parts(body: Payload, count: int) -> list[Part]:
+    """What `encode_parts` made; the batches are views into `body`. Raises MalformedCommand."""
+    if not 1 <= count <= PARTS_MAX:
+        raise MalformedCommand(f"{count:,} parts in a produce command, and 1 to {PARTS_MAX:,} are taken")
+    view = memoryview(body)
+    begin = count * _ROW.size
+    if len(view) < begin:
+        raise MalformedCommand(f"{count:,} parts announced in {len(view):,} bytes")
+    parts = []
+    for epoch, counter, partition, size in _ROW.iter_unpack(view[:begin]):
+        end = begin + size
+        if end > len(view):
+            raise MalformedCommand(f"a batch of {size:,} bytes announced, and {len(view) - begin:,} are left")
+        parts.append(Part(Zxid(epoch, counter), partition, view[begin:end]))
+        begin = end
+    if begin != len(view):
+        raise MalformedCommand(f"{len(view) - begin:,} stray bytes behind the last batch")
+    return parts
+
+
+def turn_field(fields: Fields) -> Turn:
+    """The next of `fields` as a turn. Raises MessageError."""
+    each = Fields(f"{fields.name}.turn", fields.value(), 4)
+    producer = each.zxid("producer")
+    epoch, sequence = each.number("epoch", 0, 2**16 - 1), each.number("sequence", 0, SEQUENCE_MAX)
+    return Turn(producer, epoch, sequence, each.number("lowest unanswered", 0, SEQUENCE_MAX))
+
+
+def _decode_produce(payload: Payload) -> Produce:
+    if len(payload) < _PRODUCE_HEADER.size:
+        raise MalformedCommand(f"a produce command of {len(payload)} bytes is shorter than its header")
+    _, epoch, producer_epoch, producer_counter, sequence, lowest, time, count = _PRODUCE_HEADER.unpack_from(payload)
+    if sequence > SEQUENCE_MAX or lowest > SEQUENCE_MAX or time > TIME_MAX:
+        raise MalformedCommand(f"sequence {sequence}, lowest unanswered {lowest}, time {time}: beyond their ranges")
+    turn = Turn(Zxid(producer_epoch, producer_counter), epoch, sequence, lowest)
+    return Produce(turn, time, decode_parts(memoryview(payload)[_PRODUCE_HEADER.size :], count))
+
+
+def _time(fields: Fields) -> int:
+    return fields.number("time", 0, TIME_MAX)
+
+
+assert _PRODUCE_HEADER.size == 42 and _ROW.size == 18, "struct formats without padding"
+assert EPOCH_MAX < 2**32 and COUNTER_MAX < 2**64, "a zxid fits into 12 bytes"

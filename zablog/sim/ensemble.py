@@ -1,0 +1,162 @@
+"""An ensemble in one thread: its nodes, the network between them, and clients that remember what they were promised."""
+
+from zablog.core.events import Link
+from zablog.core.messages import Message
+from zablog.core.state import Leading, Limits, Phase, Timing
+from zablog.core.zxid import PeerId, Zxid
+from zablog.sim.disk import SimDisk
+from zablog.sim.invariants import Integrity, Invariants, Liveness
+from zablog.sim.network import Network
+from zablog.sim.node import Node
+from zablog.sim.schedule import Schedule
+from zablog.storage.manifest import Identity, Member, give_birth
+
+SYNC_MICROS = (50, 3_000)
+
+
+class Ensemble:
+    """`nodes` are numbered from 1. Nothing happens until `schedule.run_until`."""
+
+    def __init__(self, seed: int, nodes: int, timing: Timing | None = None, limits: Limits | None = None) -> None:
+        self.schedule = Schedule(seed)
+        self.timing = timing or Timing()
+        self.limits = limits or Limits()
+        self.invariants = Invariants(nodes // 2 + 1)
+        ids = list(range(1, nodes + 1))
+        self.network = Network(self.schedule, ids, self.alive, self.link_up, self.link_down, self.received)
+        members = tuple(Member(PeerId(id), f"{id:032x}", f"node{id}:7401") for id in ids)
+        self.nodes: dict[int, Node] = {}
+        for member in members:
+            disk = SimDisk()
+            give_birth(disk, Identity("ab" * 16, member.id, member.incarnation, members))
+            node = self.nodes[member.id] = Node(member.id, disk, self.schedule, self.invariants, self.network)
+            node.tick_micros = self.schedule.random.randint(9_000, 11_000)
+        self.invariants.nodes = list(self.nodes.values())
+        self.restarts = True
+        """Does who dies come back by itself?"""
+        self.waiting: dict[tuple[int, int, int], list[tuple[Zxid, bytes]]] = {}
+        """What each leader (node, life, generation) was handed and has not committed."""
+        self.acknowledged: list[tuple[Zxid, bytes]] = []
+        self.number = 0
+        for id in ids:
+            self.schedule.at(self.schedule.random.randint(0, 50_000), self.start, id)
+
+    # -- nodes --------------------------------------------------------------------------------------------------------------
+
+    def alive(self, node: int) -> bool:
+        return self.nodes[node].running
+
+    def link_up(self, node: int, link: Link) -> None:
+        self.nodes[node].link_up(link)
+
+    def link_down(self, node: int, link: Link) -> None:
+        self.nodes[node].link_down(link)
+
+    def received(self, node: int, link: Link, messages: list[Message]) -> None:
+        self.nodes[node].received(link, messages)
+
+    def start(self, node: int) -> None:
+        if not self.alive(node):
+            self.nodes[node].start(self.timing, self.limits)
+
+    def kill(self, node: int, power_loss: bool) -> bool:
+        """The process dies, and comes back some time later. False if it is dead already."""
+        victim = self.nodes[node]
+        if not victim.running:
+            return False
+        victim.die(power_loss)
+        return True
+
+    def tend(self) -> None:
+        """Whoever is dead is started again some time."""
+        if self.restarts:
+            for id, node in self.nodes.items():
+                if not node.running and self.schedule.random.random() < 0.15:
+                    self.start(id)
+        self.schedule.at(50_000, self.tend)
+
+    def resume(self, node: int, life: int) -> None:
+        victim = self.nodes[node]
+        if victim.life == life and victim.running and victim.paused is not None:
+            self.schedule.say(f"{node} goes on")
+            victim.resume()
+
+    def mend_disk(self, node: int) -> None:
+        self.nodes[node].sync_micros = SYNC_MICROS
+
+    # -- clients ------------------------------------------------------------------------------------------------------------
+
+    def drive(self, per_second: int) -> None:
+        """Clients hand new payloads to whoever says that it leads, and note what was committed while it did."""
+        for id, node in self.nodes.items():
+            if node.running and node.paused is None and (room := node.peer.room):
+                payloads = []
+                for _ in range(min(room, self.schedule.random.randint(1, 4))):
+                    self.number += 1
+                    payloads.append(b"%d" % self.number)
+                self.invariants.proposed.update(payloads)
+                first = node.peer.last
+                key = (id, node.life, node.generation)
+                node.propose(payloads)
+                if node.running and node.generation == key[2]:
+                    epoch = node.peer.last.epoch
+                    begin = first.counter + 1 if first.epoch == epoch else 1
+                    self.waiting.setdefault(key, []).extend((Zxid(epoch, begin + step), payload) for step, payload in enumerate(payloads))
+        self.collect()
+        self.schedule.at(self.schedule.random.randint(1, 2_000_000 // per_second), self.drive, per_second)
+
+    def collect(self) -> None:
+        """What is committed under the leader that took it is acknowledged; what a leader that is gone took is unknown for ever."""
+        for key in list(self.waiting):
+            id, life, generation = key
+            node = self.nodes[id]
+            if node.life != life or not node.running or node.generation != generation:
+                del self.waiting[key]
+                continue
+            waiting = self.waiting[key]
+            done = 0
+            while done < len(waiting) and waiting[done][0] <= node.peer.watermark:
+                done += 1
+            self.acknowledged += waiting[:done]
+            del waiting[:done]
+
+    # -- the end ------------------------------------------------------------------------------------------------------------
+
+    def heal(self) -> None:
+        """Everything works again, and everybody is up."""
+        self.network.heal()
+        self.network.delay = (50, 1_000)
+        for id, node in self.nodes.items():
+            node.crash_at = None
+            node.sync_micros = SYNC_MICROS
+            if node.running and node.paused is not None:
+                node.resume()
+            self.start(id)
+
+    @property
+    def serving(self) -> bool:
+        """Everyone takes part in one epoch, and one leads it."""
+        roles = [node.peer.state for node in self.nodes.values() if node.running]
+        phases = all(state.phase is Phase.BROADCAST for state in roles) and len(roles) == len(self.nodes)
+        return phases and sum(isinstance(state.role, Leading) for state in roles) == 1
+
+    def finish(self, seconds: float = 15.0) -> None:
+        """The healed ensemble must serve, commit something new everywhere, and hold everything that was acknowledged, once."""
+        deadline = self.schedule.now + int(seconds * 1_000_000)
+        goal = None
+        while self.schedule.now < deadline:
+            self.schedule.run_until(self.schedule.now + 20_000)
+            self.collect()
+            if goal is None and self.serving:
+                goal = len(self.invariants.committed) + 3
+            if goal is not None and all(len(node.delivered) >= goal for node in self.nodes.values()):
+                break
+        else:
+            states = {id: (type(node.peer.state.role).__name__, node.peer.state.phase.name) for id, node in self.nodes.items()}
+            raise Liveness(f"after {seconds:g} s without faults: {states}")
+        log = self.invariants.committed
+        if len({payload for _, payload in log}) != len(log):
+            raise Integrity("a payload was delivered twice")
+        missing = set(self.acknowledged) - set(log)
+        if missing:
+            raise Integrity(f"{len(missing)} acknowledged entries are lost, the first is {min(missing)}")

@@ -1,0 +1,130 @@
+"""What goes wrong, and how often: a mix drawn anew for each seed (swarm), so that every combination has its turn."""
+
+from dataclasses import asdict, dataclass, field
+from random import Random
+
+from zablog.sim.ensemble import Ensemble
+
+KINDS = ("crash", "power_loss", "blackout", "crash_in_write", "link_cut", "partition", "one_way", "pause", "slow_disk", "congestion")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """A run: how many nodes, how long, and how many faults a second (virtual) of each kind. `faults` 0 leaves a kind out."""
+
+    nodes: int = 3
+    seconds: float = 4.0
+    proposals_per_second: int = 150
+    faults: dict[str, float] = field(default_factory=dict)
+    delay_micros: int = 1_000
+    counter_max: int | None = None
+
+    def words(self) -> str:
+        return str({key: value for key, value in asdict(self).items() if value is not None})
+
+
+def draw(random: Random, nodes: int | None = None, seconds: float = 4.0) -> Options:
+    """The mix of one seed: each kind is often absent."""
+    faults = {kind: random.choice((0.0, 0.0, 0.3, 1.0, 3.0)) for kind in KINDS}
+    faults["blackout"] = min(faults["blackout"], 1.0)
+    return Options(
+        nodes=nodes or random.choice((1, 3, 3, 3, 5, 5)),
+        seconds=seconds,
+        proposals_per_second=random.choice((20, 150, 400)),
+        faults=faults,
+        delay_micros=random.choice((300, 1_000, 15_000)),
+        counter_max=random.choice((None, None, None, 25)),
+    )
+
+
+class Injector:
+    """Brings the faults of the options upon an ensemble. `counts` tells how often each happened."""
+
+    def __init__(self, ensemble: Ensemble, options: Options) -> None:
+        self.ensemble = ensemble
+        self.options = options
+        self.random = ensemble.schedule.random
+        self.counts = dict.fromkeys(KINDS, 0)
+        self.active = True
+        for kind in KINDS:
+            if options.faults.get(kind, 0) > 0:
+                self.plan(kind)
+
+    def plan(self, kind: str) -> None:
+        rate = self.options.faults[kind]
+        self.ensemble.schedule.at(int(self.random.expovariate(rate) * 1_000_000) + 1, self.strike, kind)
+
+    def strike(self, kind: str) -> None:
+        if not self.active:
+            return
+        self.plan(kind)
+        node = self.random.choice(sorted(self.ensemble.nodes))
+        if getattr(self, kind)(node):
+            self.counts[kind] += 1
+            self.ensemble.schedule.count(node, kind)
+
+    def crash(self, node: int) -> bool:
+        return self.ensemble.kill(node, power_loss=False)
+
+    def power_loss(self, node: int) -> bool:
+        return self.ensemble.kill(node, power_loss=True)
+
+    def blackout(self, node: int) -> bool:
+        """All machines lose their power at once."""
+        return sum(self.ensemble.kill(other, power_loss=True) for other in sorted(self.ensemble.nodes)) > 0
+
+    def crash_in_write(self, node: int) -> bool:
+        """The machine dies between two operations of its disk."""
+        victim = self.ensemble.nodes[node]
+        if not victim.running:
+            return False
+        victim.crash_at = self.random.randint(1, 12)
+        victim.power_fails = self.random.random() < 0.7
+        return True
+
+    def link_cut(self, node: int) -> bool:
+        wires = sorted(self.ensemble.network.wires)
+        if wires:
+            self.ensemble.network.cut(*self.random.choice(wires))
+        return bool(wires)
+
+    def partition(self, node: int) -> bool:
+        """Two groups that do not hear each other, for a while."""
+        nodes = sorted(self.ensemble.nodes)
+        side = set(self.random.sample(nodes, self.random.randint(0, len(nodes) // 2)))
+        self.block({(a, b) for a in nodes for b in nodes if (a in side) != (b in side)})
+        return bool(side)
+
+    def one_way(self, node: int) -> bool:
+        """What the node says to some others does not arrive, though it hears them."""
+        others = [other for other in sorted(self.ensemble.nodes) if other != node]
+        if others:
+            self.block({(node, other) for other in self.random.sample(others, self.random.randint(1, len(others)))})
+        return bool(others)
+
+    def block(self, pairs: set[tuple[int, int]]) -> None:
+        self.ensemble.network.blocked |= pairs
+        self.ensemble.schedule.say(f"nothing passes {sorted(pairs)}")
+        self.ensemble.schedule.at(self.random.randint(50_000, 1_500_000), self.ensemble.network.heal)
+
+    def pause(self, node: int) -> bool:
+        victim = self.ensemble.nodes[node]
+        if not victim.running or victim.paused is not None:
+            return False
+        victim.paused = []
+        self.ensemble.schedule.say(f"{node} is stopped")
+        self.ensemble.schedule.at(self.random.randint(20_000, 1_200_000), self.ensemble.resume, node, victim.life)
+        return True
+
+    def slow_disk(self, node: int) -> bool:
+        victim = self.ensemble.nodes[node]
+        victim.sync_micros = (1_000, self.random.choice((20_000, 400_000)))
+        self.ensemble.schedule.at(self.random.randint(100_000, 1_000_000), self.ensemble.mend_disk, node)
+        return True
+
+    def congestion(self, node: int) -> bool:
+        victim = self.ensemble.nodes[node]
+        if victim.running and victim.paused is None:
+            victim.congest()
+            return True
+        return False

@@ -1,0 +1,328 @@
+"""A simulated node: the shipped core, gate, storage, history and codec; only the disk's platters and the wires are not real.
+
+The twin of `zablog.node.driver`, in virtual time.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from random import Random
+
+from zablog.core.effects import (
+    Append,
+    Deliver,
+    DropLink,
+    DurableEffect,
+    Effect,
+    Halt,
+    ReadDigest,
+    RoleChanged,
+    SaveEpochs,
+    Send,
+    Stream,
+    Truncate,
+)
+from zablog.core.events import Congested, DigestRead, Durable, Event, Link, LinkDown, LinkUp, Proposals, Received, Streamed, Tick
+from zablog.core.gate import Gate
+from zablog.core.messages import Message, Propose
+from zablog.core.peer import Peer
+from zablog.core.state import Limits, Timing
+from zablog.core.trail import Trail
+from zablog.core.zxid import ZERO, Epoch, PeerId, Zxid
+from zablog.sim.disk import PowerLost, SimDisk
+from zablog.sim.invariants import Invariants
+from zablog.sim.network import Network
+from zablog.sim.schedule import Schedule
+from zablog.storage.history import History
+from zablog.storage.storage import Storage
+
+TICK = 10_000
+MISSED_TICKS_MAX = 100
+FILE_BYTES = 4096
+MEMORY_BYTES = 400
+STREAM_BYTES = 120
+
+
+class Image:
+    """What a node would recover after a crash now: the promises and the log that are on its disk for certain."""
+
+    def __init__(self, accepted: Epoch, current: Epoch, trail: Trail) -> None:
+        self.accepted = accepted
+        self.current = current
+        self.trail = trail
+
+
+class Node:
+    """One process, over all its lives. `life` counts them."""
+
+    def __init__(self, id: PeerId, disk: SimDisk, schedule: Schedule, invariants: Invariants, network: Network) -> None:
+        self.id = id
+        self.disk = disk
+        self.schedule = schedule
+        self.invariants = invariants
+        self.network = network
+        self.random: Random = schedule.random
+        self.life = 0
+        self.running = False
+        self.paused: list[tuple[int, Event]] | None = None
+        """While the process is stopped (SIGSTOP): what reaches it meanwhile, with the life it was meant for."""
+        self.missed_ticks = 0
+        self.tick_micros = TICK
+        self.sync_micros = (50, 3_000)
+        self.crash_at: int | None = None
+        """The process dies at this many disk operations from now."""
+        self.power_fails = False
+        disk.step = self.disk_step
+        self.image = Image(Epoch(0), Epoch(0), Trail())
+        self.delivered: list[tuple[Zxid, bytes]] = []
+
+    # -- lives --------------------------------------------------------------------------------------------------------------
+
+    def start(self, timing: Timing, limits: Limits) -> None:
+        """Recover, and begin another life."""
+        self.storage = Storage.open(self.disk, FILE_BYTES)
+        self.invariants.recovered(self, self.storage)
+        self.remember()
+        storage = self.storage
+        self.peer = Peer(
+            self.id,
+            storage.identity.configuration,
+            storage.accepted,
+            storage.current,
+            storage.suspect,
+            storage.trail,
+            storage.watermark,
+            timing,
+            self.random.randrange,
+            limits,
+        )
+        self.history = History(storage, MEMORY_BYTES)
+        self.gate = Gate()
+        self.queue: list[DurableEffect] = []
+        self.writing = False
+        self.generation = 0
+        self.events: deque[Event] = deque()
+        self.stepping = False
+        self.delivered = []
+        self.life += 1
+        self.deliver(storage.watermark)
+        self.running = True
+        self.paused = None
+        self.missed_ticks = 0
+        self.schedule.say(
+            f"{self.id} starts with acceptedEpoch {storage.accepted}, currentEpoch {storage.current}, last {storage.trail.last}"
+            + (f", suspect through {storage.suspect}" if storage.suspect else "")
+        )
+        self.schedule.at(self.random.randint(0, TICK), self.tick, self.life)
+        self.network.connect_all()
+
+    def die(self, power_loss: bool) -> None:
+        """The process is gone; its disk keeps what it must, and of the rest what chance leaves."""
+        self.running = False
+        self.paused = None
+        self.crash_at = None
+        self.network.isolate(self.id)
+        if power_loss:
+            self.disk.power_loss(self.random)
+        self.schedule.say(f"{self.id} {'loses its power' if power_loss else 'is killed'}")
+
+    def disk_step(self, operation: str) -> None:
+        """Before each operation of the disk."""
+        if self.running:
+            self.schedule.count(self.id, operation)
+        if self.crash_at is not None and self.running:
+            self.crash_at -= 1
+            if self.crash_at <= 0:
+                raise PowerLost
+
+    def remember(self) -> None:
+        """The disk's image, as far as it is synced."""
+        self.image = Image(self.storage.accepted, self.storage.current, self.storage.trail)
+
+    # -- events -------------------------------------------------------------------------------------------------------------
+
+    def tick(self, life: int) -> None:
+        if life == self.life and self.running:
+            self.schedule.at(self.tick_micros, self.tick, life)
+            if self.paused is None:
+                self.step(Tick())
+            else:
+                self.missed_ticks += 1
+
+    def link_up(self, link: Link) -> None:
+        self.meet(LinkUp(link))
+
+    def link_down(self, link: Link) -> None:
+        self.meet(LinkDown(link))
+
+    def received(self, link: Link, messages: list[Message]) -> None:
+        self.meet(Received(link, messages))
+
+    def meet(self, event: Event) -> None:
+        """Something reaches the process, now or when it goes on."""
+        if not self.running:
+            return
+        if self.paused is not None:
+            self.paused.append((self.life, event))
+            return
+        if isinstance(event, Received):
+            for message in event.messages:
+                self.schedule.count(self.id, type(message).__name__)
+                if self.schedule.tell is not None and not isinstance(message, Propose):
+                    self.schedule.say(f"{event.link.peer} -> {self.id}  {message}")
+        self.step(event)
+
+    def resume(self) -> None:
+        """SIGCONT. The clock shows at once how long it was; what arrived meanwhile is read after that."""
+        waiting, self.paused = self.paused or [], None
+        for _ in range(min(self.missed_ticks, MISSED_TICKS_MAX)):
+            self.step(Tick())
+        self.missed_ticks = 0
+        for life, event in waiting:
+            if life == self.life and self.running:
+                self.meet(event)
+
+    def step(self, event: Event) -> None:
+        self.events.append(event)
+        if self.stepping:
+            return
+        self.stepping = True
+        while self.events and self.running:
+            event = self.events.popleft()
+            effects = self.peer.step(event)
+            self.peer.state.check()
+            self.perform(effects)
+            self.invariants.after_step(self)
+        self.stepping = False
+
+    # -- effects ------------------------------------------------------------------------------------------------------------
+
+    def perform(self, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Send():
+                    if self.gate.passes(effect):
+                        self.send(effect)
+                case Append(_, entries):
+                    self.invariants.appended(self, entries)
+                    self.queue.append(effect)
+                    self.history.append(entries)
+                case Truncate(_, mark):
+                    self.invariants.truncated(self, mark)
+                    self.queue.append(effect)
+                    self.history.truncate(mark)
+                case SaveEpochs():
+                    self.queue.append(effect)
+                case Deliver(upto):
+                    self.deliver(upto)
+                case ReadDigest(link, zxid):
+                    self.schedule.at(self.random.randint(10, 5_000), self.read_digest, self.life, link, zxid)
+                case Stream():
+                    self.stream(effect)
+                case DropLink(link, reason):
+                    self.invariants.dropped(self, reason)
+                    self.network.drop(self.id, link)
+                case RoleChanged():
+                    if effect.generation != self.generation:
+                        self.generation = effect.generation
+                        self.void_gate()
+                    self.invariants.role_changed(self, effect)
+                    self.schedule.say(f"{self.id} is {effect.role} in {effect.phase}, epoch {effect.epoch}: {effect.reason}")
+                case Halt(reason):
+                    self.invariants.halted(self, reason)
+        if self.queue and not self.writing:
+            self.writing = True
+            self.schedule.at(self.random.randint(*self.sync_micros), self.write, self.life)
+
+    def void_gate(self) -> None:
+        self.gate.void()
+
+    def send(self, send: Send) -> None:
+        self.invariants.sending(self, send)
+        self.network.send(self.id, send.link, send.message)
+
+    def deliver(self, upto: Zxid) -> None:
+        """The application: it only remembers."""
+        after = self.delivered[-1][0] if self.delivered else ZERO
+        while after < upto:
+            entries = self.history.read(after, upto, 10_000)
+            assert entries is not None, "the law that what is committed is in our log"
+            for steps, payload in enumerate(entries.payloads):
+                self.delivered.append((entries.first.after(steps), bytes(payload)))
+                self.invariants.delivered(self, len(self.delivered) - 1)
+            after = entries.last
+        self.invariants.watermark_moved(self, upto)
+
+    def write(self, life: int) -> None:
+        """The log writer: a group commit of all that has queued up, or of the first part of it."""
+        if life != self.life or not self.running:
+            return
+        if self.paused is not None:
+            self.schedule.at(TICK, self.write, life)
+            return
+        count = len(self.queue) if self.random.random() < 0.7 else self.random.randint(1, len(self.queue))
+        effects, self.queue = self.queue[:count], self.queue[count:]
+        try:
+            self.storage.perform(effects, self.peer.watermark)
+        except PowerLost:
+            self.invariants.interrupted(self, effects)
+            self.die(self.power_fails)
+            return
+        self.remember()
+        self.invariants.wrote(self)
+        self.schedule.at(self.random.randint(1, 300), self.wrote, life, effects[-1].token)
+
+    def wrote(self, life: int, token: int) -> None:
+        if life != self.life or not self.running:
+            return
+        if self.paused is not None:
+            self.schedule.at(TICK, self.wrote, life, token)
+            return
+        self.writing = False
+        for send in self.gate.open_to(token):
+            self.send(send)
+        self.step(Durable(token))
+        self.history.durable(self.peer.state.durable.last)
+        if self.running and self.queue and not self.writing:
+            self.writing = True
+            self.schedule.at(self.random.randint(*self.sync_micros), self.write, life)
+
+    # -- reading to learners ------------------------------------------------------------------------------------------------
+
+    def read_digest(self, life: int, link: Link, zxid: Zxid) -> None:
+        if life == self.life and self.running and zxid in self.peer.state.trail:
+            self.meet(DigestRead(link, zxid, self.history.digest_at(zxid)))
+
+    def stream(self, effect: Stream) -> None:
+        if not self.history.in_memory(effect.after):
+            self.schedule.at(self.random.randint(10, 5_000), self.stream_piece, self.life, self.generation, effect, effect.after)
+            return
+        after = effect.after
+        while after < effect.upto:
+            after = self.stream_once(effect, after)
+        self.events.append(Streamed(effect.link, after))
+
+    def stream_piece(self, life: int, generation: int, effect: Stream, after: Zxid) -> None:
+        if life != self.life or generation != self.generation or not self.running:
+            return
+        if self.paused is None:
+            after = self.stream_once(effect, after)
+        if after < effect.upto and self.random.random() < 0.8:
+            self.schedule.at(self.random.randint(10, 5_000), self.stream_piece, life, generation, effect, after)
+        else:
+            self.meet(Streamed(effect.link, after))
+
+    def stream_once(self, effect: Stream, after: Zxid) -> Zxid:
+        entries = self.history.read(after, effect.upto, STREAM_BYTES)
+        assert entries is not None, "the law that a stream reads our own log"
+        self.network.send(self.id, effect.link, Propose(effect.epoch, entries, ZERO))
+        return entries.last
+
+    def congest(self) -> None:
+        """One of our outboxes is full."""
+        for _, link in sorted(self.peer.state.links.items()):
+            if self.random.random() < 0.5:
+                self.meet(Congested(link))
+
+    def propose(self, payloads: list[bytes]) -> None:
+        self.schedule.count(self.id, "propose")
+        self.step(Proposals(payloads))

@@ -1,0 +1,45 @@
+"""Virtual time: a heap of what will happen. One source of chance for a whole run, so that a seed tells everything."""
+
+import heapq
+from collections.abc import Callable
+from random import Random
+
+from xxhash import xxh3_64
+
+
+class Schedule:
+    """`now` is in microseconds of virtual time. Things that are due at the same moment happen in the order in which they were planned."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = Random(seed)
+        self.now = 0
+        self.events = 0
+        """Messages handled, disk operations completed, faults, proposals. Ticks do not count."""
+        self.heap: list[tuple[int, int, Callable[..., None], tuple[object, ...]]] = []
+        self.number = 0
+        self.hash = xxh3_64()
+        self.tell: Callable[[str], None] | None = None
+        """Takes the lines of the trace, if anybody wants them."""
+
+    def at(self, delay: int, call: Callable[..., None], *words: object) -> None:
+        """Plan `call(*words)` in `delay` microseconds."""
+        self.number += 1
+        heapq.heappush(self.heap, (self.now + delay, self.number, call, words))
+
+    def run_until(self, moment: int) -> None:
+        """Let everything happen that is due before `moment`."""
+        heap = self.heap
+        while heap and heap[0][0] < moment:
+            self.now, _, call, words = heapq.heappop(heap)
+            call(*words)
+        self.now = moment
+
+    def count(self, node: int, what: str) -> None:
+        """One event: part of the count and of the trace's hash."""
+        self.events += 1
+        self.hash.update(f"{self.now} {node} {what}\n".encode())
+
+    def say(self, line: str) -> None:
+        """One line of the trace."""
+        if self.tell is not None:
+            self.tell(f"{self.now / 1000:10.3f} ms  {line}")

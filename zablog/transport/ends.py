@@ -1,0 +1,85 @@
+"""Bytes in and out of a stream with as few copies as it allows: sockets are received into and sent from in pieces.
+
+Any other pair of trio streams (memory streams in tests) is served too, with copies.
+"""
+
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+import trio
+
+from zablog.core.trail import Payload
+from zablog.wire.frames import JOIN_BYTES_MAX
+
+PIECES_MAX: Final = 1024
+"""IOV_MAX: the kernel takes no more pieces at once."""
+
+
+class Ends(Protocol):
+    """Both directions of one connection. Raises OSError or trio's BrokenResourceError and ClosedResourceError."""
+
+    async def receive_into(self, space: memoryview) -> int:
+        """How many bytes were received; 0 at the end of the stream. `space` is not empty."""
+        ...
+
+    async def send(self, pieces: Sequence[Payload]) -> None:
+        """Send all of it. When cancelled or failed, nobody knows how much was sent: the connection is of no more use."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+def ends_of(stream: trio.abc.Stream) -> Ends:
+    return SocketEnds(stream) if isinstance(stream, trio.SocketStream) else StreamEnds(stream)
+
+
+class SocketEnds:
+    __slots__ = ("_socket", "_stream")
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self._socket = stream.socket
+
+    async def receive_into(self, space: memoryview) -> int:
+        return await self._socket.recv_into(space)
+
+    async def send(self, pieces: Sequence[Payload]) -> None:
+        size = sum(map(len, pieces))
+        if len(pieces) == 1 or size <= JOIN_BYTES_MAX:
+            await self._stream.send_all(b"".join(pieces) if len(pieces) > 1 else pieces[0])
+            return
+        for first in range(0, len(pieces), PIECES_MAX):
+            await self._send_batch(pieces[first : first + PIECES_MAX])
+
+    async def _send_batch(self, batch: Sequence[Payload]) -> None:
+        """One `sendmsg` for all, more for what the kernel did not take."""
+        waiting = list(batch)
+        done = 0
+        while done < len(waiting):
+            sent = await self._socket.sendmsg(waiting[done:] if done else waiting)
+            while done < len(waiting) and sent >= len(waiting[done]):
+                sent -= len(waiting[done])
+                done += 1
+            if sent:
+                waiting[done] = memoryview(waiting[done])[sent:]
+
+    async def close(self) -> None:
+        await self._stream.aclose()
+
+
+class StreamEnds:
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+
+    async def receive_into(self, space: memoryview) -> int:
+        received = await self._stream.receive_some(len(space))
+        space[: len(received)] = received
+        return len(received)
+
+    async def send(self, pieces: Sequence[Payload]) -> None:
+        await self._stream.send_all(b"".join(pieces))
+
+    async def close(self) -> None:
+        await trio.aclose_forcefully(self._stream)

@@ -1,0 +1,152 @@
+"""An established connection to one peer: one reader, one writer, and an outbox between the core, which never waits, and the wire.
+
+The outbox has two lanes. Ping, Pong and Notification may overtake, so that no heartbeat stands behind a megabyte; everything else
+keeps its order, because a COMMIT or NEWLEADER that overtook its proposals would speak of entries the follower does not have. The
+kernel's own queue is kept short for the same reason.
+
+A link ends once, for one reason. A send that failed or was cancelled has broken it: what came half through cannot be repeated.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+
+import trio
+
+from zablog.core import events
+from zablog.core.messages import Message, Notification, Ping, Pong
+from zablog.core.trail import Payload
+from zablog.transport.ends import Ends
+from zablog.wire import WireError
+from zablog.wire.codec import decode, encode
+from zablog.wire.frames import FrameReader
+
+CONGESTED_BYTES: Final = 8 << 20
+"""An outbox this full is congested: the core sends bulk no more, until a stream from disk has gone through."""
+ROOM_BYTES: Final = CONGESTED_BYTES // 2
+"""An outbox with less than this has room again."""
+BROKEN_BYTES: Final = 64 << 20
+"""An outbox this full takes nothing more: the link is broken."""
+BATCH_BYTES: Final = 256 << 10
+"""What is handed to the kernel between two looks at the lane that overtakes."""
+
+_OVERTAKING: Final = frozenset((Ping, Pong, Notification))
+
+
+class Encoded(NamedTuple):
+    """A message ready for the wire, whatever link it goes to."""
+
+    pieces: Sequence[Payload]
+    size: int
+    overtakes: bool
+
+
+def encoded(message: Message) -> Encoded:
+    pieces = encode(message)
+    return Encoded(pieces, sum(map(len, pieces)), type(message) in _OVERTAKING)
+
+
+class PeerLink:
+    """The connection behind an `events.Link`. Only `run` awaits; everything else may be called from within callbacks."""
+
+    __slots__ = ("_ends", "_lanes", "_nonempty", "_reader", "_room", "_scope", "identity", "outbox_bytes", "reason")
+
+    def __init__(self, identity: events.Link, ends: Ends, reader: FrameReader) -> None:
+        self.identity = identity
+        self.reason: str | None = None
+        """Why the link ended; None while it lives."""
+        self.outbox_bytes = 0
+        self._ends = ends
+        self._reader = reader
+        self._lanes: tuple[deque[Encoded], deque[Encoded]] = (deque(), deque())
+        """What keeps its order, and what may overtake it."""
+        self._nonempty = trio.Event()
+        self._room = trio.Event()
+        self._scope = trio.CancelScope()
+
+    @property
+    def congested(self) -> bool:
+        return self.outbox_bytes > CONGESTED_BYTES
+
+    def post(self, message: Encoded) -> None:
+        """Queue a message. A link that has ended swallows it."""
+        if self.reason is not None:
+            return
+        if self.outbox_bytes >= BROKEN_BYTES:
+            self.end(f"its outbox of {self.outbox_bytes:,} bytes is full: the peer does not keep up")
+            return
+        self._lanes[message.overtakes].append(message)
+        self.outbox_bytes += message.size
+        self._nonempty.set()
+
+    async def room(self) -> None:
+        """Wait until the outbox has room again, or the link has ended."""
+        while self.reason is None and self.outbox_bytes >= ROOM_BYTES:
+            self._room = trio.Event() if self._room.is_set() else self._room
+            await self._room.wait()
+        await trio.lowlevel.checkpoint()
+
+    def end(self, reason: str) -> None:
+        """End the link, from now on: nothing more is received on it or sent."""
+        if self.reason is None:
+            self.reason = reason
+            self._room.set()
+            self._scope.cancel()
+
+    async def run(self, received: Callable[[events.Link, list[Message]], object]) -> str:
+        """Serve the link until it ends, and say why it did."""
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._until_broken, self._write)
+                    nursery.start_soon(self._until_broken, self._read, received)
+        finally:
+            self.end("the network was closed")
+            with trio.CancelScope(shield=True):
+                await self._ends.close()
+        assert self.reason is not None, "the law that a link ends for a reason"
+        return self.reason
+
+    async def _until_broken(self, serve: "Callable[..., trio.abc.Awaitable[None]]", *args: object) -> None:
+        try:
+            await serve(*args)
+        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self.end(f"the connection broke: {error.__cause__ or error or type(error).__name__}")
+        except WireError as error:
+            self.end(f"the peer sent garbage: {error}")
+
+    async def _read(self, received: Callable[[events.Link, list[Message]], object]) -> None:
+        """A wake-up is a burst: all frames that are complete become one call."""
+        reader, ends, identity = self._reader, self._ends, self.identity
+        while self.reason is None:
+            if frames := reader.frames():
+                received(identity, [decode(frame) for frame in frames])
+            count = await ends.receive_into(reader.space())
+            if not count:
+                self.end("the peer closed the connection")
+                return
+            reader.received(count)
+
+    async def _write(self) -> None:
+        while True:
+            batch, size = self._next_batch()
+            if not batch:
+                self._nonempty = trio.Event()
+                await self._nonempty.wait()
+                continue
+            await self._ends.send(batch)
+            self.outbox_bytes -= size
+            if self.outbox_bytes < ROOM_BYTES:
+                self._room.set()
+
+    def _next_batch(self) -> tuple[list[Payload], int]:
+        """Whole frames, what overtakes first. Only between two batches can anything overtake."""
+        pieces: list[Payload] = []
+        size = 0
+        ordered, overtaking = self._lanes
+        for lane in (overtaking, ordered):
+            while lane and size < BATCH_BYTES:
+                message = lane.popleft()
+                pieces += message.pieces
+                size += message.size
+        return pieces, size
