@@ -12,8 +12,8 @@ from typing import Final
 import trio
 
 from broker.client.connection import Connection, open_connection
-from broker.errors import Attempt, BrokerError, ConnectionLost, InternalError, NoCluster, NodeNotFound, NoQuorum
-from broker.protocol import Metadata, MetadataAnswer, Refusal
+from broker.errors import Attempt, BrokerError, Code, ConnectionLost, InternalError, NoCluster, NodeNotFound, NoQuorum, error_of
+from broker.protocol import ClusterMetadata, Failed, Metadata, Request, Response
 from zablog.core.zxid import PeerId
 
 ROUND_SECONDS: Final = 2.0
@@ -21,6 +21,9 @@ ROUND_SECONDS: Final = 2.0
 PAUSE_SECONDS_MIN: Final = 0.01
 PAUSE_SECONDS_MAX: Final = 0.4
 """The pause after a round that found no leader doubles from the one to the other."""
+ADDRESSES_MAX: Final = 64
+PASSING: Final = frozenset({Code.NOT_LEADING, Code.OUTCOME_UNKNOWN, Code.OVERLOADED})
+"""Refusals after which the same request is sent again, to whoever leads then."""
 
 
 class Cluster:
@@ -29,10 +32,10 @@ class Cluster:
     def __init__(self, nursery: trio.Nursery, addresses: Iterable[str], timeout: float, dice: random.Random) -> None:
         self._nursery = nursery
         self._addresses = list(dict.fromkeys(addresses))
-        self._seeds = tuple(self._addresses)
         self._timeout = timeout
         self._dice = dice
         self._connections: dict[str, Connection] = {}
+        self._connecting: dict[str, trio.Lock] = {}
         self._leader: Connection | None = None
         self._searching = trio.Lock()
         self._attempts: dict[str, str] = {}
@@ -82,12 +85,39 @@ class Cluster:
             raise NodeNotFound(f"the cluster has no node {number}; its nodes are {numbers}")
         raise ConnectionLost(f"node {number}", f"no connection within {self._timeout:g} s")
 
-    async def metadata(self) -> MetadataAnswer:
+    async def ask(self, request: Request) -> Response:
+        """The leader's answer to something that may be asked twice. Raises what it is refused with, NoQuorum or NoCluster."""
+        pause = PAUSE_SECONDS_MIN
+        with trio.move_on_after(self._timeout):
+            while True:
+                leader = await self.leader()
+                try:
+                    answer = await leader.call(request)
+                except ConnectionLost as error:
+                    self._attempts[leader.address] = error.cause
+                    continue
+                if not isinstance(answer, Failed):
+                    return answer
+                if answer.code not in PASSING:
+                    raise error_of(answer.code, answer.text, hint=answer.hint or None, maybe_written=answer.maybe_written)
+                self.passing(leader, answer)
+                await trio.sleep(pause * self._dice.uniform(0.5, 1.0))
+                pause = min(2 * pause, PAUSE_SECONDS_MAX)
+        raise self._nobody()
+
+    def passing(self, connection: Connection, failed: Failed) -> None:
+        """A refusal that says more about the node's role than about the request: look for the leader again."""
+        self._attempts[connection.address] = failed.text
+        if failed.code == Code.NOT_LEADING:
+            self._learn(failed.leader_address)
+            self.not_leading(connection)
+
+    async def metadata(self) -> ClusterMetadata:
         """What any one node says of the cluster, the leader if it can be reached at once."""
         pause = PAUSE_SECONDS_MIN
         with trio.move_on_after(self._timeout):
             while True:
-                answers: list[MetadataAnswer] = []
+                answers: list[ClusterMetadata] = []
                 await self._ask_everyone(answers)
                 if answers:
                     return answers[-1]
@@ -95,7 +125,7 @@ class Cluster:
                 pause = min(2 * pause, PAUSE_SECONDS_MAX)
         raise self._nobody()
 
-    async def _ask_everyone(self, answers: list[MetadataAnswer] | None = None) -> None:
+    async def _ask_everyone(self, answers: list[ClusterMetadata] | None = None) -> None:
         """One round: ends with the leader, or when everybody has answered or had the time to."""
         self._attempts = dict.fromkeys(self._addresses, "no answer")
         self._answered = False
@@ -104,39 +134,43 @@ class Cluster:
                 for address in tuple(self._addresses):
                     nursery.start_soon(self._ask, address, answers, nursery.cancel_scope)
 
-    async def _ask(self, address: str, answers: list[MetadataAnswer] | None, round_scope: trio.CancelScope) -> None:
+    async def _ask(self, address: str, answers: list[ClusterMetadata] | None, round_scope: trio.CancelScope) -> None:
         try:
             connection = await self._connect(address)
             answer = await connection.call(Metadata())
         except ConnectionLost as error:
             self._attempts[address] = error.cause
             return
-        if isinstance(answer, Refusal):
-            self._attempts[address] = answer.message
+        if isinstance(answer, Failed):
+            self._attempts[address] = answer.text
             return
-        if not isinstance(answer, MetadataAnswer):
+        if not isinstance(answer, ClusterMetadata):
             self._attempts[address] = f"answered metadata with {type(answer).__name__}"
             return
         self._answered = True
         if answers is not None:
             answers.append(answer)
         for member in answer.nodes:
-            if member.address not in self._addresses and len(self._addresses) < 64:
-                self._addresses.append(member.address)
+            self._learn(member.address)
         if answer.leader == connection.node:
             self._leader = connection
             round_scope.cancel()
         elif answer.leader is None:
-            self._attempts[address] = f"node {connection.node} knows no leader ({answer.role})"
+            self._attempts[address] = f"node {connection.node} knows no leader"
         else:
             self._attempts[address] = f"node {connection.node} follows node {answer.leader}"
 
+    def _learn(self, address: str | None) -> None:
+        if address and address not in self._addresses and len(self._addresses) < ADDRESSES_MAX:
+            self._addresses.append(address)
+
     async def _connect(self, address: str) -> Connection:
-        connection = self._connections.get(address)
-        if connection is None or connection.lost.is_set():
-            connection = await open_connection(self._nursery, address)
-            self._connections[address] = connection
-        return connection
+        async with self._connecting.setdefault(address, trio.Lock()):
+            connection = self._connections.get(address)
+            if connection is None or connection.lost.is_set():
+                connection = await open_connection(self._nursery, address)
+                self._connections[address] = connection
+            return connection
 
     def _nobody(self) -> BrokerError:
         attempts = [Attempt(address, cause) for address, cause in self._attempts.items()]

@@ -5,8 +5,8 @@ the next one and answers a repeated one with its stored answer. So the session's
 order, and to send all of it again, in order, to whoever leads next. An attempt is one spell on one connection: what an
 earlier attempt still answers is thrown away, because its requests have been sent again.
 
-A request whose caller went away is sent again like the others: a sequence that was left out would stop all that follow. One
-that was never sent can be withdrawn as long as it is the last.
+A request whose caller went away is sent again like the others: a sequence that was left out would stop all that follow. Only
+those that were never sent can be withdrawn, and they are the last ones.
 """
 
 from collections import deque
@@ -17,16 +17,21 @@ from typing import Final
 
 import trio
 
-from broker.client.cluster import Cluster
+from broker.client.cluster import PASSING, PAUSE_SECONDS_MAX, PAUSE_SECONDS_MIN, Cluster, unexpected
 from broker.client.connection import Connection
-from broker.errors import BrokerError, ConnectionLost, NoQuorum, OutcomeUnknown
-from broker.protocol import Request, Response
+from broker.errors import Attempt, BrokerError, Code, ConnectionLost, NoCluster, NoQuorum, OutcomeUnknown, ProducerLost, error_of
+from broker.protocol import AllocateProducer, Failed, ProducerAllocated, Request, Response
+from broker.state.commands import Turn
+from zablog.core.zxid import Zxid
 
 IN_FLIGHT_MAX: Final = 8
-"""How many requests of one session may be unanswered; below the window that apply keeps answers for."""
+"""How many requests of one session may be unanswered: fewer than the answers apply keeps, and enough to fill a disk's pauses."""
+_LOST: Final = frozenset({Code.UNKNOWN_PRODUCER, Code.STALE_PRODUCER, Code.OUT_OF_SEQUENCE})
 
-Build = Callable[["Ticket"], Request]
+Build = Callable[[Turn], Request]
+"""Makes the request, each time it is sent."""
 Done = Callable[[Response | BrokerError], None]
+"""Called once, from a connection's reader or the session's task: it must not block and must not raise."""
 
 
 @dataclass(slots=True)
@@ -34,5 +39,181 @@ class _Unanswered:
     sequence: int
     build: Build
     done: Done | None
-    """None: its caller has been told, or went away."""
+    """None: its caller has been told already, or went away."""
     sent: bool = False
+
+
+class Session:
+    """One producer id. `run` must run in a task of its own; `submit` never waits and asks for `room` first."""
+
+    __slots__ = ("_attempt", "_cluster", "_connection", "_moved", "_next", "_progress", "_timeout", "_unanswered", "_wanted", "lost", "producer")
+
+    def __init__(self, cluster: Cluster, producer: Zxid, timeout: float) -> None:
+        self.producer = producer
+        self.lost: BrokerError | None = None
+        """The cluster does not know this producer any more: nothing more can be submitted."""
+        self._cluster = cluster
+        self._timeout = timeout
+        self._next = 1
+        self._unanswered: deque[_Unanswered] = deque()
+        self._connection: Connection | None = None
+        self._attempt = 0
+        self._wanted = trio.Event()
+        self._moved = trio.lowlevel.ParkingLot()
+        """Those who wait for room, for the drain, or for the end of an attempt."""
+        self._progress = trio.current_time()
+
+    @property
+    def room(self) -> int:
+        """How many requests may be submitted now."""
+        return IN_FLIGHT_MAX - (self._next - self._lowest)
+
+    @property
+    def _lowest(self) -> int:
+        return self._unanswered[0].sequence if self._unanswered else self._next
+
+    def submit(self, build: Build, done: Done) -> None:
+        """Take the next sequence and send the request as soon as there is a leader to send it to."""
+        assert self.room > 0, "whoever submits has looked for room"
+        assert self.lost is None, "nothing is submitted to a lost session"
+        if not self._unanswered:
+            self._progress = trio.current_time()
+        unanswered = _Unanswered(self._next, build, done)
+        self._next += 1
+        self._unanswered.append(unanswered)
+        if self._connection is not None and not self._connection.lost.is_set():
+            self._post(self._connection, unanswered)
+        else:
+            self._wanted.set()
+
+    async def call(self, build: Build) -> Response:
+        """Submit and wait for the answer. Cancelling gives up the wait; the request is still carried out once, or never was sent."""
+        while self.room <= 0:
+            await self._moved.park()
+        if self.lost is not None:
+            raise self.lost.again()
+        answer: list[Response | BrokerError] = []
+        arrived = trio.Event()
+
+        def done(response: Response | BrokerError) -> None:
+            answer.append(response)
+            arrived.set()
+
+        self.submit(build, done)
+        await arrived.wait()
+        if isinstance(answer[0], BrokerError):
+            raise answer[0]
+        return answer[0]
+
+    async def drained(self) -> None:
+        """Wait until nothing is unanswered that somebody still waits for."""
+        while any(each.done is not None for each in self._unanswered):
+            await self._moved.park()
+
+    async def run(self) -> None:
+        """Find the leader whenever something is unanswered, send it all again there, and watch that it is answered."""
+        pause = PAUSE_SECONDS_MIN
+        while True:
+            while not self._unanswered:
+                self._wanted = trio.Event()
+                await self._wanted.wait()
+            try:
+                connection = await self._cluster.leader()
+            except (NoQuorum, NoCluster) as error:
+                self._give_up(error)
+                continue
+            before = self._lowest
+            self._attach(connection)
+            await self._until_detached(connection)
+            pause = PAUSE_SECONDS_MIN if self._lowest > before else min(2 * pause, PAUSE_SECONDS_MAX)
+            await trio.sleep(pause)
+
+    def _attach(self, connection: Connection) -> None:
+        self._attempt += 1
+        self._connection = connection
+        for unanswered in tuple(self._unanswered):
+            if self._connection is not connection:
+                break
+            self._post(connection, unanswered)
+
+    async def _until_detached(self, connection: Connection) -> None:
+        """The attempt's life. Ends when an answer or the connection says so, and on no answer at all for as long as is allowed."""
+        while self._connection is connection:
+            patience = self._progress + self._timeout if self._unanswered else trio.current_time() + self._timeout
+            with trio.move_on_at(patience):
+                await self._moved.park()
+            if self._unanswered and trio.current_time() >= self._progress + self._timeout:
+                attempt = Attempt(connection.address, f"no answer to a write for {self._timeout:g} s")
+                self._give_up(NoQuorum(f"no write was acknowledged within {self._timeout:g} s", attempts=[attempt]))
+                self._progress = trio.current_time()
+                self._detach()
+
+    def _detach(self) -> None:
+        self._connection = None
+        self._moved.unpark_all()
+
+    def _post(self, connection: Connection, unanswered: _Unanswered) -> None:
+        turn = Turn(self.producer, 0, unanswered.sequence, self._lowest)
+        unanswered.sent = True
+        connection.post(unanswered.build(turn), partial(self._answered, self._attempt, unanswered))
+
+    def _answered(self, attempt: int, unanswered: _Unanswered, response: Response | ConnectionLost) -> None:
+        connection = self._connection
+        if attempt != self._attempt or connection is None:
+            return
+        if isinstance(response, ConnectionLost):
+            self._detach()
+        elif isinstance(response, Failed) and response.code in PASSING:
+            self._cluster.passing(connection, response)
+            self._detach()
+        elif isinstance(response, Failed) and response.code in _LOST:
+            self._lose(error_of(response.code, response.text))
+        else:
+            self._progress = trio.current_time()
+            self._unanswered.remove(unanswered)
+            done, unanswered.done = unanswered.done, None
+            if done is not None:
+                done(response)
+            self._moved.unpark_all()
+
+    def _give_up(self, error: BrokerError) -> None:
+        """No progress: tell the callers. What was sent stays in line, so that no gap remains; what was not is withdrawn."""
+        while self._unanswered and not self._unanswered[-1].sent:
+            withdrawn = self._unanswered.pop()
+            self._next = withdrawn.sequence
+            if withdrawn.done is not None:
+                withdrawn.done(error.again())
+        for unanswered in self._unanswered:
+            done, unanswered.done = unanswered.done, None
+            if done is not None:
+                done(OutcomeUnknown(f"sent, and then: {error.message}", attempts=error.attempts))
+        self._moved.unpark_all()
+
+    def _lose(self, cause: BrokerError) -> None:
+        """The line is broken for good: what is unanswered may have been written, or not."""
+        self.lost = cause if isinstance(cause, ProducerLost) else ProducerLost(cause.message)
+        unanswered, self._unanswered = self._unanswered, deque()
+        self._next = 1
+        for each in unanswered:
+            if each.done is not None:
+                each.done(self.lost.again())
+        self._detach()
+
+
+async def open_session(nursery: trio.Nursery, cluster: Cluster, timeout: float) -> tuple[Session, trio.CancelScope]:
+    """Allocate a producer id and start the session's task; it ends with the scope or the nursery.
+
+    An allocation whose answer is lost has made an id that nobody uses; apply forgets it in time.
+    """
+    allocated = await cluster.ask(AllocateProducer())
+    if not isinstance(allocated, ProducerAllocated):
+        raise unexpected("AllocateProducer", allocated)
+    session = Session(cluster, allocated.producer, timeout)
+    scope = trio.CancelScope()
+
+    async def run() -> None:
+        with scope:
+            await session.run()
+
+    nursery.start_soon(run, name=f"producer session {allocated.producer}")
+    return session, scope

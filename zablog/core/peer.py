@@ -161,7 +161,9 @@ class Peer:
                         return synchronization.on_new_leader(state, role, message, out)
                     case UpToDate():
                         return synchronization.on_up_to_date(state, role, message, out)
-                    case CEpoch() | AckEpoch() | AckNewLeader() | Ack() | Pong():
+                    case CEpoch():
+                        return out.abandon(f"{link.peer} would follow us while we follow it")
+                    case AckEpoch() | AckNewLeader() | Ack() | Pong():
                         return out.abandon(f"illegal: {message} from our own leader")
             case Leading() if (learner := self.learner(link)) is not None:
                 match message:
@@ -180,6 +182,8 @@ class Peer:
             case Looking() | Draining() if isinstance(message, CEpoch):
                 state.early[link.peer] = message
                 return None
+            case Following() if isinstance(message, CEpoch):
+                return state.drop(link, "we do not lead", out)
             case _:
                 pass
         return state.drop(link, f"illegal: {type(message).__name__} while we are {type(role).__name__.lower()}", out)

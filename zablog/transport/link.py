@@ -8,7 +8,7 @@ A link ends once, for one reason. A send that failed or was cancelled has broken
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple
 
 import trio
@@ -107,7 +107,7 @@ class PeerLink:
         assert self.reason is not None, "the law that a link ends for a reason"
         return self.reason
 
-    async def _until_broken(self, serve: "Callable[..., trio.abc.Awaitable[None]]", *args: object) -> None:
+    async def _until_broken(self, serve: Callable[..., Awaitable[None]], *args: object) -> None:
         try:
             await serve(*args)
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:

@@ -148,6 +148,11 @@ class FrameReader:
         self._begin = begin
         return out
 
+    @property
+    def waiting(self) -> int:
+        """Bytes received that no frame has been made of yet."""
+        return self._body_have if self._body is not None else self._end - self._begin
+
     def feed(self, stream: bytes) -> list[Frame]:
         """`stream` arrived: for tests, simulators and others who have the bytes already."""
         out: list[Frame] = []

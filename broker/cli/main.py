@@ -1,0 +1,93 @@
+"""The table of commands, and the one place where a command's end becomes an exit code.
+
+The modules of the commands are light; what is heavy (trio, rich, the client) they import when they run.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import typer
+
+from broker.cli import cluster, consume, produce, server, simulate, topic
+from broker.cli.refusals import Usage, exit_code, told
+from broker.cli.settings import HELP, take
+from broker.cli.terminal import Terminal
+from broker.errors import Exit, InternalError
+
+
+def application() -> typer.Typer:
+    """All commands."""
+    app = typer.Typer(
+        name="zablog",
+        help="A replicated, ordered log with topics: agreed by Zab, fsynced on a quorum.",
+        epilog=HELP + "  Example: zablog cluster up --detach && zablog topic create orders && echo paid | zablog produce orders",
+        rich_markup_mode=None,
+        no_args_is_help=True,
+        add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        pretty_exceptions_enable=False,
+    )
+    app.add_typer(cluster.app, name="cluster")
+    app.command("server", epilog=HELP)(server.server)
+    app.add_typer(topic.app, name="topic")
+    app.command("produce", epilog=HELP)(produce.produce)
+    app.command("consume", epilog=HELP)(consume.consume)
+    app.command("simulate", epilog=HELP)(simulate.simulate)
+    return app
+
+
+def main() -> NoReturn:
+    code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _let_go_of_stdout()
+    sys.exit(code)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; its exit code."""
+    terminal = Terminal()
+    try:
+        terminal.settings.json = "--json" in arguments  # so that even a bad option is told as it was asked for
+        terminal.settings, rest = take(arguments)
+        code = application()(args=rest, prog_name="zablog", standalone_mode=False, obj=terminal)
+        return int(code) if isinstance(code, int) else Exit.OK
+    except typer.Abort:
+        return Exit.INTERRUPTED
+    except typer.TyperException as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # typer has shown the help instead
+            terminal.note(error.format_message())
+        else:
+            terminal.refuse(Usage(error.format_message(), hint="zablog COMMAND --help shows what can be said"))
+        return Exit.USAGE
+    except BaseException as error:
+        return _ended(error, terminal)
+
+
+def _ended(error: BaseException, terminal: Terminal) -> int:
+    """The exit code of a command that raised. What nobody expected shows its traceback first."""
+    inner = error
+    while isinstance(inner, BaseExceptionGroup) and len(inner.exceptions) == 1:
+        inner = inner.exceptions[0]
+    if isinstance(inner, BrokenPipeError):  # | head
+        _let_go_of_stdout()
+        return Exit.OK
+    if isinstance(inner, KeyboardInterrupt):
+        return Exit.INTERRUPTED
+    known = told(error)
+    if known is None or terminal.settings.verbose:
+        import traceback
+
+        traceback.print_exception(error)
+    if known is None:
+        known = InternalError(f"{type(inner).__name__}: {inner}", hint="this is a defect of zablog: please report it")
+    terminal.refuse(known)
+    return exit_code(known)
+
+
+def _let_go_of_stdout() -> None:
+    """Nobody reads any more: what is still buffered goes nowhere, without a complaint when Python shuts down."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -1,0 +1,339 @@
+"""The mesh: one live link to each other member, as far as they can be reached.
+
+    async with open_network("127.0.0.1:7101", me, contacts) as network:     # listens
+        network.start(Callbacks(...), clients)                              # accepts and dials
+
+The peer with the higher number dials the lower one, all at once, with a capped and jittered backoff. One port serves peers and
+clients; the Hello decides. A newer link to a peer replaces the older one: whoever dials again has given the old one up.
+
+Callbacks are called from the links' tasks, with no queue in between: they must not block. What they raise ends the network. Each
+`on_link_up` is followed by one `on_link_down`, unless the network itself is closed first. `send` and `drop` never call back.
+"""
+
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+import structlog
+import trio
+
+from zablog.core.events import Link
+from zablog.core.messages import Message
+from zablog.core.zxid import PeerId
+from zablog.transport import greeting
+from zablog.transport.ends import Ends, ends_of
+from zablog.transport.errors import HandshakeFailed
+from zablog.transport.greeting import Contact, Self
+from zablog.transport.link import Encoded, PeerLink, encoded
+from zablog.transport.listening import join_address, open_listeners, split_address
+from zablog.transport.news import News
+from zablog.wire import FrameError, MessageError, WireError
+from zablog.wire.frames import FrameReader
+from zablog.wire.handshake import Hello, Purpose, Refusal, Refused, decode_handshake
+
+HANDSHAKES_MAX: Final = 256
+"""Strangers that are listened to at once; one more is sent away."""
+UNSENT_BYTES: Final = 128 << 10
+"""What the kernel may hold back unsent on a link: a ping stands behind no more than this."""
+SILENCE_MILLISECONDS: Final = 5000
+"""What was sent and not acknowledged by the peer's kernel for so long has broken the link."""
+
+_BROKEN: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
+
+log = structlog.get_logger("zablog.transport")
+
+ClientHandler = Callable[[trio.abc.Stream, Hello], Awaitable[None]]
+"""Serves one client after its Welcome, until it returns; the stream is closed then. It may let a broken stream's errors out."""
+Connect = Callable[[str], Awaitable[trio.abc.Stream]]
+"""Dials HOST:PORT. Raises OSError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Callbacks:
+    """What the node wants to hear."""
+
+    on_link_up: Callable[[Link], object]
+    on_received: Callable[[Link, list[Message]], object]
+    on_link_down: Callable[[Link, str], object]
+    on_refused: Callable[[PeerId | None, str, str], object] = lambda peer, address, reason: None
+    """A handshake failed, at either end: which peer (if it said so), its address, and the reason. Called at every try."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How patient the network is."""
+
+    connect_seconds: float = 1.0
+    handshake_seconds: float = 2.0
+    retry_min_seconds: float = 0.05
+    retry_max_seconds: float = 0.5
+
+
+async def dial_tcp(address: str) -> trio.abc.Stream:
+    host, port = split_address(address)
+    return await trio.open_tcp_stream(host, port)
+
+
+class Network:
+    """Use `open_network`."""
+
+    def __init__(
+        self,
+        listeners: Sequence[trio.SocketListener],
+        me: Self,
+        contacts: Iterable[Contact],
+        nursery: trio.Nursery,
+        pace: Pace,
+        connect: Connect,
+        random: Random,
+    ) -> None:
+        self.me = me
+        self.contacts = {contact.node: contact for contact in contacts if contact.node != me.node}
+        self.addresses = tuple(join_address(*listener.socket.getsockname()[:2]) for listener in listeners)
+        """Where this network listens: the port is real even if 0 was asked for."""
+        self._listeners = listeners
+        self._nursery = nursery
+        self._pace = pace
+        self._connect = connect
+        self._random = random
+        self._news = News()
+        self._links: dict[PeerId, PeerLink] = {}
+        self._generation = 0
+        self._handshakes = 0
+        self._callbacks: Callbacks | None = None
+        self._clients: ClientHandler | None = None
+        self._last_sent: tuple[Message, Encoded] | None = None
+
+    def start(self, callbacks: Callbacks, clients: ClientHandler | None = None) -> None:
+        """Accept and dial. Until now whoever connects has been waiting in the kernel."""
+        assert self._callbacks is None, "a network is started once"
+        self._callbacks, self._clients = callbacks, clients
+        for contact in self.contacts.values():
+            if contact.node < self.me.node:
+                self._nursery.start_soon(self._keep_dialling, contact)
+        if self._listeners:
+            self._nursery.start_soon(trio.serve_listeners, self.accept, list(self._listeners))
+
+    # -- what the driver says -----------------------------------------------------------------------------------------------
+
+    def send(self, link: Link, message: Message) -> bool:
+        """Queue a message; nothing happens on a link that is gone. False if the outbox is now fuller than it should be."""
+        connection = self._links.get(link.peer)
+        if connection is None or connection.identity != link:
+            return True
+        # What goes to several followers is encoded once: they are sent the very same object.
+        if self._last_sent is None or self._last_sent[0] is not message:
+            self._last_sent = (message, encoded(message))
+        connection.post(self._last_sent[1])
+        return not connection.congested
+
+    async def room(self, link: Link) -> None:
+        """Wait until the link's outbox has room again, or the link is gone."""
+        connection = self._links.get(link.peer)
+        if connection is not None and connection.identity == link:
+            await connection.room()
+        else:
+            await trio.lowlevel.checkpoint()
+
+    def drop(self, link: Link, reason: str) -> None:
+        """End a link from now on: nothing more is received on it or sent. `on_link_down` follows."""
+        connection = self._links.get(link.peer)
+        if connection is not None and connection.identity == link:
+            connection.end(reason)
+
+    def links(self) -> list[Link]:
+        """The links that are up, by peer."""
+        return [self._links[peer].identity for peer in sorted(self._links)]
+
+    # -- links --------------------------------------------------------------------------------------------------------------
+
+    async def _serve(self, peer: PeerId, ends: Ends, reader: FrameReader) -> None:
+        """A handshake succeeded: the link lives here, from its first callback to its last."""
+        callbacks = self._started()
+        if (older := self._links.get(peer)) is not None:
+            older.end("a newer link to this peer replaces it")
+            self._down(older)
+        self._generation += 1
+        link = PeerLink(Link(peer, self._generation), ends, reader)
+        self._links[peer] = link
+        self._news.settled(peer)
+        log.info("link up", node=self.me.node, peer=peer, link=self._generation)
+        callbacks.on_link_up(link.identity)
+        await link.run(callbacks.on_received)
+        self._down(link)
+
+    def _down(self, link: PeerLink) -> None:
+        """Say once that a link is gone. One that was replaced has been reported by its successor."""
+        if self._links.get(link.identity.peer) is not link:
+            return
+        del self._links[link.identity.peer]
+        assert link.reason is not None, "the law that a link goes down for a reason"
+        log.info("link down", node=self.me.node, peer=link.identity.peer, link=link.identity.generation, reason=link.reason)
+        self._started().on_link_down(link.identity, link.reason)
+
+    # -- the dialling side --------------------------------------------------------------------------------------------------
+
+    async def _keep_dialling(self, contact: Contact) -> None:
+        delay, tries = self._pace.retry_min_seconds, 0
+        while True:
+            address = contact.addresses[tries % len(contact.addresses)]
+            tries += 1
+            began = trio.current_time()
+            await self._dial(contact, address)
+            if trio.current_time() - began > 2 * self._pace.retry_max_seconds:
+                delay = self._pace.retry_min_seconds
+            # Jitter keeps the nodes of an ensemble that started together from knocking in step.
+            await trio.sleep(delay * self._random.uniform(0.5, 1.0))
+            delay = min(2 * delay, self._pace.retry_max_seconds)
+
+    async def _dial(self, contact: Contact, address: str) -> None:
+        """One try, and the life of the link if it succeeds."""
+        ends: Ends | None = None
+        try:
+            with trio.fail_after(self._pace.connect_seconds):
+                stream = await self._connect(address)
+            tune(stream)
+            ends = ends_of(stream)
+            with trio.fail_after(self._pace.handshake_seconds):
+                reader = await greeting.call(ends, self.me, contact)
+            await self._serve(contact.node, ends, reader)
+        except HandshakeFailed as failure:
+            self._refused(contact.node, address, failure.reason)
+        except WireError as error:
+            self._refused(contact.node, address, f"what listens there does not speak our protocol: {error}")
+        except (*_BROKEN, trio.TooSlowError) as error:
+            words = "no answer in time" if isinstance(error, trio.TooSlowError) else str(error) or type(error).__name__
+            if self._news.is_news(contact.node, words):
+                log.info("peer cannot be reached", node=self.me.node, peer=contact.node, address=address, reason=words)
+        finally:
+            if ends is not None:
+                await _close(ends)
+
+    # -- the accepting side -------------------------------------------------------------------------------------------------
+
+    async def accept(self, stream: trio.abc.Stream) -> None:
+        """Serve one connection that somebody made to us, whoever it is and whatever it says."""
+        tune(stream)
+        ends, address = ends_of(stream), _address_of(stream)
+        try:
+            if self._handshakes >= HANDSHAKES_MAX:
+                raise HandshakeFailed(Refusal.NOT_HERE, f"node {self.me.node} is listening to {HANDSHAKES_MAX} strangers already")
+            self._handshakes += 1
+            try:
+                with trio.fail_after(self._pace.handshake_seconds):
+                    hello, reader = await self._hear(ends, address)
+            finally:
+                self._handshakes -= 1
+            if hello.purpose is Purpose.PEER:
+                assert hello.node is not None, "the law that a peer names its node"
+                await self._serve(hello.node, ends, reader)
+            else:
+                assert self._clients is not None, "the law that clients are refused where nobody serves them"
+                await self._clients(stream, hello)
+        except (WireError, HandshakeFailed, trio.TooSlowError) as error:
+            words = str(error) or f"it said nothing for {self._pace.handshake_seconds:g} s"
+            if isinstance(error, FrameError) or self._news.is_news(("caller", _host(address)), words):
+                log.warning("connection refused", node=self.me.node, address=address, reason=words)
+        except _BROKEN as error:
+            log.debug("connection broke", node=self.me.node, address=address, reason=str(error) or type(error).__name__)
+        finally:
+            await _close(ends)
+
+    async def _hear(self, ends: Ends, address: str) -> tuple[Hello, FrameReader]:
+        """The caller's Hello, answered. Raises what ends the connection."""
+        reader = FrameReader()
+        frame = await greeting.first_frame(ends, reader)
+        if frame is None:
+            raise trio.BrokenResourceError("the caller went away before it said who it is")
+        hello: Hello | None = None
+        try:
+            word = decode_handshake(frame)
+            if not isinstance(word, Hello):
+                raise HandshakeFailed(Refusal.PROTOCOL, f"a connection begins with a Hello, not with a {type(word).__name__}")
+            hello = word
+            if reader.waiting:
+                raise HandshakeFailed(Refusal.PROTOCOL, "the caller did not wait for the answer to its Hello")
+            version = greeting.judge(hello, self.me, self.contacts)
+            if hello.purpose is Purpose.CLIENT and self._clients is None:
+                raise HandshakeFailed(Refusal.NOT_HERE, f"node {self.me.node} serves no clients")
+        except (HandshakeFailed, MessageError) as failure:
+            code, words = (failure.code, failure.reason) if isinstance(failure, HandshakeFailed) else (Refusal.PROTOCOL, str(failure))
+            if hello is None or hello.purpose is Purpose.PEER:
+                self._started().on_refused(hello.node if hello else None, address, words)
+            await greeting.say(ends, Refused(code, words))
+            raise
+        await greeting.say(ends, greeting.welcome(self.me, version))
+        reader.admit()
+        return hello, reader
+
+    def _refused(self, peer: PeerId, address: str, reason: str) -> None:
+        if self._news.is_news(peer, reason):
+            log.warning("handshake refused", node=self.me.node, peer=peer, address=address, reason=reason)
+        self._started().on_refused(peer, address, reason)
+
+    def _started(self) -> Callbacks:
+        assert self._callbacks is not None, "a network that was not started has no connections"
+        return self._callbacks
+
+
+@asynccontextmanager
+async def open_network(
+    listen: str | None,
+    me: Self,
+    contacts: Iterable[Contact],
+    *,
+    insecure: bool = False,
+    pace: Pace | None = None,
+    connect: Connect = dial_tcp,
+    random: Random | None = None,
+) -> AsyncIterator[Network]:
+    """A network that listens on `listen` (HOST:PORT; None: nowhere) and, once started, accepts and dials `contacts`.
+
+    Closes every connection at the end. Raises InsecureAddress, AddressInUse, CannotListen.
+    """
+    listeners = await open_listeners(listen, insecure) if listen is not None else []
+    try:
+        async with trio.open_nursery() as nursery:
+            yield Network(listeners, me, contacts, nursery, pace or Pace(), connect, random or Random())
+            nursery.cancel_scope.cancel()
+    finally:
+        for listener in listeners:
+            listener.socket.close()
+
+
+def tune(stream: trio.abc.Stream) -> None:
+    """No delay, a short queue in the kernel, and no hour-long patience with a peer that vanished without a word."""
+    if not isinstance(stream, trio.SocketStream):
+        return
+    options = (
+        (socket.IPPROTO_TCP, "TCP_NODELAY", 1),
+        (socket.IPPROTO_TCP, "TCP_NOTSENT_LOWAT", UNSENT_BYTES),
+        (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", SILENCE_MILLISECONDS),
+        (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
+        (socket.IPPROTO_TCP, "TCP_KEEPIDLE", 2),
+        (socket.IPPROTO_TCP, "TCP_KEEPINTVL", 1),
+        (socket.IPPROTO_TCP, "TCP_KEEPCNT", 3),
+    )
+    for level, name, value in options:
+        if (option := getattr(socket, name, None)) is not None:
+            with suppress(OSError):
+                stream.setsockopt(level, option, value)
+
+
+async def _close(ends: Ends) -> None:
+    with trio.CancelScope(shield=True):
+        await ends.close()
+
+
+def _address_of(stream: trio.abc.Stream) -> str:
+    if isinstance(stream, trio.SocketStream):
+        with suppress(OSError):
+            return join_address(*stream.socket.getpeername()[:2])
+    return "unknown"
+
+
+def _host(address: str) -> str:
+    return address.rpartition(":")[0]
