@@ -34,7 +34,7 @@ Done = Callable[[Response | BrokerError], None]
 """Called once, from a connection's reader or the session's task: it must not block and must not raise."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Unanswered:
     sequence: int
     build: Build
@@ -84,12 +84,16 @@ class Session:
         if self._connection is not None and not self._connection.lost.is_set():
             self._post(self._connection, unanswered)
         else:
+            self._detach()
             self._wanted.set()
 
     async def call(self, build: Build) -> Response:
         """Submit and wait for the answer. Cancelling gives up the wait; the request is still carried out once, or never was sent."""
-        while self.room <= 0:
-            await self._moved.park()
+        with trio.move_on_after(2 * self._timeout):
+            while self.room <= 0:
+                await self._moved.park()
+        if self.room <= 0:
+            raise NoQuorum(f"no earlier request of this client was answered within {2 * self._timeout:g} s")
         if self.lost is not None:
             raise self.lost.again()
         answer: list[Response | BrokerError] = []
@@ -145,7 +149,6 @@ class Session:
             if self._unanswered and trio.current_time() >= self._progress + self._timeout:
                 attempt = Attempt(connection.address, f"no answer to a write for {self._timeout:g} s")
                 self._give_up(NoQuorum(f"no write was acknowledged within {self._timeout:g} s", attempts=[attempt]))
-                self._progress = trio.current_time()
                 self._detach()
 
     def _detach(self) -> None:
@@ -183,6 +186,7 @@ class Session:
             self._next = withdrawn.sequence
             if withdrawn.done is not None:
                 withdrawn.done(error.again())
+        self._progress = trio.current_time()
         for unanswered in self._unanswered:
             done, unanswered.done = unanswered.done, None
             if done is not None:

@@ -178,6 +178,22 @@ def test_uptodate_names_the_watermark_of_now() -> None:
     assert sent(effects) == [(2, UpToDate(bench.epoch, Zxid(bench.epoch, 1)), False)]
 
 
+def test_the_acknowledgement_of_newleader_commits_what_it_covers() -> None:
+    """Found by the simulator: a follower that came back held the last proposals by its stream; its one ack was not counted for them."""
+    bench = Bench(3)
+    bench.established(1)
+    bench.hear(2, CEpoch(Epoch(1), Epoch(1)))
+    bench.propose(b"x")
+    bench.sync()
+    bench.hear(2, AckEpoch(bench.epoch, True, Epoch(1), ZERO, ZERO, None))
+    bench.step(Streamed(bench.links[2], Zxid(bench.epoch, 1)))
+    assert bench.peer.watermark == ZERO
+
+    bench.hear(2, AckNewLeader(bench.epoch, Zxid(bench.epoch, 1)))
+
+    assert bench.peer.watermark == Zxid(bench.epoch, 1)
+
+
 def test_w7_entries_of_an_epoch_above_current_are_legal_after_a_crash() -> None:
     bench = Bench(1, accepted=6, current=4, trail=history((4, 2), (6, 1)))
 

@@ -7,7 +7,7 @@ ZOOKEEPER-4643, 3911, 4646 and 4785). Leader: established by a quorum of those a
 from enum import IntEnum
 from typing import NamedTuple
 
-from zablog.core.broadcast import acked_by, stream
+from zablog.core.broadcast import acked_by, advance, stream
 from zablog.core.effects import Effects, ReadDigest
 from zablog.core.messages import AckNewLeader, Diff, NewLeader, Snap, Trunc, UpToDate
 from zablog.core.state import Following, Leading, Learner, Phase, State
@@ -121,7 +121,8 @@ def on_ack_new_leader(state: State, leading: Leading, learner: Learner, message:
         return state.drop(learner.link, f"illegal: ACK(NEWLEADER) at {message.last}, below the initial history {leading.initial}", out)
     learner.acked = message.last
     if leading.phase is Phase.BROADCAST:
-        return bring_up_to_date(state, leading, learner, out)
+        bring_up_to_date(state, leading, learner, out)
+        return advance(state, leading, out)  # it may be the ack that entries proposed meanwhile were waiting for
     leading.since = state.now
     return establish(state, leading, out)
 

@@ -5,7 +5,7 @@ from random import Random
 
 from zablog.sim.ensemble import Ensemble
 
-KINDS = ("crash", "power_loss", "blackout", "crash_in_write", "link_cut", "partition", "one_way", "pause", "slow_disk", "congestion")
+KINDS = ("crash", "power_loss", "blackout", "crash_in_write", "link_cut", "partition", "one_way", "pause", "slow_disk", "congestion", "rot")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +120,15 @@ class Injector:
         victim = self.ensemble.nodes[node]
         victim.sync_micros = (1_000, self.random.choice((20_000, 400_000)))
         self.ensemble.schedule.at(self.random.randint(100_000, 1_000_000), self.ensemble.mend_disk, node)
+        return True
+
+    def rot(self, node: int) -> bool:
+        """The power fails, and a bit of the last synced batch rots: it looks like a torn one. On a minority of disks at a time."""
+        victim = self.ensemble.nodes[node]
+        rotted = self.ensemble.invariants.rotted
+        if not victim.running or len(rotted) >= (len(self.ensemble.nodes) - 1) // 2 or not victim.rot():
+            return False
+        rotted.add(victim.id)
         return True
 
     def congestion(self, node: int) -> bool:

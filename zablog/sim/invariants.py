@@ -14,6 +14,7 @@ from zablog.core.messages import Ack, AckEpoch, AckNewLeader
 from zablog.core.state import Leading, Phase
 from zablog.core.trail import Entries, Mark, Trail, extend_digest
 from zablog.core.zxid import ZERO, Epoch, Zxid
+from zablog.sim.image import Image
 from zablog.storage.storage import Storage
 
 if TYPE_CHECKING:
@@ -110,6 +111,8 @@ class Invariants:
         self.latest = Epoch(0)
         self.watermarks: dict[tuple[int, int], Zxid] = {}
         self.under_way: dict[int, Sequence[DurableEffect]] = {}
+        self.rotted: set[int] = set()
+        """Nodes whose last synced batch rotted, and that have not been given it back yet."""
         self.elections = self.truncations = self.suspects = 0
 
     # -- what nodes do ------------------------------------------------------------------------------------------------------
@@ -203,15 +206,17 @@ class Invariants:
     def kept(self, zxid: Zxid) -> None:
         """A quorum of disks has it."""
         holders = [node.id for node in self.nodes if zxid in node.image.trail and node.image.current >= zxid.epoch]
-        if len(holders) < self.quorum:
+        if len(holders) < self.quorum - len(self.rotted):
             raise CommitQuorum(f"{zxid} is committed, and on the disks of {holders} only")
 
     def wrote(self, node: Node) -> None:
         """CommittedKept, after each change of a disk."""
+        if node.storage.suspect is None:
+            self.rotted.discard(node.id)
         if self.committed:
             zxid = self.committed[-1][0]
             holders = [other.id for other in self.nodes if zxid in other.image.trail]
-            if len(holders) < self.quorum:
+            if len(holders) < self.quorum - len(self.rotted):
                 raise CommittedKept(f"{zxid} is committed, and left on the disks of {holders} only")
 
     def interrupted(self, node: Node, effects: Sequence[DurableEffect]) -> None:
@@ -224,6 +229,8 @@ class Invariants:
         if storage.accepted < image.accepted or storage.current < image.current:
             raise PromiseMono(f"node {node.id} has forgotten that it promised {image.accepted}, {image.current}")
         cut = any(isinstance(effect, Truncate) for effect in self.under_way.pop(node.id, ()))
+        if node.id in self.rotted:
+            image = Image(image.accepted, image.current, storage.trail)  # what the rotten batch held is missing, and the mark says so
         if not cut and image.trail.last not in storage.trail:
             raise RestartFidelity(f"node {node.id} had {image.trail.last} on disk and recovers {storage.trail.last}")
         if self.digests.get(storage.trail.last) != storage.trail.digest:

@@ -29,6 +29,7 @@ from zablog.core.state import Limits, Timing
 from zablog.core.trail import Trail
 from zablog.core.zxid import ZERO, Epoch, PeerId, Zxid
 from zablog.sim.disk import PowerLost, SimDisk
+from zablog.sim.image import Image
 from zablog.sim.invariants import Invariants
 from zablog.sim.network import Network
 from zablog.sim.schedule import Schedule
@@ -40,15 +41,6 @@ MISSED_TICKS_MAX = 100
 FILE_BYTES = 4096
 MEMORY_BYTES = 400
 STREAM_BYTES = 120
-
-
-class Image:
-    """What a node would recover after a crash now: the promises and the log that are on its disk for certain."""
-
-    def __init__(self, accepted: Epoch, current: Epoch, trail: Trail) -> None:
-        self.accepted = accepted
-        self.current = current
-        self.trail = trail
 
 
 class Node:
@@ -124,6 +116,17 @@ class Node:
         if power_loss:
             self.disk.power_loss(self.random)
         self.schedule.say(f"{self.id} {'loses its power' if power_loss else 'is killed'}")
+
+    def rot(self) -> bool:
+        """Lose power, and a bit of the last batch, if that one was synced, holds entries, and nothing names it yet."""
+        wal = self.storage.wal
+        file = wal.files[-1]
+        if wal.sealed or self.storage.suspect is not None or len(self.disk.files[file.name].durable) < file.end:
+            return False
+        self.die(power_loss=True)
+        self.disk.flip(file.name, self.random.randrange(wal.last_offset, file.end), self.random.randrange(8))
+        self.schedule.say(f"{self.id} has a rotten last batch")
+        return True
 
     def disk_step(self, operation: str) -> None:
         """Before each operation of the disk."""

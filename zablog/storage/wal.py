@@ -73,6 +73,8 @@ class Wal:
         self.previous = NOTHING
         self.sealed = True
         """Is the last batch named by something behind it?"""
+        self.last_offset = FILE_BYTES
+        """Where the last batch stands in the last file."""
         self.generation = 0
         self.lock = threading.Lock()
         self.cursors: OrderedDict[Zxid, tuple[int, int]] = OrderedDict()
@@ -159,7 +161,7 @@ class Wal:
                 self.index(file, offset, mark.zxid)
                 self.trail.append(entries)
                 mark = Mark(entries.last, entries.digest)
-            self.hint = max(self.hint, header.hint)
+            self.hint, self.last_offset = max(self.hint, header.hint), offset
             sequence, previous, offset = sequence + 1, header.identifier, offset + BATCH_BYTES + header.body_bytes
         if limit is not None and mark != limit:
             raise Corrupt(f"{file.name}: the digest at {mark.zxid} is not the one the log goes on from. {HELP}")
@@ -242,6 +244,7 @@ class Wal:
         self.disk.write(file.name, file.end, [header.encode(), *pieces])
         if entries:
             self.index(file, file.end, mark.zxid)
+        self.last_offset = file.end
         file.end += BATCH_BYTES + body_bytes
         self.sequence, self.previous = self.sequence + 1, header.identifier
 

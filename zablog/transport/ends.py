@@ -14,6 +14,13 @@ from zablog.wire.frames import JOIN_BYTES_MAX
 PIECES_MAX: Final = 1024
 """IOV_MAX: the kernel takes no more pieces at once."""
 
+BROKEN: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
+"""What a connection raises when it is of no more use."""
+
+
+def broken(error: BaseException) -> str:
+    return f"the connection broke: {error.__cause__ or str(error) or type(error).__name__}"
+
 
 class Ends(Protocol):
     """Both directions of one connection. Raises OSError or trio's BrokenResourceError and ClosedResourceError."""

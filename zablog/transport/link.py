@@ -8,7 +8,7 @@ A link ends once, for one reason. A send that failed or was cancelled has broken
 """
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 import trio
@@ -16,7 +16,7 @@ import trio
 from zablog.core import events
 from zablog.core.messages import Message, Notification, Ping, Pong
 from zablog.core.trail import Payload
-from zablog.transport.ends import Ends
+from zablog.transport.ends import BROKEN, Ends, broken
 from zablog.wire import WireError
 from zablog.wire.codec import decode, encode
 from zablog.wire.frames import FrameReader
@@ -98,8 +98,8 @@ class PeerLink:
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._until_broken, self._write)
-                    nursery.start_soon(self._until_broken, self._read, received)
+                    nursery.start_soon(self._write)
+                    nursery.start_soon(self._read, received)
         finally:
             self.end("the network was closed")
             with trio.CancelScope(shield=True):
@@ -107,34 +107,37 @@ class PeerLink:
         assert self.reason is not None, "the law that a link ends for a reason"
         return self.reason
 
-    async def _until_broken(self, serve: Callable[..., Awaitable[None]], *args: object) -> None:
-        try:
-            await serve(*args)
-        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            self.end(f"the connection broke: {error.__cause__ or error or type(error).__name__}")
-        except WireError as error:
-            self.end(f"the peer sent garbage: {error}")
-
     async def _read(self, received: Callable[[events.Link, list[Message]], object]) -> None:
-        """A wake-up is a burst: all frames that are complete become one call."""
-        reader, ends, identity = self._reader, self._ends, self.identity
+        """A wake-up is a burst: all frames that are complete become one call. What the call raises is not ours to catch."""
         while self.reason is None:
-            if frames := reader.frames():
-                received(identity, [decode(frame) for frame in frames])
-            count = await ends.receive_into(reader.space())
+            try:
+                messages = [decode(frame) for frame in self._reader.frames()]
+            except WireError as error:
+                self.end(f"the peer sent garbage: {error}")
+                return
+            if messages:
+                received(self.identity, messages)
+            try:
+                count = await self._ends.receive_into(self._reader.space())
+            except BROKEN as error:
+                self.end(broken(error))
+                return
             if not count:
                 self.end("the peer closed the connection")
-                return
-            reader.received(count)
+            self._reader.received(count)
 
     async def _write(self) -> None:
-        while True:
+        while self.reason is None:
             batch, size = self._next_batch()
             if not batch:
                 self._nonempty = trio.Event()
                 await self._nonempty.wait()
                 continue
-            await self._ends.send(batch)
+            try:
+                await self._ends.send(batch)
+            except BROKEN as error:
+                self.end(broken(error))
+                return
             self.outbox_bytes -= size
             if self.outbox_bytes < ROOM_BYTES:
                 self._room.set()

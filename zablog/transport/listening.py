@@ -36,6 +36,8 @@ async def open_listeners(address: str, insecure: bool) -> list[trio.SocketListen
                 f"Listen on 127.0.0.1, or set insecure = true if the network is yours alone."
             )
         return await trio.open_tcp_listeners(port, host=host)
+    except UnicodeError as error:
+        raise CannotListen(f"cannot listen on {address}: the host is no name ({error})") from error
     except OSError as error:
         # trio wraps what each of several sockets said; the cause has the number.
         cause = next((each for each in (error, error.__cause__) if isinstance(each, OSError) and each.errno is not None), error)

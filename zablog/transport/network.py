@@ -24,7 +24,7 @@ from zablog.core.events import Link
 from zablog.core.messages import Message
 from zablog.core.zxid import PeerId
 from zablog.transport import greeting
-from zablog.transport.ends import Ends, ends_of
+from zablog.transport.ends import BROKEN, Ends, broken, ends_of
 from zablog.transport.errors import HandshakeFailed
 from zablog.transport.greeting import Contact, Self
 from zablog.transport.link import Encoded, PeerLink, encoded
@@ -40,8 +40,6 @@ UNSENT_BYTES: Final = 128 << 10
 """What the kernel may hold back unsent on a link: a ping stands behind no more than this."""
 SILENCE_MILLISECONDS: Final = 5000
 """What was sent and not acknowledged by the peer's kernel for so long has broken the link."""
-
-_BROKEN: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 
 log = structlog.get_logger("zablog.transport")
 
@@ -73,8 +71,11 @@ class Pace:
 
 
 async def dial_tcp(address: str) -> trio.abc.Stream:
-    host, port = split_address(address)
-    return await trio.open_tcp_stream(host, port)
+    try:
+        host, port = split_address(address)
+        return await trio.open_tcp_stream(host, port)
+    except ValueError as error:
+        raise OSError(f"{address!r} is no address: {error}") from error
 
 
 class Network:
@@ -146,7 +147,7 @@ class Network:
 
     def links(self) -> list[Link]:
         """The links that are up, by peer."""
-        return [self._links[peer].identity for peer in sorted(self._links)]
+        return [self._links[peer].identity for peer in sorted(self._links) if self._links[peer].reason is None]
 
     # -- links --------------------------------------------------------------------------------------------------------------
 
@@ -191,26 +192,39 @@ class Network:
 
     async def _dial(self, contact: Contact, address: str) -> None:
         """One try, and the life of the link if it succeeds."""
-        ends: Ends | None = None
         try:
             with trio.fail_after(self._pace.connect_seconds):
                 stream = await self._connect(address)
-            tune(stream)
-            ends = ends_of(stream)
+        except (OSError, trio.TooSlowError) as error:
+            self._unreachable(contact.node, address, f"it cannot be connected to: {error.__cause__ or str(error) or 'no answer in time'}")
+            return
+        tune(stream)
+        ends = ends_of(stream)
+        try:
+            reader = await self._introduce(ends, contact, address)
+            if reader is not None:
+                await self._serve(contact.node, ends, reader)
+        finally:
+            await _close(ends)
+
+    async def _introduce(self, ends: Ends, contact: Contact, address: str) -> FrameReader | None:
+        """The handshake of one who dialled; None if it failed."""
+        try:
             with trio.fail_after(self._pace.handshake_seconds):
-                reader = await greeting.call(ends, self.me, contact)
-            await self._serve(contact.node, ends, reader)
+                return await greeting.call(ends, self.me, contact)
         except HandshakeFailed as failure:
             self._refused(contact.node, address, failure.reason)
         except WireError as error:
             self._refused(contact.node, address, f"what listens there does not speak our protocol: {error}")
-        except (*_BROKEN, trio.TooSlowError) as error:
-            words = "no answer in time" if isinstance(error, trio.TooSlowError) else str(error) or type(error).__name__
-            if self._news.is_news(contact.node, words):
-                log.info("peer cannot be reached", node=self.me.node, peer=contact.node, address=address, reason=words)
-        finally:
-            if ends is not None:
-                await _close(ends)
+        except trio.TooSlowError:
+            self._unreachable(contact.node, address, f"it did not answer our Hello within {self._pace.handshake_seconds:g} s")
+        except BROKEN as error:
+            self._unreachable(contact.node, address, broken(error))
+        return None
+
+    def _unreachable(self, peer: PeerId, address: str, reason: str) -> None:
+        if self._news.is_news(peer, reason):
+            log.info("peer cannot be reached", node=self.me.node, peer=peer, address=address, reason=reason)
 
     # -- the accepting side -------------------------------------------------------------------------------------------------
 
@@ -219,28 +233,47 @@ class Network:
         tune(stream)
         ends, address = ends_of(stream), _address_of(stream)
         try:
-            if self._handshakes >= HANDSHAKES_MAX:
-                raise HandshakeFailed(Refusal.NOT_HERE, f"node {self.me.node} is listening to {HANDSHAKES_MAX} strangers already")
-            self._handshakes += 1
-            try:
-                with trio.fail_after(self._pace.handshake_seconds):
-                    hello, reader = await self._hear(ends, address)
-            finally:
-                self._handshakes -= 1
+            heard = await self._receive(ends, address)
+            if heard is None:
+                return
+            hello, reader = heard
             if hello.purpose is Purpose.PEER:
                 assert hello.node is not None, "the law that a peer names its node"
                 await self._serve(hello.node, ends, reader)
-            else:
-                assert self._clients is not None, "the law that clients are refused where nobody serves them"
+                return
+            assert self._clients is not None, "the law that clients are refused where nobody serves them"
+            try:
                 await self._clients(stream, hello)
-        except (WireError, HandshakeFailed, trio.TooSlowError) as error:
-            words = str(error) or f"it said nothing for {self._pace.handshake_seconds:g} s"
-            if isinstance(error, FrameError) or self._news.is_news(("caller", _host(address)), words):
-                log.warning("connection refused", node=self.me.node, address=address, reason=words)
-        except _BROKEN as error:
-            log.debug("connection broke", node=self.me.node, address=address, reason=str(error) or type(error).__name__)
+            except (WireError, ConnectionError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                log.debug("client connection broke", node=self.me.node, address=address, reason=str(error) or type(error).__name__)
         finally:
             await _close(ends)
+
+    async def _receive(self, ends: Ends, address: str) -> tuple[Hello, FrameReader] | None:
+        """The handshake of one who was called; None if it failed."""
+        if self._handshakes >= HANDSHAKES_MAX:
+            self._turned_away(address, f"{HANDSHAKES_MAX} other strangers are being listened to")
+            return None
+        self._handshakes += 1
+        try:
+            with trio.fail_after(self._pace.handshake_seconds):
+                return await self._hear(ends, address)
+        except trio.TooSlowError:
+            self._turned_away(address, f"the caller did not finish its Hello within {self._pace.handshake_seconds:g} s")
+        except FrameError as error:
+            log.warning("caller turned away", node=self.me.node, address=address, reason=str(error))
+        except (MessageError, HandshakeFailed) as error:
+            self._turned_away(address, str(error))
+        except BROKEN as error:
+            log.debug("caller went away", node=self.me.node, address=address, reason=broken(error))
+        finally:
+            self._handshakes -= 1
+        return None
+
+    def _turned_away(self, address: str, reason: str) -> None:
+        # The port of a caller is another one at each try.
+        if self._news.is_news((_host(address), reason), reason):
+            log.warning("caller turned away", node=self.me.node, address=address, reason=reason)
 
     async def _hear(self, ends: Ends, address: str) -> tuple[Hello, FrameReader]:
         """The caller's Hello, answered. Raises what ends the connection."""

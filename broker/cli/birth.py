@@ -1,0 +1,112 @@
+"""The birth of a cluster: one directory a node, all in one go, and the only way that a data directory comes to be.
+
+    node1/node.toml    what `zablog server` is given
+    node1/data/        the born data directory
+"""
+
+import os
+import secrets
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+from broker.cli.refusals import NotEmpty, Usage
+from broker.errors import AddressInUse
+
+FIRST_PORT = 7401
+PORTS_TRIED = 1000
+
+
+def node_folder(parent: Path, node: int) -> Path:
+    return parent / f"node{node}"
+
+
+def configuration_file(parent: Path, node: int) -> Path:
+    return node_folder(parent, node) / "node.toml"
+
+
+def bear(parent: Path, addresses: Sequence[str]) -> str:
+    """Write one folder a node below `parent`; the id of the new cluster. Nothing is touched if any of the folders exists."""
+    from zablog.core.zxid import PeerId
+    from zablog.storage.files import FileDisk
+    from zablog.storage.manifest import Identity, Member, give_birth
+
+    for node in range(1, len(addresses) + 1):
+        if node_folder(parent, node).exists():
+            raise NotEmpty(
+                f"{node_folder(parent, node)} exists already: a data directory is born only where there is nothing",
+                hint="choose another folder, or start what is there",
+            )
+    cluster = secrets.token_hex(16)
+    members = tuple(
+        Member(PeerId(node), secrets.token_hex(16), address) for node, address in enumerate(addresses, start=1)
+    )
+    for member in members:
+        folder = node_folder(parent, member.id)
+        folder.mkdir(parents=True)
+        disk = FileDisk(folder / "data", create=True)
+        try:
+            give_birth(disk, Identity(cluster, member.id, member.incarnation, members))
+        finally:
+            disk.close()
+        configuration_file(parent, member.id).write_text(_toml(member.id, members))
+        _sync_folder(folder)
+    _sync_folder(parent)
+    return cluster
+
+
+def parse_addresses(text: str) -> list[str]:
+    """HOST:PORT,HOST:PORT,... each once. Raises Usage."""
+    addresses = [part.strip() for part in text.split(",") if part.strip()]
+    for address in addresses:
+        host, _, port = address.rpartition(":")
+        if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+            raise Usage(f"{address!r} is not an address", hint="HOST:PORT,HOST:PORT,... such as 10.0.0.1:7401,10.0.0.2:7401")
+    if not addresses or len(set(addresses)) < len(addresses) or len(addresses) > 255:
+        raise Usage(f"{text!r}: 1 to 255 addresses are needed, each of them once", hint="HOST:PORT,HOST:PORT,...")
+    return addresses
+
+
+def free_addresses(count: int) -> list[str]:
+    """`count` loopback addresses that nobody listens on, from 7401 upwards."""
+    free: list[str] = []
+    for port in range(FIRST_PORT, FIRST_PORT + PORTS_TRIED):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+                probe.listen()
+            except OSError:
+                continue
+        free.append(f"127.0.0.1:{port}")
+        if len(free) == count:
+            return free
+    raise AddressInUse(f"no {count} free ports on 127.0.0.1 from {FIRST_PORT} to {FIRST_PORT + PORTS_TRIED - 1}", hint="stop what listens there")
+
+
+def _toml(node: int, members: Sequence[object]) -> str:
+    from zablog.storage.manifest import Member
+
+    lines = [f"# Node {node}. Start it with: zablog server {node_folder(Path(), node) / 'node.toml'}", 'directory = "data"', ""]
+    lines += ["# Who the peers are stands in the directory. Where they are, if not at the addresses of their birth:", "# [peers]"]
+    for member in members:
+        assert isinstance(member, Member), "the members of an identity"
+        lines.append(f'# {member.id} = "{member.address}"')
+        if member.id == node:
+            lines.insert(2, f'listen = "{member.address}"')
+            if not _loopback(member.address):
+                lines.insert(3, "# Nothing is encrypted and nobody is asked who they are: beyond loopback, only if you say so.\n# insecure = true")
+    return "\n".join(lines) + "\n"
+
+
+def _loopback(address: str) -> bool:
+    host = address.rpartition(":")[0].strip("[]")
+    return host == "localhost" or host == "::1" or host.startswith("127.")
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,350 @@
+"""The producer: records in, receipts out, in order and once.
+
+`send` awaits the receipt; `submit`, `send_nowait` and `send_many` keep many records under way. All wait for room in one bounded
+buffer, nothing is dropped. One task forms requests: whenever the session has room, each topic's ready batches leave together, as
+one proposal. Requests hold one topic, because a refusal concerns the whole request and must not hit another topic's records.
+"""
+
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Final
+
+import trio
+
+from broker.client.batching import Lane, OpenBatch
+from broker.client.partitioner import partition_of
+from broker.client.pending import Pending, Receipt
+from broker.client.session import Session
+from broker.client.topics import Topics
+from broker.errors import (
+    BadRequest,
+    BrokerError,
+    Code,
+    ConnectionLost,
+    InternalError,
+    OutcomeUnknown,
+    PartitionNotFound,
+    RecordTooLarge,
+    TopicNotFound,
+    error_of,
+)
+from broker.protocol import Failed, Level, Produce, Produced, Response, TopicEntry
+from broker.records import RECORD_BYTES_MAX, Headers, Record, content_bytes
+from broker.state.commands import Part, Turn
+from zablog.core.zxid import Zxid
+
+REQUEST_BYTES: Final = 1 << 20
+"""A request takes no more batches once it holds so much."""
+CHECKPOINT_RECORDS: Final = 64
+"""A full checkpoint costs more than the rest of `submit`, so only every so many records make one; the others look for cancellation."""
+
+HeadersGiven = Mapping[str, bytes | None] | Sequence[tuple[str, bytes | None]] | None
+
+
+class Producer:
+    """Made by `Client.producer`. Its methods may be called from any number of tasks."""
+
+    __slots__ = ("_bytes", "_bytes_max", "_failed", "_lanes", "_level", "_room", "_session", "_sticky", "_submitted", "_topics", "_unseen", "_woken")
+
+    def __init__(self, session: Session, topics: Topics, level: Level, buffer_bytes: int) -> None:
+        self._session = session
+        self._topics = topics
+        self._level = level
+        self._bytes_max = buffer_bytes
+        self._bytes = 0
+        self._lanes: dict[str, dict[int, Lane]] = {}
+        """By topic and partition."""
+        self._sticky: dict[str, int] = {}
+        """Where records without a key go until their batch is full."""
+        self._submitted = 0
+        self._woken = trio.Event()
+        self._room = trio.lowlevel.ParkingLot()
+        self._unseen: list[OpenBatch] = []
+        """Failed batches with promises that nobody has waited for."""
+
+    async def send(
+        self,
+        topic: str,
+        value: bytes | None,
+        *,
+        key: bytes | None = None,
+        headers: HeadersGiven = None,
+        partition: int | None = None,
+        timestamp: int | None = None,
+    ) -> Receipt:
+        """Put one record into the log and return its receipt. `timestamp` is in milliseconds since 1970; default now.
+
+        Raises RecordTooLarge, TopicNotFound, PartitionNotFound, NoQuorum (nothing was written) or OutcomeUnknown. If it is
+        cancelled, the record is in the log once or not at all.
+        """
+        pending = await self.submit(topic, value, key=key, headers=headers, partition=partition, timestamp=timestamp)
+        return await pending.wait()
+
+    async def submit(
+        self,
+        topic: str,
+        value: bytes | None,
+        *,
+        key: bytes | None = None,
+        headers: HeadersGiven = None,
+        partition: int | None = None,
+        timestamp: int | None = None,
+    ) -> Pending:
+        """Wait for room, take the record and return the promise of its receipt."""
+        self._submitted += 1
+        if self._submitted % CHECKPOINT_RECORDS:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await trio.lowlevel.checkpoint()
+        entry = self._topics.known(topic) or await self._topics.find(topic)
+        while self._bytes >= self._bytes_max:
+            await self._room.park()
+        return self._take(entry, value, key, _headers(headers), partition, timestamp)
+
+    def send_nowait(
+        self,
+        topic: str,
+        value: bytes | None,
+        *,
+        key: bytes | None = None,
+        headers: HeadersGiven = None,
+        partition: int | None = None,
+        timestamp: int | None = None,
+    ) -> Pending:
+        """Take the record at once and return the promise of its receipt.
+
+        Raises trio.WouldBlock if the buffer is full, or if this topic has not been used yet (one `await` of `prepare` settles that).
+        """
+        entry = self._topics.known(topic)
+        if entry is None or self._bytes >= self._bytes_max:
+            raise trio.WouldBlock
+        return self._take(entry, value, key, _headers(headers), partition, timestamp)
+
+    async def prepare(self, topic: str) -> None:
+        """Learn what `send_nowait` must know of a topic. Raises TopicNotFound."""
+        await self._topics.find(topic)
+
+    async def send_many(
+        self, topic: str, values: Iterable[bytes | Record], *, key: bytes | None = None, partition: int | None = None
+    ) -> list[Receipt]:
+        """Send many records in order and return their receipts once all have them. Large inputs wait for room on the way.
+
+        Records may be given as values, or as `Record` with key and headers of their own. Raises what the first failed record
+        failed with; others may have been written (`maybe_written` says so).
+        """
+        pendings: list[Pending] = []
+        plain: list[bytes] = []
+        for each in values:
+            if not isinstance(each, Record) and key is None:
+                plain.append(each)
+                if len(plain) == 4096:
+                    pendings += await self._submit_values(topic, plain, partition)
+                    plain = []
+                continue
+            if plain:
+                pendings += await self._submit_values(topic, plain, partition)
+                plain = []
+            if isinstance(each, Record):
+                pending = await self.submit(
+                    topic,
+                    each.value,
+                    key=key if each.key is None else each.key,
+                    headers=each.headers,
+                    partition=partition,
+                    timestamp=each.timestamp or None,
+                )
+            else:
+                pending = await self.submit(topic, each, key=key, partition=partition)
+            pendings.append(pending)
+        if plain:
+            pendings += await self._submit_values(topic, plain, partition)
+        receipts: list[Receipt] = []
+        failure: BrokerError | None = None
+        for pending in pendings:
+            try:
+                receipts.append(pending.receipt() if pending.done and pending.seen() else await pending.wait())
+            except BrokerError as error:
+                failure = failure or error
+        if failure is not None:
+            failure.maybe_written = failure.maybe_written or bool(receipts)
+            raise failure
+        return receipts
+
+    async def drain(self) -> None:
+        """Wait until every record taken so far has its receipt or its error."""
+        while self._bytes:
+            await self._room.park()
+
+    async def _submit_values(self, topic: str, values: list[bytes], partition: int | None) -> list[Pending]:
+        for value in values:
+            _check_size(topic, value, None, ())
+        entry = await self._topics.find(topic)
+        pendings: list[Pending] = []
+        while len(pendings) < len(values):
+            await trio.lowlevel.checkpoint()
+            while self._bytes >= self._bytes_max:
+                await self._room.park()
+            self._check_session()
+            lane = self._lane(entry, None, partition)
+            some, size = lane.add_values(values[len(pendings) :], _now())
+            self._bytes += size
+            pendings += some
+            self._woken.set()
+        return pendings
+
+    def _take(
+        self, entry: TopicEntry, value: bytes | None, key: bytes | None, headers: Headers, partition: int | None, timestamp: int | None
+    ) -> Pending:
+        _check_size(entry.name, value, key, headers)
+        self._check_session()
+        pending, size = self._lane(entry, key, partition).add(value, _now() if timestamp is None else timestamp, key, headers)
+        self._bytes += size
+        self._woken.set()
+        return pending
+
+    def _check_session(self) -> None:
+        if self._session.lost is not None:
+            raise self._session.lost.again()
+
+    def _lane(self, entry: TopicEntry, key: bytes | None, partition: int | None) -> Lane:
+        lanes = self._lanes.setdefault(entry.name, {})
+        if partition is None:
+            partition = partition_of(key, entry.partitions) if key is not None else self._sticky_partition(entry, lanes)
+        elif not 0 <= partition < entry.partitions:
+            raise PartitionNotFound(f"topic {entry.name!r} has partitions 0 to {entry.partitions - 1}, no partition {partition}")
+        lane = lanes.get(partition)
+        if lane is None:
+            lane = lanes[partition] = Lane(entry.id, partition)
+        elif lane.topic != entry.id:
+            # The topic was deleted and made again: what waits for the old one is refused there, new records go to the new one.
+            lane.topic = entry.id
+        return lane
+
+    def _sticky_partition(self, entry: TopicEntry, lanes: Mapping[int, Lane]) -> int:
+        """Stay while the open batch has room; then the next one in turn."""
+        partition = self._sticky.get(entry.name, 0) % entry.partitions
+        lane = lanes.get(partition)
+        if lane is not None and lane.batches and lane.batches[-1].full:
+            partition = (partition + 1) % entry.partitions
+        self._sticky[entry.name] = partition
+        return partition
+
+    async def run(self) -> None:
+        """Form requests, for ever."""
+        while True:
+            await self._woken.wait()
+            self._woken = trio.Event()
+            # One turn for whoever was woken together with us: their records travel in the same batch.
+            await trio.lowlevel.checkpoint()
+            if self._session.lost is not None:
+                self._fail_waiting(self._session.lost)
+            while self._session.room > 0 and self._send_one():
+                pass
+
+    def _send_one(self) -> bool:
+        """Submit one request of the first topic that has something ready. False if none has."""
+        for name, lanes in self._lanes.items():
+            batches: list[tuple[Lane, OpenBatch]] = []
+            size = 0
+            for lane in lanes.values():
+                # A second batch of a lane may join the request only if there is no other way to fill it.
+                while lane.ready and size < REQUEST_BYTES:
+                    batch = lane.batches.popleft()
+                    batches.append((lane, batch))
+                    size += batch.size
+                    lane.in_flight += 1
+            if batches:
+                # The next request begins with another topic.
+                self._lanes[name] = self._lanes.pop(name)
+                self._submit(name, batches)
+                return True
+        return False
+
+    def _submit(self, topic: str, batches: list[tuple[Lane, OpenBatch]]) -> None:
+        parts = [Part(lane.topic, lane.partition, batch.builder.build()) for lane, batch in batches]
+        level = self._level
+
+        def build(turn: Turn) -> Produce:
+            return Produce(turn, level, parts)
+
+        self._session.submit(build, partial(self._answered, topic, batches))
+
+    def _answered(self, topic: str, batches: list[tuple[Lane, OpenBatch]], response: Response | BrokerError) -> None:
+        error: BrokerError | None = None
+        match response:
+            case Produced(level, zxid, offsets) if len(offsets) == len(batches):
+                for (lane, batch), offset in zip(batches, offsets, strict=True):
+                    batch.fate.keep(Receipt(topic, lane.partition, offset, zxid, _LEVEL_NAMES[level]))
+            case Failed(code, text, hint, maybe_written):
+                if code in (Code.TOPIC_NOT_FOUND, Code.PARTITION_NOT_FOUND):
+                    self._topics.forget(topic)
+                error = error_of(code, text, hint=hint or None, maybe_written=maybe_written)
+            case BrokerError():
+                error = response
+            case _:
+                error = InternalError(f"Produce was answered with {type(response).__name__}", maybe_written=True)
+        for lane, batch in batches:
+            lane.in_flight -= 1
+            if error is not None:
+                self._fail(batch, error)
+            self._release(batch)
+
+    def _fail_waiting(self, error: BrokerError) -> None:
+        """What no request has taken yet fails too, and is surely not written."""
+        for lanes in self._lanes.values():
+            for lane in lanes.values():
+                while lane.batches:
+                    batch = lane.batches.popleft()
+                    unwritten = error.again()
+                    unwritten.maybe_written = False
+                    self._fail(batch, unwritten)
+                    self._release(batch)
+
+    def _fail(self, batch: OpenBatch, error: BrokerError) -> None:
+        batch.fate.fail(error)
+        if batch.fate.unseen:
+            self._unseen.append(batch)
+
+    def _release(self, batch: OpenBatch) -> None:
+        self._bytes -= batch.size - _EMPTY_BYTES
+        assert self._bytes >= 0, "no more bytes are released than were taken"
+        self._woken.set()
+        self._room.unpark_all()
+
+    def raise_unseen(self) -> None:
+        """Raise the failure of a record whose promise nobody waited for: no record disappears in silence."""
+        failures = [batch.fate for batch in self._unseen if batch.fate.unseen]
+        self._unseen = []
+        if failures:
+            error = failures[0].error
+            assert error is not None, "what is in the list has failed"
+            error = error.again()
+            error.add_note(f"{sum(fate.unseen for fate in failures):,} records failed whose promises were not waited for")
+            raise error
+
+
+@asynccontextmanager
+async def open_producer(
+    nursery: trio.Nursery, session: Session, topics: Topics, level: Level, buffer_bytes: int
+) -> AsyncIterator[Producer]:
+    """The producer's task lives in `nursery` for as long as the block. Leaving the block drains, unless it is cancelled."""
+    producer = Producer(session, topics, level, buffer_bytes)
+    scope = trio.CancelScope()
+
+    async def run() -> None:
+        with scope:
+            await producer.run()
+
+    nursery.start_soon(run, name=f"producer {session.producer}")
+    try:
+        try:
+            yield producer
+        except BaseException:
+            await producer.drain()
+            raise
+        await producer.drain()
+        producer.raise_unseen()
+    finally:
+        scope.cancel()

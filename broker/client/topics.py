@@ -1,0 +1,44 @@
+"""What the client knows of topics: names to ids and numbers of partitions, asked of the leader once and remembered.
+
+A topic's id never changes its meaning, so an outdated row can only lead to a refusal; whoever gets one calls `forget` and asks again.
+"""
+
+from broker.client.cluster import Cluster, unexpected
+from broker.errors import TopicNotFound
+from broker.protocol import ClusterMetadata, Metadata, TopicEntry
+
+
+class Topics:
+    __slots__ = ("_cluster", "_known")
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._known: dict[str, TopicEntry] = {}
+
+    def known(self, name: str) -> TopicEntry | None:
+        """The topic if it has been asked for before."""
+        return self._known.get(name)
+
+    def forget(self, name: str) -> None:
+        self._known.pop(name, None)
+
+    async def find(self, name: str) -> TopicEntry:
+        """The topic, asked of the leader if need be. Raises TopicNotFound."""
+        return self._known.get(name) or await self.ask(name)
+
+    async def ask(self, name: str) -> TopicEntry:
+        """The topic as the leader knows it now. Raises TopicNotFound."""
+        self.forget(name)
+        for entry in await self.list((name,)):
+            if entry.name == name:
+                return entry
+        raise TopicNotFound(f"there is no topic {name!r}", hint=f"create it with `zablog topic create {name}`")
+
+    async def list(self, names: tuple[str, ...] | None = None) -> tuple[TopicEntry, ...]:
+        """These topics, or all of them, as far as they exist."""
+        answer = await self._cluster.ask(Metadata(names))
+        if not isinstance(answer, ClusterMetadata):
+            raise unexpected("Metadata", answer)
+        for entry in answer.topics:
+            self._known[entry.name] = entry
+        return answer.topics

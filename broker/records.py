@@ -1,0 +1,385 @@
+"""Records and record batches: bytes and back. Pure.
+
+A batch is Kafka's record batch v2, byte for byte (the public specification: kafka.apache.org, "Record Batch"):
+
+    base offset i64, batch length i32, leader epoch i32, magic i8, crc u32       not covered by the CRC-32C
+    attributes i16, last offset delta i32, base timestamp i64, max timestamp i64,
+    producer id i64, producer epoch i16, base sequence i32, number of records i32
+    then the records, compressed as a whole or not; each
+    length, attributes i8, timestamp delta, offset delta, key length, key, value length, value, number of headers, headers
+    with zigzag varints for every number but the attributes, and -1 for the length of what is null
+
+Numbers are big-endian. Who writes a batch leaves base offset and leader epoch to the log. Whatever is read here is anybody's bytes:
+every fault of theirs is `Corrupt`, no count or length of theirs is believed before it was compared with what is there.
+
+Longer than most files because the writer's and the reader's fast paths must be seen beside the form they shortcut.
+"""
+
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from google_crc32c import value as crc32c
+
+from broker.compression import Codec, compress, decompress
+from broker.errors import Corrupt
+from zablog.core.trail import Payload
+from zablog.core.zxid import ZERO, Zxid
+
+RECORD_BYTES_MAX: Final = 1 << 20
+"""The default limit of a record: key, value and headers."""
+BATCH_BYTES_MAX: Final = 4 << 20
+"""The largest batch, as it is stored."""
+RECORDS_MAX: Final = 1 << 20
+"""Records in one batch."""
+CONTENT_BYTES_MAX: Final = 64 << 20
+"""The largest content of a compressed batch."""
+
+Headers = tuple[tuple[str, bytes | None], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record. The second half is known once it has been read from a topic."""
+
+    value: bytes | None
+    key: bytes | None = None
+    headers: Headers = ()
+    """In order; a name may come twice."""
+    timestamp: int = 0
+    """When its producer made it, milliseconds since 1970."""
+    topic: str = ""
+    partition: int = 0
+    offset: int = 0
+    zxid: Zxid = ZERO
+    """Its place in the one order over all topics: that of the proposal it came with."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of key, value and headers: what `RECORD_BYTES_MAX` limits."""
+        return content_bytes(self.value, self.key, self.headers)
+
+
+def content_bytes(value: bytes | None, key: bytes | None = None, headers: Headers = ()) -> int:
+    """Bytes of key, value and headers together."""
+    size = (len(value) if value else 0) + (len(key) if key else 0)
+    for name, each in headers:
+        size += len(name.encode()) + (len(each) if each else 0)
+    return size
+
+
+class BatchHeader(NamedTuple):
+    """The fixed part of a batch that has the right form."""
+
+    base_offset: int
+    leader_epoch: int
+    crc: int
+    codec: Codec
+    log_append_time: bool
+    """Is every record's timestamp the batch's max timestamp?"""
+    base_timestamp: int
+    max_timestamp: int
+    records: int
+
+
+HEADER: Final = struct.Struct(">qiibIhiqqqhii")
+HEADER_BYTES: Final = HEADER.size
+_CHECKED_FROM: Final = 21
+"""Where the part begins that the CRC covers."""
+_RECORD_BYTES_MIN: Final = 7
+"""Length, attributes, two deltas, null key, null value, no headers."""
+_LOG_APPEND_TIME: Final = 8
+
+
+def header_of(batch: Payload) -> BatchHeader:
+    """The header, if this is exactly one batch such as a producer may send. Raises Corrupt.
+
+    Looks at the header alone, so its cost does not depend on the batch: the checksum is `verify`'s, the records are `read_batch`'s.
+    """
+    if not HEADER_BYTES <= len(batch) <= BATCH_BYTES_MAX:
+        raise Corrupt(f"a record batch of {len(batch):,} bytes: {HEADER_BYTES} to {BATCH_BYTES_MAX:,} are taken")
+    base_offset, length, leader_epoch, magic, crc, attributes, last_delta, base_timestamp, max_timestamp, _, _, _, count = (
+        HEADER.unpack_from(batch)
+    )
+    if magic != 2:
+        raise Corrupt(f"a record batch of magic {magic}: only 2 is taken")
+    if length != len(batch) - 12:
+        raise Corrupt(f"a record batch that claims {length:,} bytes behind its length, and has {len(batch) - 12:,}")
+    if attributes & ~15 or attributes & 7 > 4:
+        raise Corrupt(f"a record batch with attributes {attributes:#x}: only compression (0 to 4) and timestamp type are taken")
+    if not 1 <= count <= RECORDS_MAX or last_delta != count - 1:
+        raise Corrupt(f"a record batch of {count:,} records whose last has offset delta {last_delta:,}: 1 to {RECORDS_MAX:,}, without gaps")
+    codec = Codec(attributes & 7)
+    if codec is Codec.NONE and count * _RECORD_BYTES_MIN > len(batch) - HEADER_BYTES:
+        raise Corrupt(f"{count:,} records cannot fit into {len(batch) - HEADER_BYTES:,} bytes")
+    return BatchHeader(base_offset, leader_epoch, crc, codec, bool(attributes & _LOG_APPEND_TIME), base_timestamp, max_timestamp, count)
+
+
+def verify(batch: Payload) -> BatchHeader:
+    """The header of a batch whose form and checksum are right. Raises Corrupt."""
+    header = header_of(batch)
+    actual = crc32c(bytes(memoryview(batch)[_CHECKED_FROM:]))
+    if actual != header.crc:
+        raise Corrupt(f"a record batch failed its checksum: {actual:08x} instead of {header.crc:08x}")
+    return header
+
+
+# Writing
+
+
+class BatchBuilder:
+    """Gathers the records of one batch. `size` is exact (before compression), so the caller can stop in time."""
+
+    __slots__ = ("_base_timestamp", "_max_timestamp", "_pieces", "count", "size")
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._base_timestamp = 0
+        self._max_timestamp = 0
+        self.count = 0
+        self.size = HEADER_BYTES
+
+    def add(self, value: bytes | None, timestamp: int, key: bytes | None = None, headers: Headers = ()) -> None:
+        """One more record; `timestamp` in milliseconds since 1970."""
+        assert self.count < RECORDS_MAX, f"a batch has at most {RECORDS_MAX:,} records"
+        if not self.count:
+            self._base_timestamp = self._max_timestamp = timestamp
+        elif timestamp > self._max_timestamp:
+            self._max_timestamp = timestamp
+        body = [b"\0", varint(timestamp - self._base_timestamp), varint(self.count)]
+        body += (b"\x01",) if key is None else (varint(len(key)), key)
+        body += (b"\x01",) if value is None else (varint(len(value)), value)
+        body.append(varint(len(headers)))
+        for name, each in headers:
+            encoded = name.encode()
+            body += (varint(len(encoded)), encoded)
+            body += (b"\x01",) if each is None else (varint(len(each)), each)
+        length = sum(map(len, body))
+        prefix = varint(length)
+        self._pieces.append(prefix)
+        self._pieces += body
+        self.size += len(prefix) + length
+        self.count += 1
+
+    def add_values(self, values: Sequence[bytes], timestamp: int) -> None:
+        """Many records without key and headers, of one time: what a stream of lines is. About 0.3 µs a record."""
+        assert self.count + len(values) <= RECORDS_MAX, f"a batch has at most {RECORDS_MAX:,} records"
+        done = 0
+        if values and not self.count:
+            self.add(values[0], timestamp)
+            done = 1
+        elif timestamp > self._max_timestamp:
+            self._max_timestamp = timestamp
+        delta = varint(timestamp - self._base_timestamp)
+        while done < len(values):
+            # Records whose offset delta has as many bytes share their other pieces, if their values are equally long.
+            offset = varint(self.count)
+            end = min(len(values), done + _WIDTH_ENDS[len(offset)] - self.count)
+            self._add_run(values[done:end], delta, len(offset))
+            done = end
+
+    def _add_run(self, values: Sequence[bytes], delta: bytes, width: int) -> None:
+        ends: dict[int, tuple[bytes, bytes, int]] = {}
+        pieces: list[bytes] = []
+        offsets = _VARINTS[self.count : self.count + len(values)]
+        if len(offsets) < len(values):
+            offsets = [varint(self.count + row) for row in range(len(values))]
+        size = 0
+        last = -1
+        before = after = b""
+        whole = 0
+        for offset, value in zip(offsets, values, strict=True):
+            if (n := len(value)) != last:
+                if (known := ends.get(n)) is None:
+                    known = ends[n] = _ends(n, delta, width)
+                before, after, whole = known
+                last = n
+            pieces += (before, offset, after, value, b"\0")
+            size += whole
+        self._pieces += pieces
+        self.size += size
+        self.count += len(values)
+
+    def build(self, codec: Codec = Codec.NONE) -> bytes:
+        """The batch. At least one record was added."""
+        assert self.count, "a batch has at least one record"
+        content = b"".join(self._pieces)
+        if codec is not Codec.NONE:
+            content = compress(codec, content)
+        checked = _CHECKED_HEADER.pack(codec, self.count - 1, self._base_timestamp, self._max_timestamp, -1, -1, -1, self.count) + content
+        return _UNCHECKED_HEADER.pack(0, len(checked) + 9, -1, 2, crc32c(checked)) + checked
+
+
+def encode_batch(records: Iterable[Record], codec: Codec = Codec.NONE) -> bytes:
+    """One batch of these records, at least one; their topic, partition, offset and zxid are not part of it."""
+    builder = BatchBuilder()
+    for record in records:
+        builder.add(record.value, record.timestamp, record.key, record.headers)
+    return builder.build(codec)
+
+
+def varint(number: int) -> bytes:
+    """Zigzag varint of a signed 64-bit number."""
+    if 0 <= number < len(_VARINTS):
+        return _VARINTS[number]
+    rest = (number << 1 ^ number >> 63) & 0xFFFFFFFFFFFFFFFF
+    out = bytearray()
+    while rest > 127:
+        out.append(rest & 127 | 128)
+        rest >>= 7
+    out.append(rest)
+    return bytes(out)
+
+
+def _ends(value_bytes: int, delta: bytes, width: int) -> tuple[bytes, bytes, int]:
+    """What stands before and behind the offset delta of a plain record, and the record's bytes in all."""
+    after = b"\x01" + varint(value_bytes)
+    length = 1 + len(delta) + width + len(after) + value_bytes + 1
+    before = varint(length) + b"\0" + delta
+    return before, after, len(before) + width + len(after) + value_bytes + 1
+
+
+_CHECKED_HEADER: Final = struct.Struct(">hiqqqhii")
+_UNCHECKED_HEADER: Final = struct.Struct(">qiibI")
+_VARINTS: list[bytes] = []
+_VARINTS = [varint(number) for number in range(1 << 14)]
+_WIDTH_ENDS: Final = {1: 1 << 6, 2: 1 << 13, 3: 1 << 20}
+"""How many offset deltas fit into so many bytes."""
+
+
+# Reading
+
+
+def read_batch(
+    batch: Payload, topic: str = "", partition: int = 0, base_offset: int | None = None, zxid: Zxid = ZERO, *, checked: bool = False
+) -> list[Record]:
+    """All records of a batch. `base_offset` replaces the one in the header; `checked` says that `verify` was called before.
+
+    Raises Corrupt if the form, the checksum, or anything within a record is not right.
+    """
+    header = header_of(batch) if checked else verify(batch)
+    content = bytes(memoryview(batch)[HEADER_BYTES:])
+    if header.codec is not Codec.NONE:
+        content = decompress(header.codec, content, CONTENT_BYTES_MAX)
+        if header.records * _RECORD_BYTES_MIN > len(content):
+            raise Corrupt(f"{header.records:,} records cannot fit into {len(content):,} bytes")
+    offset = header.base_offset if base_offset is None else base_offset
+    return _Reader(content, header, topic, partition, offset, zxid).records()
+
+
+@dataclass(slots=True)
+class _Fresh:
+    """A Record before it is frozen: a frozen dataclass sets its fields through `object.__setattr__`, 0.9 µs instead of 0.2 µs."""
+
+    value: bytes | None
+    key: bytes | None
+    headers: Headers
+    timestamp: int
+    topic: str
+    partition: int
+    offset: int
+    zxid: Zxid
+
+
+class _Reader:
+    __slots__ = ("_at", "_base_offset", "_base_timestamp", "_content", "_header", "_partition", "_topic", "_zxid")
+
+    def __init__(self, content: bytes, header: BatchHeader, topic: str, partition: int, base_offset: int, zxid: Zxid) -> None:
+        self._content = content
+        self._header = header
+        self._base_timestamp = header.base_timestamp
+        self._topic, self._partition, self._base_offset, self._zxid = topic, partition, base_offset, zxid
+        self._at = 0
+
+    def records(self) -> list[Record]:
+        content, header, end = self._content, self._header, len(self._content)
+        topic, partition, base_offset, zxid = self._topic, self._partition, self._base_offset, self._zxid
+        fixed = header.max_timestamp if header.log_append_time else None
+        out: list[Record] = []
+        append = out.append
+        # A record without key and headers whose value is as long as that of the one before it differs only in value and offset
+        # delta: then one comparison of the bytes before the value replaces the reading of six numbers.
+        guess: tuple[bytes, bytes, int, int] | None = None
+        timestamp = 0
+        for delta in range(header.records):
+            at = self._at
+            if guess is not None:
+                before, after, value_bytes, prefix_bytes = guess
+                begin = at + prefix_bytes
+                stop = begin + value_bytes
+                if stop < end and not content[stop] and content[at:begin] == before + varint(delta) + after:
+                    record = _Fresh(content[begin:stop], None, (), timestamp, topic, partition, base_offset + delta, zxid)
+                    record.__class__ = Record  # type: ignore[assignment]  # the same slots in the same order; see _Fresh
+                    append(record)  # type: ignore[arg-type]  # it is a Record now
+                    self._at = stop + 1
+                    continue
+            length = self._number("the length of a record")
+            stop = self._at + length
+            if length < 6 or stop > end:
+                raise Corrupt(f"a record of {length:,} bytes, and {end - self._at:,} are left in its batch")
+            self._at += 1
+            timestamp_delta = self._number("a timestamp delta")
+            timestamp = self._base_timestamp + timestamp_delta if fixed is None else fixed
+            if (found := self._number("an offset delta")) != delta:
+                raise Corrupt(f"record {delta:,} of a batch has offset delta {found:,}")
+            key = self._bytes("a key", stop)
+            value = self._bytes("a value", stop)
+            headers = self._headers(stop)
+            if self._at != stop:
+                raise Corrupt(f"a record of {length:,} bytes ends {abs(stop - self._at):,} bytes off its length")
+            append(Record(value, key, headers, timestamp, topic, partition, base_offset + delta, zxid))
+            guess = None
+            if key is None and value is not None and not headers:
+                before, after, whole = _ends(len(value), varint(timestamp_delta), len(varint(delta)))
+                if whole == stop - at:  # else the numbers are padded: right, and nothing to learn from
+                    guess = (before, after, len(value), whole - len(value) - 1)
+        if self._at != end:
+            raise Corrupt(f"{end - self._at:,} stray bytes behind the last record of a batch")
+        return out
+
+    def _number(self, what: str) -> int:
+        """The next varint."""
+        content, at = self._content, self._at
+        result = shift = 0
+        try:
+            while (byte := content[at]) > 127:
+                result |= (byte & 127) << shift
+                shift += 7
+                at += 1
+                if shift > 63:
+                    raise Corrupt(f"{what} is a number of more than 64 bits")
+        except IndexError:
+            raise Corrupt(f"a batch ends within {what}") from None
+        self._at = at + 1
+        result |= byte << shift
+        if result > 0xFFFFFFFFFFFFFFFF:
+            raise Corrupt(f"{what} is a number of more than 64 bits")
+        return result >> 1 ^ -(result & 1)
+
+    def _bytes(self, what: str, stop: int) -> bytes | None:
+        length = self._number(what)
+        if length == -1:
+            return None
+        begin = self._at
+        if length < 0 or begin + length > stop:
+            raise Corrupt(f"{what} of {length:,} bytes, and {stop - begin:,} are left in its record")
+        self._at = begin + length
+        return self._content[begin : self._at]
+
+    def _headers(self, stop: int) -> Headers:
+        count = self._number("the number of headers")
+        if not count:
+            return ()
+        if count < 0 or count * 2 > stop - self._at:
+            raise Corrupt(f"{count:,} headers, and {stop - self._at:,} bytes are left in their record")
+        headers: list[tuple[str, bytes | None]] = []
+        for _ in range(count):
+            name = self._bytes("a header's name", stop)
+            if name is None:
+                raise Corrupt("a header without a name")
+            try:
+                headers.append((name.decode(), self._bytes("a header's value", stop)))
+            except UnicodeDecodeError:
+                raise Corrupt(f"a header's name is not UTF-8: {name[:40]!r}") from None
+        return tuple(headers)
