@@ -179,19 +179,14 @@ def encode_response(number: int, response: Response) -> list[Payload]:
         case TopicDeleted(topic):
             return _body(Kind.TOPIC_DELETED, number, [topic])
         case TopicsDescribed(described):
-            rows_or_none = [None if each is None else [each.id, each.name, each.created, each.partitions] for each in described]
+            rows_or_none: list[cbor.Value] = [
+                None if each is None else [each.id, each.name, each.created, each.partitions] for each in described
+            ]
             return _body(Kind.TOPICS_DESCRIBED, number, [rows_or_none])
         case OffsetsFound(found, applied):
             return _body(Kind.OFFSETS_FOUND, number, [found, applied])
         case NodeStatus():
-            each = response
-            peers = [[peer.id, peer.address, peer.connected, peer.zxid] for peer in each.peers]
-            return _body(
-                Kind.NODE_STATUS,
-                number,
-                [each.cluster, each.id, each.address, each.role, each.phase, each.epoch, each.leader]
-                + [each.last, each.watermark, each.applied, each.suspect, each.pid, peers],
-            )
+            return _body(Kind.NODE_STATUS, number, _node_status_fields(response))
 
 
 def decode_request(frame: Frame) -> tuple[int, Request]:
@@ -282,6 +277,12 @@ def _decode_fetched(frame: Frame) -> tuple[int, Fetched]:
 def _body(kind: Kind, number: int, fields: Sequence[cbor.Value]) -> list[Payload]:
     encoded = cbor.dumps(fields)
     return _with_payload(kind, _BODY.pack(number, crc32c(encoded)), [encoded])
+
+
+def _node_status_fields(each: NodeStatus) -> list[cbor.Value]:
+    who: list[cbor.Value] = [each.cluster, each.id, each.address, each.role, each.phase, each.epoch, each.leader]
+    peers: list[cbor.Value] = [[peer.id, peer.address, peer.connected, peer.zxid] for peer in each.peers]
+    return [*who, each.last, each.watermark, each.applied, each.suspect, each.pid, peers]
 
 
 def _decode_body(frame: Frame, known: dict[int, tuple[str, int, Callable[[Fields], T]]], bytes_max: int, what: str) -> tuple[int, T]:

@@ -1,0 +1,39 @@
+"""The replicated state: committed commands in, outcomes out, the same on every node. Pure.
+
+- `commands`: what is proposed, and its bytes.
+- `outcomes`: what became of a command.
+- `state`: the tables, and `apply`.
+- `producers`: who may append what next, so that nothing is carried out twice.
+"""
+
+from broker.state.commands import Command, MalformedCommand, Part, Turn, decode, encode
+from broker.state.outcomes import (
+    Answer,
+    Append,
+    Appended,
+    Outcome,
+    ProducerAllocated,
+    Refused,
+    TopicCreated,
+    TopicDeleted,
+)
+from broker.state.state import State, Topic
+
+__all__ = [
+    "Answer",
+    "Append",
+    "Appended",
+    "Command",
+    "MalformedCommand",
+    "Outcome",
+    "Part",
+    "ProducerAllocated",
+    "Refused",
+    "State",
+    "Topic",
+    "TopicCreated",
+    "TopicDeleted",
+    "Turn",
+    "decode",
+    "encode",
+]

@@ -1,0 +1,169 @@
+"""The tables that every node holds alike, and `apply`, the only thing that changes them.
+
+`apply` is a function of the state, the zxid and the payload, and of nothing else. It never raises over a payload: a command that
+crashed it would crash every node, again at each replay. All parts of a command are checked before anything changes.
+
+What apply verifies of a batch is its header: form, exact length, count, codec. The batch's CRC-32C is verified by the leader before
+it proposes, not here: from there on the log's own running digest vouches for the bytes, and the outcome of a command must not hang
+on work that costs every node, at every replay, time in proportion to its bytes. (Nodes would agree either way.)
+
+A refusal uses up its sequence, except: gap, stale epoch, unknown producer (see `Producers.judge`).
+"""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from xxhash import xxh3_64_intdigest
+
+from broker.errors import Code, Corrupt
+from broker.records import header_of
+from broker.state.commands import (
+    NAME_CHARACTERS_MAX,
+    PARTITIONS_MAX,
+    AllocateProducer,
+    CreateTopic,
+    DeleteTopic,
+    MalformedCommand,
+    Produce,
+    decode,
+)
+from broker.state.outcomes import (
+    Answer,
+    Append,
+    Appended,
+    Outcome,
+    ProducerAllocated,
+    Refused,
+    TopicCreated,
+    TopicDeleted,
+)
+from broker.state.producers import Producers
+from zablog.core.trail import Payload
+from zablog.core.zxid import ZERO, Zxid
+
+TOPICS_MAX: Final = 10_000
+PARTITIONS_TOTAL_MAX: Final = 100_000
+"""Partitions of all topics together."""
+NAME_CHARACTERS: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
+
+
+def name_problem(name: str) -> str | None:
+    """What is wrong with a topic's name, in words."""
+    if not 1 <= len(name) <= NAME_CHARACTERS_MAX:
+        return f"a topic's name of {len(name)} characters: 1 to {NAME_CHARACTERS_MAX} are allowed"
+    if not NAME_CHARACTERS.issuperset(name) or name in (".", ".."):
+        return f"{name!r} is no name for a topic: letters, digits, dots, underscores and hyphens are allowed, but not . or .. alone"
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    id: Zxid
+    """The zxid of its creation."""
+    name: str
+    partitions: int
+    created: int
+    """Leader time, milliseconds since 1970."""
+
+
+@dataclass(slots=True)
+class State:
+    """The tables hold immutable values. Read them freely between two commands; change them by `apply` alone."""
+
+    topics: dict[Zxid, Topic] = field(default_factory=dict)
+    names: dict[str, Zxid] = field(default_factory=dict)
+    ends: dict[tuple[Zxid, int], int] = field(default_factory=dict)
+    """The offset that the next record of each (topic, partition) gets."""
+    producers: Producers = field(default_factory=Producers)
+    applied: Zxid = ZERO
+    time: int = 0
+    """Leader time of the last command, milliseconds since 1970; never decreases."""
+
+    def topic_named(self, name: str) -> Topic | None:
+        topic = self.names.get(name)
+        return None if topic is None else self.topics[topic]
+
+    def apply(self, zxid: Zxid, payload: Payload) -> Outcome:
+        """Carry out the command that was committed under `zxid`. Zxids come in ascending order."""
+        assert zxid > self.applied, "commands are applied once, in the order of their zxids"
+        self.applied = zxid
+        try:
+            command = decode(payload)
+        except MalformedCommand as error:
+            return Outcome(Refused(Code.BAD_REQUEST, str(error)))
+        # The leader's clock never runs backwards within its reign; across reigns the log's own time is the floor.
+        if command.time > self.time:
+            self.time = command.time
+        if isinstance(command, AllocateProducer):
+            self.producers.allocate(zxid, command.gaps)
+            return Outcome(ProducerAllocated(zxid))
+        settled = self.producers.judge(command.turn)
+        if settled is not None:
+            return settled
+        match command:
+            case Produce():
+                outcome = self._produce(zxid, command)
+            case CreateTopic():
+                outcome = Outcome(self._create_topic(zxid, command))
+            case DeleteTopic():
+                outcome = self._delete_topic(command)
+        self.producers.take(zxid, command.turn, outcome.answer)
+        return outcome
+
+    def digest(self) -> int:
+        """64 bits of everything here: equal on two nodes that applied the same log. Walks all tables; for checks."""
+        tables = (self.topics, self.names, self.ends, list(self.producers.rows.items()), self.producers.answers, self.applied, self.time)
+        return xxh3_64_intdigest(repr(tables).encode())
+
+    def _produce(self, zxid: Zxid, command: Produce) -> Outcome:
+        appends: list[Append] = []
+        ends: dict[tuple[Zxid, int], int] = {}
+        for position, (topic, partition, batch) in enumerate(command.parts):
+            place = (topic, partition)
+            end = ends.get(place)
+            if end is None:
+                end = self.ends.get(place)
+                if end is None:
+                    return Outcome(self._missing(topic, partition))
+            try:
+                records = header_of(batch).records
+            except Corrupt as error:
+                return Outcome(Refused(Code.BAD_REQUEST, f"part {position}: {error.message}"))
+            appends.append(Append(topic, partition, end, position, records, batch))
+            ends[place] = end + records
+        self.ends.update(ends)
+        return Outcome(Appended(zxid, tuple([append.base_offset for append in appends])), appends)
+
+    def _missing(self, topic: Zxid, partition: int) -> Refused:
+        found = self.topics.get(topic)
+        if found is None:
+            return Refused(Code.TOPIC_NOT_FOUND, f"there is no topic {topic} (any longer)")
+        return Refused(Code.PARTITION_NOT_FOUND, f"topic {found.name} has no partition {partition}, but 0 to {found.partitions - 1}")
+
+    def _create_topic(self, zxid: Zxid, command: CreateTopic) -> Answer:
+        name, partitions = command.name, command.partitions
+        if problem := name_problem(name):
+            return Refused(Code.BAD_NAME, problem)
+        if not 1 <= partitions <= PARTITIONS_MAX:
+            return Refused(Code.BAD_REQUEST, f"topic {name}: {partitions:,} partitions: 1 to {PARTITIONS_MAX:,} are allowed")
+        if name in self.names:
+            return Refused(Code.TOPIC_EXISTS, f"topic {name} exists")
+        if len(self.topics) >= TOPICS_MAX:
+            return Refused(Code.LIMIT_REACHED, f"topic {name}: there are {len(self.topics):,} topics, as many as there may be")
+        if len(self.ends) + partitions > PARTITIONS_TOTAL_MAX:
+            text = f"topic {name}: {len(self.ends):,} partitions exist and {partitions:,} more would be above {PARTITIONS_TOTAL_MAX:,}"
+            return Refused(Code.LIMIT_REACHED, text)
+        self.topics[zxid] = Topic(zxid, name, partitions, self.time)
+        self.names[name] = zxid
+        for partition in range(partitions):
+            self.ends[zxid, partition] = 0
+        return TopicCreated(zxid)
+
+    def _delete_topic(self, command: DeleteTopic) -> Outcome:
+        topic = self.topics.pop(command.topic, None)
+        if topic is None:
+            return Outcome(Refused(Code.TOPIC_NOT_FOUND, f"there is no topic {command.topic} (any longer)"))
+        del self.names[topic.name]
+        for partition in range(topic.partitions):
+            del self.ends[topic.id, partition]
+        return Outcome(TopicDeleted(topic.id), deleted=topic.id)

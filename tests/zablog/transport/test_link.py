@@ -1,0 +1,115 @@
+"""One connection: what may overtake, what is bounded, what a broken send means."""
+
+import trio
+import trio.testing
+
+from zablog.core.events import Link
+from zablog.core.messages import Commit, Message, Notification, Ping, Pong, Propose, Standing, Vote
+from zablog.core.trail import Entries
+from zablog.core.zxid import ZERO, Epoch, PeerId, Zxid
+from zablog.transport.ends import StreamEnds
+from zablog.transport.link import BATCH_BYTES, BROKEN_BYTES, CONGESTED_BYTES, PeerLink, encoded
+from zablog.wire.codec import decode
+from zablog.wire.frames import FRAME_BYTES_MAX, FrameReader
+
+E1 = Epoch(1)
+LINK = Link(PeerId(2), 7)
+VOTE = Vote(E1, ZERO, PeerId(1))
+
+
+def proposal(counter: int, size: int) -> Propose:
+    return Propose(E1, Entries(Zxid(1, counter), Zxid(1, counter - 1), [bytes(size)], 0), ZERO)
+
+
+def link_over(stream: trio.abc.Stream) -> PeerLink:
+    return PeerLink(LINK, StreamEnds(stream), FrameReader(FRAME_BYTES_MAX))
+
+
+async def read(stream: trio.abc.Stream, count: int) -> list[Message]:
+    reader, out = FrameReader(FRAME_BYTES_MAX), []
+    while len(out) < count:
+        out += [decode(frame) for frame in reader.feed(bytes(await stream.receive_some()))]
+    return out
+
+
+async def test_heartbeats_overtake_proposals_and_nothing_else_does(autojump_clock: trio.testing.MockClock) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    link = link_over(ours)
+    bulk = [proposal(counter, BATCH_BYTES) for counter in (1, 2, 3)]
+    commit = Commit(E1, Zxid(1, 3))
+    urgent = [Ping(E1, 1), Pong(E1, 2), Notification(Standing.LOOKING, 1, VOTE, VOTE, E1, ())]
+
+    for message in [*bulk, commit, *urgent]:
+        link.post(encoded(message))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(link.run, lambda *_: None)
+        received = await read(theirs, 7)
+        link.end("done")
+
+    assert received == [*urgent, *bulk, commit]
+
+
+async def test_a_burst_of_messages_is_one_call(autojump_clock: trio.testing.MockClock) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    bursts: list[tuple[Link, list[Message]]] = []
+    link = link_over(ours)
+    burst = [proposal(1, 10), Commit(E1, Zxid(1, 1)), Ping(E1, 3)]
+
+    await theirs.send_all(b"".join(bytes(piece) for message in burst for piece in encoded(message).pieces))
+    await theirs.aclose()
+    reason = await link.run(lambda link, messages: bursts.append((link, messages)))
+
+    assert bursts == [(LINK, burst)]
+    assert reason == "the peer closed the connection"
+
+
+async def test_a_full_outbox_is_congested_and_has_room_again_when_it_is_drained(autojump_clock: trio.testing.MockClock) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    link = link_over(ours)
+    link.post(encoded(proposal(1, CONGESTED_BYTES // 2)))
+    assert not link.congested
+    link.post(encoded(proposal(2, CONGESTED_BYTES // 2)))
+    assert link.congested
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(link.run, lambda *_: None)
+        nursery.start_soon(read, theirs, 2)
+        await link.room()
+        assert not link.congested
+        link.end("done")
+
+
+async def test_an_outbox_that_nobody_drains_breaks_the_link(autojump_clock: trio.testing.MockClock) -> None:
+    ours, _ = trio.testing.memory_stream_pair()
+    link = link_over(ours)
+    big = encoded(proposal(1, 16 << 20))
+
+    while link.reason is None:
+        link.post(big)
+
+    assert "the peer does not keep up" in link.reason
+    assert BROKEN_BYTES <= link.outbox_bytes <= BROKEN_BYTES + big.size
+    await link.room()
+    assert await link.run(lambda *_: None) == link.reason
+
+
+async def test_a_failed_send_breaks_the_link(autojump_clock: trio.testing.MockClock) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    link = link_over(ours)
+    await trio.aclose_forcefully(theirs)
+
+    link.post(encoded(Ping(E1, 1)))
+    reason = await link.run(lambda *_: None)
+
+    assert reason.startswith(("the connection broke", "the peer closed"))
+
+
+async def test_whoever_waits_for_room_on_a_link_that_ends_goes_on(autojump_clock: trio.testing.MockClock) -> None:
+    ours, _ = trio.testing.memory_stream_pair()
+    link = link_over(ours)
+    link.post(encoded(proposal(1, CONGESTED_BYTES)))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(link.room)
+        await trio.testing.wait_all_tasks_blocked()
+        link.end("gone")

@@ -1,0 +1,207 @@
+"""A node: one member of an ensemble, from its data directory to its application, for the length of an `async with` block."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from random import SystemRandom
+
+import trio
+
+from zablog.core.effects import RoleChanged
+from zablog.core.peer import Peer
+from zablog.core.trail import Payload
+from zablog.core.zxid import ZERO, PeerId, Zxid
+from zablog.node.application import Application
+from zablog.node.applier import Applier
+from zablog.node.config import NodeConfig
+from zablog.node.driver import Driver
+from zablog.node.errors import ConfigError, Full, NodeStopped, NotLeading
+from zablog.node.status import Status
+from zablog.node.writer import Writer
+from zablog.storage.files import FileDisk
+from zablog.storage.history import History
+from zablog.storage.manifest import Identity
+from zablog.storage.storage import Storage
+from zablog.transport.greeting import Contact, Self
+from zablog.transport.network import Callbacks, Network, open_network
+from zablog.wire.handshake import Hello
+
+MISSED_TICKS_MAX = 100
+"""After a pause of the process so many ticks are made up for: more than any timeout that must be noticed."""
+TICKS_AT_ONCE = 5
+"""Between so many of them the links are read: a late loop must not suspect a leader whose pings wait in the socket."""
+HOLD_BYTES = 32 << 20
+"""With so much waiting for the disk, links are read no further until it has caught up."""
+
+Clients = Callable[[trio.abc.Stream, Hello], Awaitable[None]]
+
+
+class Node:
+    """Use `open_node`."""
+
+    def __init__(self, config: NodeConfig, identity: Identity, driver: Driver, applier: Applier, addresses: dict[PeerId, str]) -> None:
+        self.config = config
+        self.identity = identity
+        self.addresses = addresses
+        """Where each member is reached, HOST:PORT."""
+        self.loop_lag_seconds = 0.0
+        """How late the last tick was."""
+        self._driver = driver
+        self._applier = applier
+
+    def propose_nowait(self, payloads: Sequence[Payload]) -> Zxid:
+        """Put payloads into the log, in this order, if there is room for all; returns the zxid of the first.
+
+        They are neither durable nor committed yet. Raises NotLeading, Full: nothing was proposed then.
+        """
+        room = self._driver.peer.room
+        if len(payloads) > room:
+            if room == 0 and not self.status().leads:
+                leader = self._driver.peer.state.leader
+                raise NotLeading(leader, self.addresses.get(leader) if leader is not None else None)
+            raise Full(f"there is room for {room} entries, not for {len(payloads)}")
+        return self._driver.propose(payloads)
+
+    async def propose(self, payload: Payload) -> Zxid:
+        """Put a payload into the log, waiting for room. Returns its zxid; see `committed`. Raises NotLeading."""
+        while True:
+            await trio.lowlevel.checkpoint()
+            try:
+                return self.propose_nowait([payload])
+            except Full:
+                await self._driver.advanced.park()
+
+    async def committed(self, zxid: Zxid) -> None:
+        """Wait until an entry proposed here is committed. Raises LeadershipLost if this node stops leading before it is known to be."""
+        await self._driver.committed(zxid, self._driver.generation)
+
+    async def wait_applied(self, zxid: Zxid) -> None:
+        """Wait until the application has seen everything through `zxid`."""
+        await self._applier.wait(zxid)
+
+    async def changed(self) -> None:
+        """Wait until something has happened."""
+        await self._driver.advanced.park()
+
+    def status(self) -> Status:
+        """A moment of this node's life."""
+        state, role = self._driver.peer.state, self._driver.role
+        leader = state.leader
+        return Status(
+            state.id,
+            role.role,
+            role.phase,
+            role.epoch,
+            role.generation,
+            leader,
+            self.addresses.get(leader) if leader is not None else None,
+            state.trail.last,
+            state.watermark,
+            self._applier.applied,
+            state.suspect,
+            tuple(sorted(state.links)),
+            role.reason,
+        )
+
+    async def tick_forever(self) -> None:
+        """Time for the core, from the monotonic clock."""
+        tick = self.config.tick_seconds
+        due = trio.current_time() + tick
+        while True:
+            await trio.sleep_until(due)
+            self.loop_lag_seconds = trio.current_time() - due
+            missed = int(self.loop_lag_seconds / tick)
+            for number in range(1, min(missed, MISSED_TICKS_MAX) + 2):
+                self._driver.tick()
+                if number % TICKS_AT_ONCE == 0:
+                    await trio.lowlevel.checkpoint()
+            due += (missed + 1) * tick
+
+
+@asynccontextmanager
+async def open_node(config: NodeConfig, application: Application, clients: Clients | None = None) -> AsyncIterator[Node]:
+    """Run a member of an ensemble for the length of the block; every task and thread of it ends with the block.
+
+    `clients` serves connections of clients to the node's port, each in a task of its own.
+
+    Raises NotBorn, DirectoryInUse, Corrupt, MetadataLost, NewerFormat (zablog.storage.errors), InsecureAddress, AddressInUse
+    (zablog.transport), ConfigError; NodeStopped when the node must not go on, whatever the block is doing.
+    """
+    if not __debug__:
+        raise ConfigError("assertions guard the protocol: a node does not run under `python -O` or PYTHONOPTIMIZE.")
+    disk = FileDisk(config.directory)
+    try:
+        disk.lock()
+        storage = await trio.to_thread.run_sync(partial(Storage.open, disk, config.file_bytes))
+        identity = storage.identity
+        addresses = {member.id: config.addresses.get(member.id, member.address) for member in identity.members}
+        contacts = [Contact(member.id, member.incarnation, (addresses[member.id],)) for member in identity.members]
+        me = Self(identity.cluster, identity.node, identity.incarnation)
+        listen = config.listen or addresses[identity.node]
+        async with open_network(listen, me, contacts, insecure=config.insecure) as network, trio.open_nursery() as nursery:
+            node, writer = assemble(config, storage, application, network, nursery, addresses)
+            try:
+                await node._applier.catch_up()
+                driver = node._driver
+                network.start(Callbacks(driver.link_up, driver.received, driver.link_down), clients)
+                nursery.start_soon(node._applier.run)
+                nursery.start_soon(node.tick_forever)
+                yield node
+                nursery.cancel_scope.cancel()
+            finally:
+                await writer.drain()
+    except BaseExceptionGroup as group:
+        raise the_one_of(group) from None
+    finally:
+        disk.close()
+
+
+def assemble(
+    config: NodeConfig,
+    storage: Storage,
+    application: Application,
+    network: Network,
+    nursery: trio.Nursery,
+    addresses: dict[PeerId, str],
+) -> tuple[Node, Writer]:
+    """Core, driver, writer and applier, each told of the others."""
+    peer = Peer(
+        storage.identity.node,
+        storage.identity.configuration,
+        storage.accepted,
+        storage.current,
+        storage.suspect,
+        storage.trail,
+        storage.watermark,
+        config.timing,
+        SystemRandom().randrange,
+        config.limits,
+    )
+    history = History(storage, config.memory_bytes)
+    driver = Driver(peer, history, network, nursery)
+    applier = Applier(application, history, ZERO, storage.watermark)
+    node = Node(config, storage.identity, driver, applier, addresses)
+
+    def role_changed(role: RoleChanged) -> None:
+        application.role_changed(node.status())
+
+    driver.deliver = applier.deliver
+    driver.role_changed = role_changed
+    writer = driver.writer = Writer(storage, driver.durable, driver.failed)
+    return node, writer
+
+
+def the_one_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What went wrong, without the wrapping: the reason why the node stopped, or the only error there is."""
+    leaves: list[BaseException] = []
+    waiting: list[BaseException] = [group]
+    while waiting:
+        error = waiting.pop()
+        if isinstance(error, BaseExceptionGroup):
+            waiting += reversed(error.exceptions)
+        elif not isinstance(error, trio.Cancelled):
+            leaves.append(error)
+    stopped = [error for error in leaves if isinstance(error, NodeStopped)]
+    if stopped:
+        return stopped[0]
+    return leaves[0] if len(leaves) == 1 else group
