@@ -1,6 +1,7 @@
 """A peer on a bench: events go in by hand, effects come out as lists to compare."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from zablog.core.effects import Append, Effect, SaveEpochs, Send, Truncate
 from zablog.core.events import Durable, Event, Link, LinkDown, LinkUp, Proposals, Received, Tick
@@ -120,7 +121,8 @@ class Bench:
         effects: list[Effect] = []
         for peer in others:
             vote = self.looking_vote(peer, current=0, leader=self.state.id)
-            effects += self.hear(peer, Notification(vote.standing, vote.round, vote.vote, vote.self_vote, Epoch(1), vote.heard))
+            whole = self.state.suspect is None
+            effects += self.hear(peer, replace(vote, accepted=Epoch(1), whole=whole))
         return effects
 
     def promised(self, *followers: int) -> list[Effect]:

@@ -1,7 +1,7 @@
 """The birth of a cluster: one directory a node, all in one go, and the only way that a data directory comes to be.
 
-    node1/node.toml    what `zablog server` is given
-    node1/data/        the born data directory
+node1/node.toml    what `zablog server` is given
+node1/data/        the born data directory
 """
 
 import os
@@ -38,9 +38,7 @@ def bear(parent: Path, addresses: Sequence[str]) -> str:
                 hint="choose another folder, or start what is there",
             )
     cluster = secrets.token_hex(16)
-    members = tuple(
-        Member(PeerId(node), secrets.token_hex(16), address) for node, address in enumerate(addresses, start=1)
-    )
+    members = tuple(Member(PeerId(node), secrets.token_hex(16), address) for node, address in enumerate(addresses, start=1))
     for member in members:
         folder = node_folder(parent, member.id)
         folder.mkdir(parents=True)
@@ -81,7 +79,9 @@ def free_addresses(count: int) -> list[str]:
         free.append(f"127.0.0.1:{port}")
         if len(free) == count:
             return free
-    raise AddressInUse(f"no {count} free ports on 127.0.0.1 from {FIRST_PORT} to {FIRST_PORT + PORTS_TRIED - 1}", hint="stop what listens there")
+    raise AddressInUse(
+        f"no {count} free ports on 127.0.0.1 from {FIRST_PORT} to {FIRST_PORT + PORTS_TRIED - 1}", hint="stop what listens there"
+    )
 
 
 def _toml(node: int, members: Sequence[object]) -> str:
@@ -95,7 +95,9 @@ def _toml(node: int, members: Sequence[object]) -> str:
         if member.id == node:
             lines.insert(2, f'listen = "{member.address}"')
             if not _loopback(member.address):
-                lines.insert(3, "# Nothing is encrypted and nobody is asked who they are: beyond loopback, only if you say so.\n# insecure = true")
+                lines.insert(
+                    3, "# Nothing is encrypted and nobody is asked who they are: beyond loopback, only if you say so.\n# insecure = true"
+                )
     return "\n".join(lines) + "\n"
 
 

@@ -44,7 +44,9 @@ def init(
 @app.command(epilog=HELP)
 def up(
     context: typer.Context,
-    count: Annotated[int | None, typer.Option("-n", "--nodes", min=1, max=255, help="How many nodes a new cluster has; 3 if not said.")] = None,
+    count: Annotated[
+        int | None, typer.Option("-n", "--nodes", min=1, max=255, help="How many nodes a new cluster has; 3 if not said.")
+    ] = None,
     directory: Annotated[Path | None, typer.Option("--dir", metavar="DIR", help="Where a new cluster is kept.")] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Return once it serves; it goes on running.")] = False,
 ) -> int:
@@ -96,7 +98,10 @@ def down(
         cluster.stop()
         if wipe:
             local.wipe(cluster)
-    screen.note(f"cluster {cluster.name}: {len(stopped)} nodes stopped" + (", its data deleted" if wipe else f"; its data stays in {cluster.directory}"))
+    screen.note(
+        f"cluster {cluster.name}: {len(stopped)} nodes stopped"
+        + (", its data deleted" if wipe else f"; its data stays in {cluster.directory}")
+    )
 
 
 @app.command(epilog=HELP)

@@ -10,21 +10,15 @@ import binascii
 import json
 import re
 from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple, Protocol
+from datetime import UTC, datetime
+from typing import Final, Protocol
 
 from broker.cli.refusals import Usage
 from broker.errors import RecordTooLarge
+from broker.records import Record
 
 RECORD_BYTES_MAX: Final = 1 << 20
 INPUTS: Final = ("lines", "jsonl", "nul", "len")
-
-
-class Incoming(NamedTuple):
-    """One record to produce that has more than a value."""
-
-    value: bytes
-    key: bytes | None = None
-    headers: Mapping[str, bytes] | None = None
 
 
 class Splitter(Protocol):
@@ -123,15 +117,15 @@ def too_large(number: int, length: int) -> RecordTooLarge:
     )
 
 
-def split_key(record: bytes, separator: bytes, number: int) -> Incoming:
+def split_key(record: bytes, separator: bytes, number: int) -> Record:
     """KEY, separator, VALUE. Raises Usage if the separator is not there."""
     key, found, value = record.partition(separator)
     if not found:
         raise Usage(f"record {number} of the input has no key separator {separator!r}", hint="each record must be KEY, separator, VALUE")
-    return Incoming(value, key)
+    return Record(value, key)
 
 
-def from_json(line: bytes, number: int) -> Incoming:
+def from_json(line: bytes, number: int) -> Record:
     """One line of jsonl. Raises Usage that names the line."""
     try:
         record = json.loads(line)
@@ -143,9 +137,12 @@ def from_json(line: bytes, number: int) -> Incoming:
         headers = record.get("headers") or {}
         if not isinstance(headers, dict) or not all(isinstance(each, str) for each in headers.values()):
             raise ValueError("headers must be an object of strings")
-        return Incoming(value, key, {name: text.encode() for name, text in headers.items()} or None)
+        return Record(value, key, tuple((name, text.encode()) for name, text in headers.items()))
     except (ValueError, binascii.Error) as error:
-        raise Usage(f"line {number} of the input: {error}", hint='--in jsonl: {"value": "text"} or {"value_b64": "..."}, with key and headers if any') from error
+        raise Usage(
+            f"line {number} of the input: {error}",
+            hint='--in jsonl: {"value": "text"} or {"value_b64": "..."}, with key and headers if any',
+        ) from error
 
 
 def _bytes(record: Mapping[str, object], name: str) -> bytes | None:
@@ -159,28 +156,7 @@ def _bytes(record: Mapping[str, object], name: str) -> bytes | None:
     return None if text is None else text.encode()
 
 
-class Outgoing(Protocol):
-    """What of a record is printed."""
-
-    @property
-    def topic(self) -> str: ...
-    @property
-    def partition(self) -> int: ...
-    @property
-    def offset(self) -> int: ...
-    @property
-    def zxid(self) -> object: ...
-    @property
-    def time(self) -> int: ...
-    @property
-    def key(self) -> bytes | None: ...
-    @property
-    def value(self) -> bytes | None: ...
-    @property
-    def headers(self) -> Mapping[str, bytes | None]: ...
-
-
-Writer = Callable[[Outgoing], bytes]
+Writer = Callable[[Record], bytes]
 
 
 def writer(out: str) -> Writer:
@@ -201,17 +177,24 @@ def writer(out: str) -> Writer:
     return _format(out)
 
 
-def _to_json(record: Outgoing) -> bytes:
+def _to_json(record: Record) -> bytes:
     document: dict[str, object] = {
         "topic": record.topic,
         "partition": record.partition,
         "offset": record.offset,
         "zxid": str(record.zxid),
-        "time": record.time,
+        "time": _rfc3339(record.timestamp),
     }
-    document |= _text("key", record.key) | {"headers": {name: text for name, value in record.headers.items() for text in _text("", value).values()}}
+    document |= _text("key", record.key) | {
+        "headers": {name: None if value is None else value.decode("utf-8", "backslashreplace") for name, value in record.headers}
+    }
     document |= _text("value", record.value)
     return json.dumps(document, ensure_ascii=False).encode() + b"\n"
+
+
+def _rfc3339(milliseconds: int) -> str:
+    moment = datetime.fromtimestamp(milliseconds // 1000, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03d}Z"
 
 
 def _text(name: str, value: bytes | None) -> dict[str, str | None]:
@@ -232,9 +215,9 @@ _TOKENS: Final[Mapping[str, Writer]] = {
     "%t": lambda record: record.topic.encode(),
     "%p": lambda record: str(record.partition).encode(),
     "%o": lambda record: str(record.offset).encode(),
-    "%T": lambda record: str(record.time).encode(),
+    "%T": lambda record: str(record.timestamp).encode(),
     "%z": lambda record: str(record.zxid).encode(),
-    "%h": lambda record: b",".join(name.encode() + b"=" + (value or b"") for name, value in record.headers.items()),
+    "%h": lambda record: b",".join(name.encode() + b"=" + (value or b"") for name, value in record.headers),
     "%%": lambda record: b"%",
 }
 _ESCAPES: Final = {"\\n": b"\n", "\\t": b"\t", "\\r": b"\r", "\\0": b"\0", "\\\\": b"\\"}

@@ -95,8 +95,7 @@ class LocalCluster:
 
     def save(self) -> None:
         nodes = [
-            {"id": node.id, "address": node.address}
-            | ({"pid": node.process.pid, "started": node.process.started} if node.process else {})
+            {"id": node.id, "address": node.address} | ({"pid": node.process.pid, "started": node.process.started} if node.process else {})
             for node in self.nodes.values()
         ]
         record = {"format": 1, "name": self.name, "cluster": self.cluster, "up": self.up, "nodes": nodes}
@@ -219,7 +218,9 @@ def _link(place: Path, directory: Path) -> None:
 
 def _checked(name: str) -> str:
     if not name or not all(letter.isalnum() or letter in "-_." for letter in name) or name.startswith("."):
-        raise Usage(f"{name!r} cannot name a cluster", hint="letters, digits, dots, hyphens and underscores; or HOST:PORT,... for addresses")
+        raise Usage(
+            f"{name!r} cannot name a cluster", hint="letters, digits, dots, hyphens and underscores; or HOST:PORT,... for addresses"
+        )
     return name
 
 

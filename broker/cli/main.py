@@ -38,8 +38,9 @@ def application() -> typer.Typer:
     return app
 
 
-def main() -> NoReturn:
-    code = run(sys.argv[1:])
+def main(app: typer.Typer | None = None) -> NoReturn:
+    """Run what was typed; `app` is another application than `zablog` itself."""
+    code = run(sys.argv[1:], app)
     try:
         sys.stdout.flush()
     except OSError:
@@ -47,13 +48,13 @@ def main() -> NoReturn:
     sys.exit(code)
 
 
-def run(arguments: Sequence[str]) -> int:
+def run(arguments: Sequence[str], app: typer.Typer | None = None) -> int:
     """Run one command line; its exit code."""
     terminal = Terminal()
     try:
         terminal.settings.json = "--json" in arguments  # so that even a bad option is told as it was asked for
         terminal.settings, rest = take(arguments)
-        code = application()(args=rest, prog_name="zablog", standalone_mode=False, obj=terminal)
+        code = (app or application())(args=rest, prog_name=app.info.name if app else "zablog", standalone_mode=False, obj=terminal)
         return int(code) if isinstance(code, int) else Exit.OK
     except typer.Abort:
         return Exit.INTERRUPTED

@@ -8,13 +8,14 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from broker.errors import AlreadyExists, BadRequest, BrokerError, DiskFull, Exit, NotFound
+from broker.errors import AlreadyExists, BrokerError, DiskFull, Exit, NotFound
 
 
-class Usage(BadRequest):
+class Usage(BrokerError):
     """What was typed cannot be meant."""
 
     code = "usage"
+    exit_code = Exit.USAGE
 
 
 class NoSuchFile(NotFound):

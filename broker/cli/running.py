@@ -27,12 +27,16 @@ def up(screen: Terminal, name: str, count: int | None, directory: Path | None, d
         raise Usage(f"cluster up makes a cluster on this machine, of a name; {name} are addresses", hint="zablog --cluster NAME cluster up")
     cluster = local.find(name)
     if cluster is not None and directory is not None and directory.absolute().resolve() != cluster.directory:
-        raise ClusterRunning(f"cluster {name} lies in {cluster.directory}", hint="choose another name with --cluster NAME, or leave --dir out")
+        raise ClusterRunning(
+            f"cluster {name} lies in {cluster.directory}", hint="choose another name with --cluster NAME, or leave --dir out"
+        )
     if cluster is None:
         cluster = local.make(name, directory, count or 3)
         screen.note(f"cluster {name} is born in {cluster.directory}")
     elif count is not None and count != len(cluster.nodes):
-        raise Usage(f"cluster {name} has {len(cluster.nodes)} nodes, not {count}", hint=f"zablog --cluster {name} cluster down --wipe  deletes it")
+        raise Usage(
+            f"cluster {name} has {len(cluster.nodes)} nodes, not {count}", hint=f"zablog --cluster {name} cluster down --wipe  deletes it"
+        )
     launch(cluster)
     try:
         seen = trio.run(until_served, cluster, screen.settings.timeout)
@@ -72,7 +76,9 @@ async def until_served(cluster: LocalCluster, seconds: float) -> Survey:
         if seen.leader is not None and ((seen.settled and not quiet) or trio.current_time() > patience):
             return seen
         if trio.current_time() > deadline:
-            raise NoQuorum(f"cluster {cluster.name}: no leader within {seconds:g} s", hint=f"the nodes' logs are {cluster.directory}/node*/server.log")
+            raise NoQuorum(
+                f"cluster {cluster.name}: no leader within {seconds:g} s", hint=f"the nodes' logs are {cluster.directory}/node*/server.log"
+            )
         await trio.sleep(LOOK_SECONDS)
 
 

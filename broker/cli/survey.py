@@ -52,7 +52,9 @@ class Survey:
         lag: int | None = None
         if leader is not None and leader.last.epoch == status.applied.epoch:
             lag = max(0, leader.last.counter - status.applied.counter)
-        role = status.role if status.phase == "broadcast" else f"{status.role} ({status.phase})" if status.role != "looking" else status.role
+        role = (
+            status.role if status.phase == "broadcast" else f"{status.role} ({status.phase})" if status.role != "looking" else status.role
+        )
         return {"id": status.id, "role": role, "address": address, "zxid": str(status.last), "lag": lag, "pid": status.pid}
 
 

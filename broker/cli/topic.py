@@ -12,6 +12,7 @@ from broker.errors import WouldLoseData
 
 if TYPE_CHECKING:
     from broker.client import Client
+    from broker.protocol import TopicDetails
 
 app = typer.Typer(help="Make, list, describe and delete topics.", rich_markup_mode=None, no_args_is_help=True, epilog=HELP)
 
@@ -88,3 +89,31 @@ def delete(
 
     _run(screen, work)
     screen.note(f"topic {name} is deleted")
+
+
+def _run(screen: Terminal, work: "Callable[[Client], Awaitable[None]]") -> None:
+    import trio
+
+    import broker
+
+    async def connected() -> None:
+        async with broker.connect(where.addresses(screen), timeout=screen.settings.timeout) as client:
+            await work(client)
+
+    trio.run(connected)
+
+
+async def _describe(screen: Terminal, client: "Client", name: str) -> None:
+    document = _document(await client.describe_topic(name))
+    screen.emit(document, _partitions(document), ("id", "first", "end", "bytes"))
+
+
+def _document(topic: "TopicDetails") -> dict[str, object]:
+    partitions = [{"id": at, "first": each.first, "end": each.end, "bytes": each.bytes} for at, each in enumerate(topic.partitions)]
+    return {"name": topic.name, "id": str(topic.id), "partitions": partitions}
+
+
+def _partitions(document: dict[str, object]) -> list[dict[str, object]]:
+    partitions = document["partitions"]
+    assert isinstance(partitions, list), "a topic's document lists its partitions"
+    return partitions

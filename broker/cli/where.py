@@ -31,7 +31,11 @@ def local_cluster(terminal: Terminal) -> local.LocalCluster:
     name = named(terminal)
     found = None if ":" in name else local.find(name)
     if found is None:
-        what = "starts and stops nodes of this machine, by the name of their cluster" if ":" in name else f"finds no cluster {name} in {local.home()}"
+        what = (
+            "starts and stops nodes of this machine, by the name of their cluster"
+            if ":" in name
+            else f"finds no cluster {name} in {local.home()}"
+        )
         raise NoCluster(f"this command {what}", hint=_start(name))
     return found
 

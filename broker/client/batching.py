@@ -40,9 +40,10 @@ class OpenBatch:
 class Lane:
     """The batches of one partition that no request has taken yet, and how many requests of it are under way."""
 
-    __slots__ = ("batches", "in_flight", "partition", "topic")
+    __slots__ = ("batches", "in_flight", "name", "partition", "topic")
 
-    def __init__(self, topic: Zxid, partition: int) -> None:
+    def __init__(self, name: str, topic: Zxid, partition: int) -> None:
+        self.name = name
         self.topic = topic
         self.partition = partition
         self.batches: deque[OpenBatch] = deque()

@@ -72,18 +72,24 @@ class Cluster:
         raise self._nobody()
 
     async def node(self, number: int) -> Connection:
-        """A connection to this very node, leader or not. Raises NodeNotFound, NoCluster or ConnectionLost."""
+        """A connection to this very node, leader or not. Raises NodeNotFound, NoCluster or, after the time allowed, ConnectionLost."""
+        for connection in self._connections.values():
+            if connection.node == number and not connection.lost.is_set():
+                return connection
+        members = {member.id: member.address for member in (await self.metadata()).nodes}
+        if number not in members:
+            raise NodeNotFound(f"the cluster has no node {number}; its nodes are {', '.join(map(str, sorted(members)))}")
+        address = members[PeerId(number)]
+        cause, pause = f"no connection within {self._timeout:g} s", PAUSE_SECONDS_MIN
         with trio.move_on_after(self._timeout):
-            for connection in self._connections.values():
-                if connection.node == number and not connection.lost.is_set():
-                    return connection
-            members = (await self.metadata()).nodes
-            for member in members:
-                if member.id == number:
-                    return await self._connect(member.address)
-            numbers = ", ".join(str(member.id) for member in members)
-            raise NodeNotFound(f"the cluster has no node {number}; its nodes are {numbers}")
-        raise ConnectionLost(f"node {number}", f"no connection within {self._timeout:g} s")
+            while True:
+                try:
+                    return await self.connect(address)
+                except ConnectionLost as error:
+                    cause = error.cause
+                await trio.sleep(pause)
+                pause = min(2 * pause, PAUSE_SECONDS_MAX)
+        raise ConnectionLost(address, cause)
 
     async def ask(self, request: Request) -> Response:
         """The leader's answer to something that may be asked twice. Raises what it is refused with, NoQuorum or NoCluster."""
@@ -136,7 +142,7 @@ class Cluster:
 
     async def _ask(self, address: str, answers: list[ClusterMetadata] | None, round_scope: trio.CancelScope) -> None:
         try:
-            connection = await self._connect(address)
+            connection = await self.connect(address)
             answer = await connection.call(Metadata())
         except ConnectionLost as error:
             self._attempts[address] = error.cause
@@ -164,7 +170,7 @@ class Cluster:
         if address and address not in self._addresses and len(self._addresses) < ADDRESSES_MAX:
             self._addresses.append(address)
 
-    async def _connect(self, address: str) -> Connection:
+    async def connect(self, address: str) -> Connection:
         async with self._connecting.setdefault(address, trio.Lock()):
             connection = self._connections.get(address)
             if connection is None or connection.lost.is_set():

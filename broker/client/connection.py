@@ -5,7 +5,7 @@ never handed to the next caller. When the connection breaks, whoever still waits
 something is asked of it (stopped, or cut off without a word) is taken for gone after two silences.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
@@ -95,7 +95,7 @@ class Connection:
             with trio.CancelScope(shield=True):
                 await self._pipe.aclose()
 
-    async def _until_broken(self, serve: Callable[[], "trio.abc.Awaitable[None]"]) -> None:
+    async def _until_broken(self, serve: Callable[[], Awaitable[None]]) -> None:
         try:
             await serve()
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:

@@ -13,7 +13,7 @@ import trio
 from broker.errors import BrokerError
 from zablog.core.zxid import Zxid
 
-Level = Literal["none", "leader", "quorum", "all"]
+Acks = Literal["none", "leader", "quorum", "all"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +25,14 @@ class Receipt:
     offset: int
     zxid: Zxid
     """Of the proposal that carried it: its place in the one order over all topics."""
-    level: Level
+    level: Acks
     """The level that was reached."""
 
 
 class Fate:
     """What became of one batch of records of one partition. Settled once, with the first record's receipt or an error."""
 
-    __slots__ = ("_settled", "first", "error", "records", "unseen")
+    __slots__ = ("_settled", "error", "first", "records", "unseen")
 
     def __init__(self) -> None:
         self.first: Receipt | None = None
@@ -96,14 +96,19 @@ class Pending:
 
         Cancelling this wait gives the wait up, not the record.
         """
-        if not self._seen:
-            self._seen = True
-            self._fate.unseen -= 1
+        self.see()
         await self._fate.wait()
         return self.receipt()
 
+    def see(self) -> None:
+        """Somebody looks after this promise: the producer need not report its failure."""
+        if not self._seen:
+            self._seen = True
+            self._fate.unseen -= 1
+
     def receipt(self) -> Receipt:
-        """The receipt of a promise that is `done`."""
+        """The receipt of a promise that is `done`. Raises what the record failed with."""
+        self.see()
         fate = self._fate
         if fate.error is not None:
             # A fresh object for each caller: exceptions collect tracebacks and notes of where they were raised.
@@ -116,5 +121,3 @@ class Pending:
 
     def __await__(self) -> Generator[object, object, Receipt]:
         return self.wait().__await__()
-
-

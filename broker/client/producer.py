@@ -15,23 +15,19 @@ import trio
 
 from broker.client.batching import Lane, OpenBatch
 from broker.client.partitioner import partition_of
-from broker.client.pending import Pending, Receipt
+from broker.client.pending import Acks, Fate, Pending, Receipt
 from broker.client.session import Session
 from broker.client.topics import Topics
 from broker.errors import (
-    BadRequest,
     BrokerError,
     Code,
-    ConnectionLost,
     InternalError,
-    OutcomeUnknown,
     PartitionNotFound,
     RecordTooLarge,
-    TopicNotFound,
     error_of,
 )
 from broker.protocol import Failed, Level, Produce, Produced, Response, TopicEntry
-from broker.records import RECORD_BYTES_MAX, Headers, Record, content_bytes
+from broker.records import HEADER_BYTES, RECORD_BYTES_MAX, Headers, Record, content_bytes
 from broker.state.commands import Part, Turn
 from zablog.core.zxid import Zxid
 
@@ -40,13 +36,28 @@ REQUEST_BYTES: Final = 1 << 20
 CHECKPOINT_RECORDS: Final = 64
 """A full checkpoint costs more than the rest of `submit`, so only every so many records make one; the others look for cancellation."""
 
+UNSEEN_MAX: Final = 64
+"""How many failed batches that nobody has asked about are kept for the end of the block."""
+
 HeadersGiven = Mapping[str, bytes | None] | Sequence[tuple[str, bytes | None]] | None
 
 
 class Producer:
     """Made by `Client.producer`. Its methods may be called from any number of tasks."""
 
-    __slots__ = ("_bytes", "_bytes_max", "_failed", "_lanes", "_level", "_room", "_session", "_sticky", "_submitted", "_topics", "_unseen", "_woken")
+    __slots__ = (
+        "_bytes",
+        "_bytes_max",
+        "_lanes",
+        "_level",
+        "_room",
+        "_session",
+        "_sticky",
+        "_submitted",
+        "_topics",
+        "_unseen",
+        "_woken",
+    )
 
     def __init__(self, session: Session, topics: Topics, level: Level, buffer_bytes: int) -> None:
         self._session = session
@@ -54,15 +65,16 @@ class Producer:
         self._level = level
         self._bytes_max = buffer_bytes
         self._bytes = 0
-        self._lanes: dict[str, dict[int, Lane]] = {}
+        self._lanes: dict[Zxid, dict[int, Lane]] = {}
         """By topic and partition."""
-        self._sticky: dict[str, int] = {}
+        self._sticky: dict[Zxid, int] = {}
         """Where records without a key go until their batch is full."""
         self._submitted = 0
         self._woken = trio.Event()
         self._room = trio.lowlevel.ParkingLot()
-        self._unseen: list[OpenBatch] = []
-        """Failed batches with promises that nobody has waited for."""
+        self._unseen: list[Fate] = []
+        """Failures whose promises nobody has waited for; the first ones."""
+        session.changed = self._session_changed
 
     async def send(
         self,
@@ -163,8 +175,10 @@ class Producer:
         receipts: list[Receipt] = []
         failure: BrokerError | None = None
         for pending in pendings:
+            pending.see()
+        for pending in pendings:
             try:
-                receipts.append(pending.receipt() if pending.done and pending.seen() else await pending.wait())
+                receipts.append(pending.receipt() if pending.done else await pending.wait())
             except BrokerError as error:
                 failure = failure or error
         if failure is not None:
@@ -209,26 +223,24 @@ class Producer:
             raise self._session.lost.again()
 
     def _lane(self, entry: TopicEntry, key: bytes | None, partition: int | None) -> Lane:
-        lanes = self._lanes.setdefault(entry.name, {})
+        # By id: what waits for a deleted topic must not go to another one that was given its name.
+        lanes = self._lanes.setdefault(entry.id, {})
         if partition is None:
             partition = partition_of(key, entry.partitions) if key is not None else self._sticky_partition(entry, lanes)
         elif not 0 <= partition < entry.partitions:
             raise PartitionNotFound(f"topic {entry.name!r} has partitions 0 to {entry.partitions - 1}, no partition {partition}")
         lane = lanes.get(partition)
         if lane is None:
-            lane = lanes[partition] = Lane(entry.id, partition)
-        elif lane.topic != entry.id:
-            # The topic was deleted and made again: what waits for the old one is refused there, new records go to the new one.
-            lane.topic = entry.id
+            lane = lanes[partition] = Lane(entry.name, entry.id, partition)
         return lane
 
     def _sticky_partition(self, entry: TopicEntry, lanes: Mapping[int, Lane]) -> int:
         """Stay while the open batch has room; then the next one in turn."""
-        partition = self._sticky.get(entry.name, 0) % entry.partitions
+        partition = self._sticky.get(entry.id, 0) % entry.partitions
         lane = lanes.get(partition)
         if lane is not None and lane.batches and lane.batches[-1].full:
             partition = (partition + 1) % entry.partitions
-        self._sticky[entry.name] = partition
+        self._sticky[entry.id] = partition
         return partition
 
     async def run(self) -> None:
@@ -238,14 +250,12 @@ class Producer:
             self._woken = trio.Event()
             # One turn for whoever was woken together with us: their records travel in the same batch.
             await trio.lowlevel.checkpoint()
-            if self._session.lost is not None:
-                self._fail_waiting(self._session.lost)
             while self._session.room > 0 and self._send_one():
                 pass
 
     def _send_one(self) -> bool:
         """Submit one request of the first topic that has something ready. False if none has."""
-        for name, lanes in self._lanes.items():
+        for topic, lanes in self._lanes.items():
             batches: list[tuple[Lane, OpenBatch]] = []
             size = 0
             for lane in lanes.values():
@@ -257,29 +267,29 @@ class Producer:
                     lane.in_flight += 1
             if batches:
                 # The next request begins with another topic.
-                self._lanes[name] = self._lanes.pop(name)
-                self._submit(name, batches)
+                self._lanes[topic] = self._lanes.pop(topic)
+                self._submit(batches)
                 return True
         return False
 
-    def _submit(self, topic: str, batches: list[tuple[Lane, OpenBatch]]) -> None:
+    def _submit(self, batches: list[tuple[Lane, OpenBatch]]) -> None:
         parts = [Part(lane.topic, lane.partition, batch.builder.build()) for lane, batch in batches]
         level = self._level
 
         def build(turn: Turn) -> Produce:
             return Produce(turn, level, parts)
 
-        self._session.submit(build, partial(self._answered, topic, batches))
+        self._session.submit(build, partial(self._answered, batches))
 
-    def _answered(self, topic: str, batches: list[tuple[Lane, OpenBatch]], response: Response | BrokerError) -> None:
+    def _answered(self, batches: list[tuple[Lane, OpenBatch]], response: Response | BrokerError) -> None:
         error: BrokerError | None = None
         match response:
             case Produced(level, zxid, offsets) if len(offsets) == len(batches):
                 for (lane, batch), offset in zip(batches, offsets, strict=True):
-                    batch.fate.keep(Receipt(topic, lane.partition, offset, zxid, _LEVEL_NAMES[level]))
+                    batch.fate.keep(Receipt(lane.name, lane.partition, offset, zxid, _LEVEL_NAMES[level]))
             case Failed(code, text, hint, maybe_written):
                 if code in (Code.TOPIC_NOT_FOUND, Code.PARTITION_NOT_FOUND):
-                    self._topics.forget(topic)
+                    self._topics.forget(batches[0][0].name)
                 error = error_of(code, text, hint=hint or None, maybe_written=maybe_written)
             case BrokerError():
                 error = response
@@ -290,6 +300,11 @@ class Producer:
             if error is not None:
                 self._fail(batch, error)
             self._release(batch)
+
+    def _session_changed(self, error: BrokerError | None) -> None:
+        if error is not None:
+            self._fail_waiting(error)
+        self._woken.set()
 
     def _fail_waiting(self, error: BrokerError) -> None:
         """What no request has taken yet fails too, and is surely not written."""
@@ -305,17 +320,18 @@ class Producer:
     def _fail(self, batch: OpenBatch, error: BrokerError) -> None:
         batch.fate.fail(error)
         if batch.fate.unseen:
-            self._unseen.append(batch)
+            self._unseen = [fate for fate in self._unseen if fate.unseen][: UNSEEN_MAX - 1]
+            self._unseen.append(batch.fate)
 
     def _release(self, batch: OpenBatch) -> None:
-        self._bytes -= batch.size - _EMPTY_BYTES
+        self._bytes -= batch.size - HEADER_BYTES
         assert self._bytes >= 0, "no more bytes are released than were taken"
         self._woken.set()
         self._room.unpark_all()
 
     def raise_unseen(self) -> None:
         """Raise the failure of a record whose promise nobody waited for: no record disappears in silence."""
-        failures = [batch.fate for batch in self._unseen if batch.fate.unseen]
+        failures = [fate for fate in self._unseen if fate.unseen]
         self._unseen = []
         if failures:
             error = failures[0].error
@@ -323,6 +339,25 @@ class Producer:
             error = error.again()
             error.add_note(f"{sum(fate.unseen for fate in failures):,} records failed whose promises were not waited for")
             raise error
+
+
+_LEVEL_NAMES: Final[Mapping[Level, Acks]] = {Level.NONE: "none", Level.LEADER: "leader", Level.QUORUM: "quorum", Level.ALL: "all"}
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _headers(given: HeadersGiven) -> Headers:
+    if not given:
+        return ()
+    return tuple(given.items() if isinstance(given, Mapping) else given)
+
+
+def _check_size(topic: str, value: bytes | None, key: bytes | None, headers: Headers) -> None:
+    size = content_bytes(value, key, headers) if headers or key else len(value or b"")
+    if size > RECORD_BYTES_MAX:
+        raise RecordTooLarge(f"a record of {size:,} bytes for topic {topic!r}: at most {RECORD_BYTES_MAX:,} are taken; nothing was sent")
 
 
 @asynccontextmanager

@@ -46,12 +46,27 @@ class _Unanswered:
 class Session:
     """One producer id. `run` must run in a task of its own; `submit` never waits and asks for `room` first."""
 
-    __slots__ = ("_attempt", "_cluster", "_connection", "_moved", "_next", "_progress", "_timeout", "_unanswered", "_wanted", "lost", "producer")
+    __slots__ = (
+        "_attempt",
+        "_cluster",
+        "_connection",
+        "_moved",
+        "_next",
+        "_progress",
+        "_timeout",
+        "_unanswered",
+        "_wanted",
+        "changed",
+        "lost",
+        "producer",
+    )
 
     def __init__(self, cluster: Cluster, producer: Zxid, timeout: float) -> None:
         self.producer = producer
         self.lost: BrokerError | None = None
         """The cluster does not know this producer any more: nothing more can be submitted."""
+        self.changed: Callable[[BrokerError | None], None] = lambda error: None
+        """Called when there may be room again, and with an error when nothing moved for as long as is allowed."""
         self._cluster = cluster
         self._timeout = timeout
         self._next = 1
@@ -178,6 +193,7 @@ class Session:
             if done is not None:
                 done(response)
             self._moved.unpark_all()
+            self.changed(None)
 
     def _give_up(self, error: BrokerError) -> None:
         """No progress: tell the callers. What was sent stays in line, so that no gap remains; what was not is withdrawn."""
@@ -192,6 +208,7 @@ class Session:
             if done is not None:
                 done(OutcomeUnknown(f"sent, and then: {error.message}", attempts=error.attempts))
         self._moved.unpark_all()
+        self.changed(error)
 
     def _lose(self, cause: BrokerError) -> None:
         """The line is broken for good: what is unanswered may have been written, or not."""
@@ -202,6 +219,7 @@ class Session:
             if each.done is not None:
                 each.done(self.lost.again())
         self._detach()
+        self.changed(self.lost)
 
 
 async def open_session(nursery: trio.Nursery, cluster: Cluster, timeout: float) -> tuple[Session, trio.CancelScope]:

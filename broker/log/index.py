@@ -41,6 +41,10 @@ class Index:
     def __len__(self) -> int:
         return len(self._begins)
 
+    def base_zxid(self) -> Zxid:
+        """Of the first row; there is one."""
+        return Zxid(self._epochs[0], self._counters[0])
+
     def fits(self, end_offset: int, time: int) -> bool:
         """Could a batch that ends before `end_offset`, of leader time `time`, have a row here?"""
         return end_offset - self.base_offset <= DISTANCE_MAX and 0 <= time - self.base_time <= DISTANCE_MAX

@@ -32,7 +32,7 @@ _FILLED: Final = struct.Struct(">HHIIQQQqii")
 """What is checked: the prefix behind its check, then the batch's base offset, length and leader epoch."""
 _FILLED_BYTES: Final = 16
 _CHECK: Final = struct.Struct(">I")
-_HEAD_BYTES: Final = PREFIX_BYTES + _FILLED_BYTES
+HEAD_BYTES: Final = PREFIX_BYTES + _FILLED_BYTES
 
 
 class Place(NamedTuple):
@@ -74,12 +74,12 @@ def head_of(place: Place) -> bytes:
 
 def place_at(stored: Payload, at: int = 0) -> Place:
     """The verified prefix at `at`; the batch behind it may be cut off. Raises Corrupt."""
-    if len(stored) - at < _HEAD_BYTES:
-        raise Corrupt(f"a stored batch begins {len(stored) - at} bytes before the end, and its head alone has {_HEAD_BYTES}")
+    if len(stored) - at < HEAD_BYTES:
+        raise Corrupt(f"a stored batch begins {len(stored) - at} bytes before the end, and its head alone has {HEAD_BYTES}")
     check, magic, position, length, epoch, counter, time, base_offset = _PREFIX.unpack_from(stored, at)
     if magic != MAGIC:
         raise Corrupt(f"no stored batch begins here: magic {magic:#06x} instead of {MAGIC:#06x}")
-    actual = value(bytes(memoryview(stored)[at + _CHECK.size : at + _HEAD_BYTES]))
+    actual = value(bytes(memoryview(stored)[at + _CHECK.size : at + HEAD_BYTES]))
     if actual != check:
         raise Corrupt(f"the head of a stored batch failed its checksum: {actual:08x} instead of {check:08x}")
     if not HEADER_BYTES <= length <= BATCH_BYTES_MAX:

@@ -160,5 +160,3 @@ def _numbers(value: object, source: str, key: str, ranges: Mapping[str, tuple[fl
 
 def _cause(error: Exception) -> str:
     return error.strerror or str(error) if isinstance(error, OSError) else str(error)
-
-

@@ -1,5 +1,7 @@
 """Zab, phase 1, "Discovery": CEPOCH, NEWEPOCH, ACK-E. Paper: section V-A."""
 
+from dataclasses import replace
+
 from tests.driving import Bench, durable, history, sent
 from zablog.core.effects import SaveEpochs
 from zablog.core.messages import AckEpoch, CEpoch, Diff, NewEpoch, Notification
@@ -150,6 +152,43 @@ def test_when_every_voter_answered_suspect_tails_are_given_up() -> None:
     effects = bench.hear(2, AckEpoch(bench.epoch, True, Epoch(1), ZERO, ZERO, Zxid(1, 2)))
     assert bench.state.role.phase is Phase.SYNC
     assert durable(effects)[0].suspect is None
+
+
+def test_a_suspect_tail_does_not_outrank_a_whole_one() -> None:
+    """Found by the simulator: a node that reached a later epoch alone, and then lost a committed entry to rot, cut it everywhere."""
+    bench = Bench(3, accepted=3, current=2, trail=history((2, 5)))
+    bench.promised(1, 2)
+
+    bench.hear(1, AckEpoch(bench.epoch, True, Epoch(1), Zxid(2, 3), ZERO, None))
+
+    assert bench.state.role.phase is Phase.SYNC
+    assert bench.state.role.initial == Zxid(2, 5)
+    bench.hear(2, AckEpoch(bench.epoch, True, Epoch(3), Zxid(2, 4), ZERO, BEYOND))
+    assert bench.state.role.phase is Phase.SYNC
+
+
+def test_a_whole_candidate_is_better_than_a_suspect_one() -> None:
+    bench = Bench(1, accepted=5, current=2, trail=history((2, 5)))
+    bench.tick()
+    bench.up(2, 3)
+    vote = bench.looking_vote(3, current=4, last=Zxid(2, 4))
+
+    bench.hear(3, replace(vote, whole=False))
+    assert bench.state.role.vote.leader != 3
+
+    bench.hear(2, bench.looking_vote(2, current=1))
+    assert bench.state.role.vote.leader == 1
+
+
+def test_a_suspect_leader_gives_way_to_who_holds_more() -> None:
+    bench = Bench(3, accepted=4, current=4, trail=history((2, 4)), suspect=BEYOND)
+    bench.promised(1, 2)
+
+    bench.hear(1, AckEpoch(bench.epoch, True, Epoch(3), Zxid(2, 5), ZERO, None))
+    bench.hear(2, AckEpoch(bench.epoch, True, Epoch(3), Zxid(2, 2), ZERO, Zxid(2, 3)))
+
+    assert isinstance(bench.state.role, Looking)
+    assert bench.state.ineligible_until > bench.state.now
 
 
 def test_a_new_born_ensemble_needs_every_promise() -> None:

@@ -4,6 +4,8 @@ Durable before said: the leader's promise before NEWEPOCH (W1), the follower's b
 the leader's own history, which is the best of them, becomes the initial history of the epoch.
 """
 
+from collections.abc import Mapping
+
 from zablog.core import synchronization
 from zablog.core.effects import Effects
 from zablog.core.messages import AckEpoch, CEpoch, NewEpoch
@@ -134,7 +136,7 @@ def on_ack_epoch(state: State, leading: Leading, learner: Learner, message: AckE
     learner.echoed = state.now
     if leading.phase is not Phase.DISCOVERY:
         return synchronization.meet(state, leading, learner, out)
-    if (message.current, message.last) > (state.current, state.trail.last):
+    if message.suspect is None and (message.current, message.last) > (state.current, state.trail.last):
         return out.abandon(f"{peer} has the better history: {message.current}, {message.last}")
     if peer in state.configuration.voters and not (peer in leading.acks and leading.acks[peer].counted):
         leading.acks[peer] = message
@@ -142,17 +144,40 @@ def on_ack_epoch(state: State, leading: Leading, learner: Learner, message: AckE
 
 
 def fix_history(state: State, leading: Leading, out: Effects) -> None:
-    """Fix the initial history once a quorum has promised the epoch, and a quorum of witnesses knows of nothing more.
+    """Fix the initial history once a quorum has promised the epoch, and nobody can know of more that may be committed.
 
-    A node with a suspect tail is no witness, unless our history covers what it may have lost; when every voter has answered,
-    nobody is left who could know of more.
+    Who has a suspect tail may hold less than its currentEpoch claims. It is a witness only if our history covers what it may have
+    lost; a quorum of witnesses, of whom none has a better history, is enough (see `docs/decisions/0007`). Otherwise every voter is heard.
     """
-    new_born = all(ack.current == 0 for ack in leading.acks.values())
-    promised = [peer for peer, ack in leading.acks.items() if ack.counted]
-    witnesses = [peer for peer, ack in leading.acks.items() if ack.suspect is None or ack.suspect in state.trail]
-    if (
-        state.id in leading.acks
-        and state.decides(promised, new_born)
-        and (state.configuration.is_quorum(witnesses) or state.configuration.is_everyone(leading.acks))
-    ):
+    acks = leading.acks
+    new_born = all(ack.current == 0 for ack in acks.values())
+    if state.id not in acks or not state.decides([peer for peer, ack in acks.items() if ack.counted], new_born):
+        return
+    witnesses = [
+        peer
+        for peer, ack in acks.items()
+        if ack.suspect is None or (ack.suspect in state.trail and ack.current <= state.current and peer != state.id)
+    ]
+    if state.suspect is None and state.configuration.is_quorum(witnesses):
         synchronization.begin(state, leading, out)
+    elif state.configuration.is_everyone(acks):
+        if holds_most(state, acks):
+            synchronization.begin(state, leading, out)
+        else:
+            state.ineligible_until = state.now + state.timing.ineligible
+            out.abandon("tails are suspect, and another holds more of what may be committed")
+
+
+def holds_most(state: State, acks: Mapping[PeerId, AckEpoch]) -> bool:
+    """All voters have answered, too few of them whole: is ours the history that holds everything committed?
+
+    No epoch above the highest one that a quorum has reached was ever established, so no entry of one exists. Of those who reached it,
+    each history is a prefix of the next longer one, suspect or not; the longest holds everything committed, as long as less than
+    a quorum lost entries that were synced.
+    """
+    reached = next(
+        epoch
+        for epoch in sorted({ack.current for ack in acks.values()}, reverse=True)
+        if state.configuration.is_quorum([peer for peer, ack in acks.items() if ack.current >= epoch])
+    )
+    return state.current >= reached and all(ack.last <= state.trail.last for ack in acks.values() if ack.current >= reached)

@@ -49,7 +49,7 @@ def notification(state: State) -> Notification:
             standing, vote = Standing.LEADING, Vote(state.epoch_in_force, state.trail.last, state.id)
         case Draining():
             standing, vote = Standing.LOOKING, state.self_vote
-    return Notification(standing, state.round, vote, state.self_vote, state.accepted, heard)
+    return Notification(standing, state.round, vote, state.self_vote, state.accepted, heard, state.suspect is None)
 
 
 def broadcast(state: State, looking: Looking, out: Effects, again: bool = False) -> None:
@@ -126,20 +126,20 @@ def settle(state: State, looking: Looking, message: Notification, out: Effects) 
         discovery.follow(state, leader, out)
 
 
-def electable(state: State, looking: Looking) -> list[Vote]:
-    """Candidates that hear a quorum, and us; each by its own word."""
+def electable(state: State, looking: Looking) -> list[tuple[bool, Vote]]:
+    """Candidates that hear a quorum, and us, each by its own word; those that are whole come before those with a suspect tail."""
     candidates = []
     if state.now >= state.ineligible_until and state.configuration.is_quorum({state.id, *looking.heard}):
-        candidates.append(state.self_vote)
+        candidates.append((state.suspect is None, state.self_vote))
     for peer, word in looking.tally.items():
         if peer in state.configuration.voters and state.id in word.heard and state.configuration.is_quorum({peer, *word.heard}):
-            candidates.append(word.self_vote._replace(leader=peer))
+            candidates.append((word.whole, word.self_vote._replace(leader=peer)))
     return candidates
 
 
 def reconsider(state: State, looking: Looking, out: Effects, news: bool = False) -> None:
     """Vote for the best candidate there is; decide when a quorum has long enough, or everyone, voted the same."""
-    vote = max(electable(state, looking), default=state.self_vote)
+    _, vote = max(electable(state, looking), default=(True, state.self_vote))
     if vote != looking.vote:
         looking.vote = vote
         looking.decide_at = None

@@ -46,7 +46,8 @@ class Notification:
 
     `vote` names the leader the sender is for; while FOLLOWING or LEADING its `current` is the epoch in force.
     `self_vote` is the sender's own candidacy. `heard` lists the peers whose notifications reached the sender lately: a candidate
-    that a quorum cannot reach must not be voted for.
+    that a quorum cannot reach must not be voted for. `whole` is false while the sender's tail is suspect: it may hold less than
+    its credentials say, so whoever is whole is the better candidate.
     """
 
     standing: Standing
@@ -55,6 +56,7 @@ class Notification:
     self_vote: Vote
     accepted: Epoch
     heard: tuple[PeerId, ...]
+    whole: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 Per directory: the names as they are now and as they are durable. Per file: the bytes as they are now, the bytes that are durable, and the
 writes between. A process crash keeps what was written; a power loss keeps, drops, tears or reorders each unsynced write on its own.
+A sync that fails drops what it should have written, as Linux does: the bytes stay readable, and no later sync makes them durable.
 """
 
 import errno
@@ -78,6 +79,8 @@ class SimDisk:
         self.files: dict[str, SimFile] = {}
         self.durable_names: dict[str, SimFile] = {}
         self.children: dict[str, SimDisk] = {}
+        self.moves: list[tuple[str, str]] = []
+        """Renames since the last `sync_names`."""
         self.torn_writes = 0
 
     # -- the port -----------------------------------------------------------------------------------------------------------
@@ -119,7 +122,11 @@ class SimDisk:
 
     def sync(self, name: str) -> None:
         file = self.file(name)
-        self.step("sync")
+        try:
+            self.step("sync")
+        except OSError:
+            file.unsynced.clear()
+            raise
         for offset, written, _ in file.unsynced:
             if written is None:
                 resize(file.durable, offset)
@@ -137,6 +144,7 @@ class SimDisk:
         self.file(old)
         self.step("rename")
         self.files[new] = self.files.pop(old)
+        self.moves.append((old, new))
 
     def unlink(self, name: str) -> None:
         self.file(name)
@@ -146,6 +154,7 @@ class SimDisk:
     def sync_names(self) -> None:
         self.step("sync_names")
         self.durable_names = dict(self.files)
+        self.moves.clear()
 
     def child(self, name: str) -> "SimDisk":
         if name not in self.children:
@@ -171,6 +180,11 @@ class SimDisk:
             chosen = now if now is before or random.random() < 0.5 else before
             if chosen is not None:
                 survivors[name] = chosen
+        for old, new in self.moves:  # a rename is atomic: a file whose old name was durable keeps one of the two
+            moved = self.durable_names.get(old)
+            if moved is not None and all(moved is not file for file in survivors.values()):
+                survivors[old if old not in self.files else new] = moved
+        self.moves.clear()
         met = set()
         for name in sorted(survivors):
             file = survivors[name]
@@ -190,6 +204,20 @@ class SimDisk:
 
     def crash(self) -> None:
         """The process dies; what was written stays written, and unsynced."""
+
+    def fail_after(self, operations: int, error: BaseException) -> None:
+        """The next `operations` operations succeed, the one after them raises `error`, those behind it succeed again."""
+        before = self.step
+
+        def step(operation: str) -> None:
+            nonlocal operations
+            operations -= 1
+            if operations < 0:
+                self.step = before
+                raise error
+            before(operation)
+
+        self.step = step
 
     def flip(self, name: str, offset: int, bit: int) -> None:
         """A bit rots at rest."""

@@ -2,6 +2,9 @@
 
 A *batch* is one group commit: one header, the lengths of its payloads, the payloads; a CRC-32C over the header and one over the rest.
 It carries the identifier of the batch before it: found in the next batch, an identifier says "this one was synced" (sealed).
+
+A batch header's checksum starts from that of its file (`salt`), which names the node: the bytes of some other log, sent as a payload, are
+never taken for a batch of this one.
 """
 
 import struct
@@ -16,8 +19,9 @@ from zablog.core.zxid import Zxid
 FORMAT: Final = 1
 FILE_MAGIC: Final = b"ZABLWAL\n"
 BATCH_MAGIC: Final = b"\xabZB\x01"
-ENTRIES_MAX: Final = 1 << 20
 BODY_BYTES_MAX: Final = 1 << 30
+JOIN_BYTES_MAX: Final = 16 << 10
+"""Payloads up to this size on average are copied together: cheaper than a checksum call and a write vector each."""
 NOTHING: Final = 0
 """The identifier before the first batch of all."""
 
@@ -32,7 +36,8 @@ class FileHeader(NamedTuple):
     """Where a file of the log takes over. What older files hold above `start` is void: so a truncation is the making of one file."""
 
     generation: int
-    cluster: bytes
+    owner: bytes
+    """The node's incarnation."""
     capacity: int
     """The size of the file, written full of zeros ahead of use."""
     sequence: int
@@ -47,7 +52,7 @@ class FileHeader(NamedTuple):
             FILE_MAGIC,
             FORMAT,
             self.generation,
-            self.cluster,
+            self.owner,
             self.capacity,
             self.sequence,
             *self.start.zxid,
@@ -55,6 +60,12 @@ class FileHeader(NamedTuple):
             self.previous,
         )
         return head + CRC.pack(google_crc32c.value(head))
+
+    @property
+    def salt(self) -> int:
+        """What the checksums of batch headers in this file start from."""
+        checksum: int = CRC.unpack(self.encode()[-CRC.size :])[0]
+        return checksum
 
 
 class NotAHeader(Exception):
@@ -69,14 +80,14 @@ def decode_file_header(raw: bytes) -> FileHeader:
     """Raises NotAHeader."""
     if len(raw) < FILE_BYTES:
         raise NotAHeader("too short for a file header")
-    magic, format, generation, cluster, capacity, sequence, epoch, counter, digest, previous = FILE.unpack_from(raw)
+    magic, format, generation, owner, capacity, sequence, epoch, counter, digest, previous = FILE.unpack_from(raw)
     if magic != FILE_MAGIC:
         raise NotAHeader("no file of the log")
     if format != FORMAT and CRC.unpack_from(raw, FILE.size)[0] == google_crc32c.value(raw[: FILE.size]):
         raise NotAHeader(f"format {format}", format)
     if CRC.unpack_from(raw, FILE.size)[0] != google_crc32c.value(raw[: FILE.size]):
         raise NotAHeader("the checksum of the file header is wrong")
-    return FileHeader(generation, cluster, capacity, sequence, Mark(Zxid(epoch, counter), digest), previous)
+    return FileHeader(generation, owner, capacity, sequence, Mark(Zxid(epoch, counter), digest), previous)
 
 
 class BatchHeader(NamedTuple):
@@ -101,14 +112,17 @@ class BatchHeader(NamedTuple):
     def last(self) -> Zxid:
         return Zxid(self.first.epoch, self.first.counter + self.entries - 1) if self.entries else self.prev.zxid
 
-    @property
-    def identifier(self) -> int:
-        """Distinguishes this batch from any other that could stand in its place."""
-        head: int = google_crc32c.value(self.encode())
+    def identifier(self, salt: int) -> int:
+        """Distinguishes this batch from any other that could stand in its place: its two checksums."""
+        head: int = google_crc32c.extend(salt, self.pack())
         return (self.body_crc << 32) | head
 
-    def encode(self) -> bytes:
-        head = BATCH.pack(
+    def encode(self, salt: int) -> bytes:
+        head = self.pack()
+        return head + CRC.pack(google_crc32c.extend(salt, head))
+
+    def pack(self) -> bytes:
+        return BATCH.pack(
             BATCH_MAGIC,
             self.sequence,
             self.generation,
@@ -122,17 +136,16 @@ class BatchHeader(NamedTuple):
             self.body_bytes,
             self.body_crc,
         )
-        return head + CRC.pack(google_crc32c.value(head))
 
 
-def decode_batch_header(raw: bytes | memoryview, offset: int = 0) -> BatchHeader:
+def decode_batch_header(raw: bytes, salt: int, offset: int = 0) -> BatchHeader:
     """Raises NotAHeader. Every length is within its bound."""
     if len(raw) - offset < BATCH_BYTES:
         raise NotAHeader("too short for a batch header")
     head = raw[offset : offset + BATCH.size]
-    if bytes(head[:4]) != BATCH_MAGIC:
+    if head[:4] != BATCH_MAGIC:
         raise NotAHeader("no batch begins here")
-    if CRC.unpack_from(raw, offset + BATCH.size)[0] != google_crc32c.value(bytes(head)):
+    if CRC.unpack_from(raw, offset + BATCH.size)[0] != google_crc32c.extend(salt, head):
         raise NotAHeader("the checksum of the batch header is wrong")
     (
         _,
@@ -163,7 +176,7 @@ def decode_batch_header(raw: bytes | memoryview, offset: int = 0) -> BatchHeader
         body_bytes,
         body_crc,
     )
-    if count > ENTRIES_MAX or body_bytes > BODY_BYTES_MAX or body_bytes < 4 * count:
+    if body_bytes > BODY_BYTES_MAX or body_bytes < 4 * count:
         raise NotAHeader("the lengths of the batch header cannot be")
     return header
 
@@ -173,7 +186,7 @@ def encode_body(payloads: Sequence[Payload]) -> tuple[list[Payload], int, int]:
     lengths = list(map(len, payloads))
     table = struct.pack(f">{len(lengths)}I", *lengths)
     total = len(table) + sum(lengths)
-    if total < 1 << 18:  # joining small pieces is cheaper than a checksum call and a write vector each
+    if total <= JOIN_BYTES_MAX * len(lengths):
         whole = b"".join([table, *payloads])
         return [whole], total, google_crc32c.value(whole)
     crc = google_crc32c.value(table)

@@ -1,7 +1,8 @@
 """A small record in two full, checksummed copies with a version.
 
 Both are written and fsynced in turn before a save returns. Not alternating slots: losing the newest slot would silently
-fall back to an older promise. At load the higher valid version wins, and the other copy is rewritten before anyone acts on it.
+fall back to an older promise. At load the higher valid version wins, and both copies are rewritten before anyone acts on it:
+readable is not durable, and a sync that failed in an earlier process may have left clean pages that no later sync writes.
 """
 
 import struct
@@ -15,6 +16,8 @@ MAGIC = b"ZABLCOPY"
 FORMAT = 1
 HEADER = struct.Struct(">8sHQI")  # magic, format, version, length; a CRC-32C over header and body follows
 CRC = struct.Struct(">I")
+OURS = ("manifest.", "epochs.", "wal-")
+"""What the names of a data directory's files begin with."""
 BODY_BYTES_MAX = 16 << 20
 
 
@@ -46,9 +49,18 @@ class Copies:
         self.disk.sync(file)
 
     def load(self) -> bytes:
-        """The newer valid copy; the other one is mended first. NotBorn if neither file exists, MetadataLost if neither is valid."""
+        """The newer valid copy, durable in both files. NotBorn where nothing of ours is, MetadataLost if neither copy is valid."""
         if not any(self.disk.exists(file) for file in self.files):
-            raise NotBorn(f"{self.files[0]} and {self.files[1]} are missing: this is no data directory. `zablog cluster init` makes one.")
+            left = [name for name in self.disk.names() if name.startswith(OURS)]
+            if not left:
+                raise NotBorn(
+                    f"{self.files[0]} and {self.files[1]} are missing: this is no data directory. `zablog cluster init` makes one."
+                )
+            raise MetadataLost(
+                f"both copies, {self.files[0]} and {self.files[1]}, are missing beside {left[0]}: what this node promised is lost, and it "
+                "must not vote again under its identity. Keep the directory; the other nodes go on without this one. (Only if "
+                "`zablog cluster init` was interrupted here, and no server ever started, delete all it made and run it again.)"
+            )
         copies = [self.parse(file) for file in self.files]
         whole = [copy for copy in copies if copy is not None]
         if not whole:
@@ -57,14 +69,12 @@ class Copies:
                 "again under its identity. Keep the directory; the other nodes go on without this one."
             )
         self.version, body = max(whole)
-        for file, copy in zip(self.files, copies, strict=True):
+        # The older or damaged copy first: while it is being written, the better one stands untouched.
+        for file, copy in sorted(zip(self.files, copies, strict=True), key=lambda pair: pair[1] == (self.version, body)):
             if copy is None and not self.disk.exists(file):
                 self.disk.create(file)
                 self.disk.sync_names()
-            if copy is None or copy != (self.version, body):
-                self.write(file, self.version, body)
-            else:
-                self.disk.sync(file)  # readable is not durable: a process crash can leave bytes that a power loss takes
+            self.write(file, self.version, body)
         return body
 
     def parse(self, file: str) -> tuple[int, bytes] | None:

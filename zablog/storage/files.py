@@ -22,7 +22,7 @@ class FileDisk:
     def __init__(self, path: str | os.PathLike[str], create: bool = False) -> None:
         self.path = Path(path)
         if create:
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_durably(self.path.absolute())
         if not self.path.is_dir():
             raise NotBorn(f"{self.path} is no directory: `zablog cluster init` makes data directories, a server never does.")
         self.descriptors: OrderedDict[str, int] = OrderedDict()
@@ -92,17 +92,12 @@ class FileDisk:
             os.unlink(self.path / name)
 
     def sync_names(self) -> None:
-        descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_directory(self.path)
 
     def child(self, name: str) -> "FileDisk":
         path = self.path / name
-        if not path.is_dir():
-            path.mkdir()
-            self.sync_names()
+        path.mkdir(exist_ok=True)
+        self.sync_names()  # also if it was there: who made it may have died before this line
         return FileDisk(path)
 
     def close(self) -> None:
@@ -129,6 +124,22 @@ class FileDisk:
     def forget(self, name: str) -> None:
         if (descriptor := self.descriptors.pop(name, None)) is not None:
             os.close(descriptor)
+
+
+def sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_durably(path: Path) -> None:
+    """Make a directory and those above it. A directory whose name its parent could forget would take all promises in it along."""
+    missing = [directory for directory in (path, *path.parents) if not directory.is_dir()]
+    path.mkdir(parents=True, exist_ok=True)
+    for directory in reversed(missing):
+        sync_directory(directory.parent)
 
 
 class Borrowed:

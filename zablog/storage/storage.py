@@ -3,15 +3,15 @@
 `perform` is for one writer thread. Whatever fails there is final: nothing is retried, nothing of it was acknowledged.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from zablog.core.effects import Append, DurableEffect, SaveEpochs, Truncate
-from zablog.core.trail import Entries, Mark, Trail
-from zablog.core.zxid import Epoch, Zxid
-from zablog.storage.batch import ENTRIES_MAX
+from zablog.core.trail import Entries, Mark, Payload, Trail
+from zablog.core.zxid import ZERO, Epoch, Zxid
 from zablog.storage.disk import Disk
-from zablog.storage.epochs import Epochs, EpochsFile
-from zablog.storage.errors import Corrupt, Diverged, StorageError, StorageFailed
+from zablog.storage.epochs import BIRTH, Epochs, EpochsFile
+from zablog.storage.errors import Corrupt, Diverged, MetadataLost, StorageFailed
 from zablog.storage.manifest import Identity, Manifest
 from zablog.storage.wal import Wal
 
@@ -28,9 +28,9 @@ class Storage:
         self.epochs_file = epochs_file
         self.epochs = epochs
         self.wal = wal
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
         self.watermark = wal.hint
-        """What was known to be committed when the log was last written; a place of the trail."""
+        """The highest zxid known here to be committed; after `open` a place of the trail."""
         self.batches = 0
         self.syncs = 0
 
@@ -43,8 +43,18 @@ class Storage:
         identity = Manifest(disk).load()
         epochs_file = EpochsFile(disk)
         epochs = epochs_file.load()
-        wal = Wal(disk, bytes.fromhex(identity.cluster), file_bytes)
+        wal = Wal(disk, bytes.fromhex(identity.incarnation), file_bytes)
         wal.recover()
+        if not wal.files and epochs != BIRTH:
+            raise MetadataLost(
+                f"the log is gone: no wal-*.log is here, though epoch {epochs.accepted} was promised. A node that has lost its "
+                "history must not vote again under its old identity. Put the files back, or go on without this node."
+            )
+        if wal.trail.last.epoch > epochs.accepted:
+            raise MetadataLost(
+                f"the log ends at {wal.trail.last}, but the epochs record knows of no promise above epoch {epochs.accepted}: "
+                "it is an old copy. A voter whose promises are lost must not vote again under its old identity. Go on without this node."
+            )
         if wal.suspect is not None:  # the mark is durable before the damaged bytes are left behind
             suspect = max(wal.suspect, epochs.suspect or wal.suspect)
             epochs = epochs._replace(suspect=suspect)
@@ -77,42 +87,61 @@ class Storage:
 
         `watermark` is stored as a hint: a zxid known to be committed. Raises Diverged or StorageFailed, after which nothing works.
         """
+        with self.final():
+            self.watermark = max(self.watermark, watermark)
+            at = 0
+            while at < len(effects):
+                match effects[at]:
+                    case Append():
+                        at = self.commit(effects, at)
+                        continue
+                    case Truncate(_, mark):
+                        self.truncate(mark)
+                    case SaveEpochs(_, accepted, current, suspect):
+                        self.save(Epochs(accepted, current, suspect))
+                at += 1
+
+    def commit(self, effects: Sequence[DurableEffect], at: int) -> int:
+        """The appends from `at` on, of one epoch and within the limit: one batch, one write, one sync. Returns where it stopped."""
+        payloads: list[Payload] = []
+        runs: list[Entries] = []
+        size = 0
+        while at < len(effects) and isinstance(effect := effects[at], Append):
+            entries = effect.entries
+            size += sum(map(len, entries.payloads))
+            if runs and (size > BATCH_BYTES_MAX or entries.first[0] != runs[0].first[0]):
+                break
+            runs.append(entries)
+            payloads += entries.payloads
+            at += 1
+        first, last = runs[0], runs[-1]
+        batch = Entries(first.first, first.prev, payloads, last.digest)
+        assert batch.last == last.last, "the law that successive appends of an epoch are contiguous"
+        self.wal.append(batch, min(self.watermark, batch.last))
+        self.wal.sync()
+        self.batches += 1
+        self.syncs += 1
+        return at
+
+    def save(self, epochs: Epochs) -> None:
+        assert epochs.accepted >= self.epochs.accepted, "the law that acceptedEpoch never decreases"
+        assert epochs.current >= self.epochs.current, "the law that currentEpoch never decreases"
+        self.epochs_file.save(epochs)
+        self.epochs = epochs
+
+    @contextmanager
+    def final(self) -> Iterator[None]:
+        """Whatever fails within is final: it is not known what is on disk, so nothing may be written or acknowledged any more."""
         if self.failure is not None:
             raise StorageFailed(f"an earlier write failed ({self.failure}): this process must not write again.") from self.failure
         try:
-            runs: list[Entries] = []
-            size = 0
-            for effect in effects:
-                match effect:
-                    case Append(_, entries):
-                        size += entries.size
-                        if runs and (runs[0].first.epoch != entries.first.epoch or size > BATCH_BYTES_MAX or len(runs) >= ENTRIES_MAX):
-                            self.commit(runs, watermark)
-                            runs, size = [], entries.size
-                        runs.append(entries)
-                    case Truncate(_, mark):
-                        self.commit(runs, watermark)
-                        runs, size = [], 0
-                        self.truncate(mark)
-                    case SaveEpochs(_, accepted, current, suspect):
-                        self.commit(runs, watermark)
-                        runs, size = [], 0
-                        self.epochs_file.save(Epochs(accepted, current, suspect))
-                        self.epochs = Epochs(accepted, current, suspect)
-            self.commit(runs, watermark)
-        except (OSError, StorageError) as error:
+            yield
+        except OSError as error:
             self.failure = error
-            if isinstance(error, StorageError):
-                raise
             raise StorageFailed(f"writing failed: {error}. Nothing of it was acknowledged; the node stops.") from error
-
-    def commit(self, runs: Sequence[Entries], watermark: Zxid) -> None:
-        """One batch, one write, one sync."""
-        if runs:
-            self.wal.append(runs, min(watermark, runs[-1].last))
-            self.wal.sync()
-            self.batches += 1
-            self.syncs += 1
+        except BaseException as error:
+            self.failure = error
+            raise
 
     def truncate(self, mark: Mark) -> None:
         """Verify before anything is cut (see W4: each step is synced, any error is fatal)."""
@@ -126,15 +155,13 @@ class Storage:
             )
         self.wal.cut(mark)
 
-    def seal_idle(self) -> None:
+    def seal_idle(self, watermark: Zxid = ZERO) -> None:
         """An idle writer names its last batch in an empty one, so that damage there is known for corruption, not taken for a torn tail."""
         if not self.wal.sealed and self.failure is None:
-            try:
-                self.wal.seal(self.watermark)
+            with self.final():
+                self.watermark = max(self.watermark, watermark)
+                self.wal.seal(min(self.watermark, self.wal.trail.last))
                 self.wal.sync()
-            except OSError as error:
-                self.failure = error
-                raise StorageFailed(f"writing failed: {error}. The node stops.") from error
 
     def prepare(self) -> None:
         """Fill the next file of the log with zeros ahead of use; may run beside the writer. An error here costs nothing yet."""

@@ -38,6 +38,8 @@ PREPARED: Final = "prepared.tmp"
 INDEX_BYTES: Final = 1 << 20
 """One row of the index each so many bytes of log."""
 CURSORS_MAX: Final = 64
+FIRST_FILE_BYTES: Final = 1 << 20
+"""The first file is small, so that a new-born node starts at once."""
 
 HELP = "Nothing was cut: what stands here may have been acknowledged. Keep the directory; the other nodes go on without this one."
 
@@ -54,14 +56,18 @@ class File:
     header: FileHeader
     end: int = FILE_BYTES
     rows: list[tuple[Zxid, int]] = field(default_factory=list)
+    salt: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.salt = self.header.salt
 
 
 class Wal:
     """One node's log. `append`, `cut` and `seal` are for one thread; `read` and `prepare` may run beside them in others."""
 
-    def __init__(self, disk: Disk, cluster: bytes, file_bytes: int = 16 << 20) -> None:
+    def __init__(self, disk: Disk, owner: bytes, file_bytes: int = 16 << 20) -> None:
         self.disk = disk
-        self.cluster = cluster
+        self.owner = owner
         self.file_bytes = file_bytes
         self.files: list[File] = []
         self.trail = Trail()
@@ -73,10 +79,13 @@ class Wal:
         self.previous = NOTHING
         self.sealed = True
         """Is the last batch named by something behind it?"""
-        self.last_offset = FILE_BYTES
-        """Where the last batch stands in the last file."""
         self.generation = 0
+        self.last_offset = FILE_BYTES
+        """Where the last batch stands in the last file; the end of its header if there is none."""
         self.lock = threading.Lock()
+        """Over `files` and `cursors`; never held during a write."""
+        self.spare_lock = threading.Lock()
+        """Over the prepared file."""
         self.cursors: OrderedDict[Zxid, tuple[int, int]] = OrderedDict()
         self.spare_bytes = 0
         """The size of the prepared file, 0 if there is none."""
@@ -96,11 +105,9 @@ class Wal:
             mark = self.recover_file(file, mark, following)
         self.files = files
         self.hint = self.trail.floor(self.hint)
-        for name in void:  # superseded by a truncation that was complete before the crash
-            self.disk.unlink(name)
-        if files:
-            self.disk.sync(files[-1].name)  # readable is not durable yet, and from here on it is advertised (W3)
         self.disk.sync_names()
+        for name in void:  # superseded by a truncation, which is durable from here on; before that, these were the log
+            self.disk.unlink(name)
 
     def chain(self) -> tuple[list[File], list[str]]:
         """The files that make the log, in order, and those that are void."""
@@ -127,8 +134,8 @@ class Wal:
             if error.format is not None:
                 raise NewerFormat(f"{name}: {error}; this version cannot read it. Use the version that wrote it.") from error
             raise Corrupt(f"{name}, offset 0: {error}. {HELP}") from error
-        if header.cluster != self.cluster:
-            raise Corrupt(f"{name} belongs to cluster {header.cluster.hex()}, this directory to {self.cluster.hex()}. {HELP}")
+        if header.owner != self.owner:
+            raise Corrupt(f"{name} was written by incarnation {header.owner.hex()}, this node's is {self.owner.hex()}. {HELP}")
         if name != file_name(header.generation) or self.disk.size(name) != header.capacity:
             raise Corrupt(
                 f"{name} has {self.disk.size(name)} bytes and says of itself that it is {file_name(header.generation)} with "
@@ -143,6 +150,7 @@ class Wal:
         if file.header.start != mark:
             raise Corrupt(f"{file.name} takes over at {file.header.start.zxid} with another digest than the log has there. {HELP}")
         sequence, previous, offset = file.header.sequence, file.header.previous, FILE_BYTES
+        self.last_offset = offset
         while limit is None or mark.zxid < limit.zxid:
             if raw[offset : offset + BATCH_BYTES].count(0) == min(BATCH_BYTES, len(raw) - offset) and not raw[offset:].strip(b"\0"):
                 if limit is not None:
@@ -150,7 +158,7 @@ class Wal:
                 break
             header: BatchHeader | None = None
             try:
-                header = decode_batch_header(raw, offset)
+                header = decode_batch_header(raw, file.salt, offset)
                 entries = self.verify(header, raw, offset, file, mark, sequence, previous)
             except NotAHeader as error:
                 self.damaged(file, raw, offset, mark, sequence, str(error), header, sealed=limit is not None)
@@ -162,13 +170,24 @@ class Wal:
                 self.trail.append(entries)
                 mark = Mark(entries.last, entries.digest)
             self.hint, self.last_offset = max(self.hint, header.hint), offset
-            sequence, previous, offset = sequence + 1, header.identifier, offset + BATCH_BYTES + header.body_bytes
+            sequence, previous, offset = sequence + 1, header.identifier(file.salt), offset + BATCH_BYTES + header.body_bytes
         if limit is not None and mark != limit:
             raise Corrupt(f"{file.name}: the digest at {mark.zxid} is not the one the log goes on from. {HELP}")
         if following is None:
             self.sequence, self.previous, self.sealed = sequence, previous, sequence == file.header.sequence
+            self.make_durable(file, raw, self.last_offset, offset)
         file.end = offset
         return mark
+
+    def make_durable(self, file: File, raw: bytes, begin: int, end: int) -> None:
+        """Readable is not durable, and from here on it is advertised (W3).
+
+        Of all batches only the last may not have been synced. If a sync of it failed in an earlier process, its pages are clean now and a
+        sync alone would write nothing; writing the same bytes again makes them dirty, and harms nothing wherever it is torn.
+        """
+        if begin < end:
+            self.disk.write(file.name, begin, [raw[begin:end]])
+        self.disk.sync(file.name)
 
     def verify(self, header: BatchHeader, raw: bytes, offset: int, file: File, mark: Mark, sequence: int, previous: int) -> Entries | None:
         """The entries of a batch that is whole and in its place. NotAHeader if it is damaged, Corrupt if it is whole but out of place."""
@@ -206,7 +225,7 @@ class Wal:
         search = offset
         while not sealed and (search := raw.find(BATCH_MAGIC, search + 1)) >= 0:
             try:
-                later = decode_batch_header(raw, search)
+                later = decode_batch_header(raw, file.salt, search)
             except NotAHeader:
                 continue
             sealed = later.generation == file.header.generation and later.sequence > sequence
@@ -221,13 +240,12 @@ class Wal:
         if not self.files or self.suspect is not None:
             self.take_over(Mark(self.trail.last, self.trail.digest))
 
-    def append(self, runs: Sequence[Entries], hint: Zxid) -> None:
-        """One batch of successive runs of one epoch: one write. The caller syncs."""
-        payloads = runs[0].payloads if len(runs) == 1 else [payload for run in runs for payload in run.payloads]
-        pieces, body_bytes, body_crc = encode_body(payloads)
-        self.write(runs[0].first, len(payloads), runs[-1].digest, hint, pieces, body_bytes, body_crc)
-        for run in runs:
-            self.trail.append(run)
+    def append(self, entries: Entries, hint: Zxid) -> None:
+        """One batch: one write. The caller syncs."""
+        assert entries.prev == self.trail.last, "the law that appended entries continue the log"
+        pieces, body_bytes, body_crc = encode_body(entries.payloads)
+        self.write(entries.first, len(entries.payloads), entries.digest, hint, pieces, body_bytes, body_crc)
+        self.trail.append(entries)
         self.sealed = False
 
     def seal(self, hint: Zxid) -> None:
@@ -241,12 +259,12 @@ class Wal:
             self.take_over(mark, BATCH_BYTES + body_bytes)
         file = self.files[-1]
         header = BatchHeader(self.sequence, file.header.generation, first, entries, mark, digest, hint, self.previous, body_bytes, body_crc)
-        self.disk.write(file.name, file.end, [header.encode(), *pieces])
+        self.disk.write(file.name, file.end, [header.encode(file.salt), *pieces])
         if entries:
             self.index(file, file.end, mark.zxid)
         self.last_offset = file.end
         file.end += BATCH_BYTES + body_bytes
-        self.sequence, self.previous = self.sequence + 1, header.identifier
+        self.sequence, self.previous = self.sequence + 1, header.identifier(file.salt)
 
     def index(self, file: File, offset: int, before: Zxid) -> None:
         if not file.rows or offset - file.rows[-1][1] >= INDEX_BYTES:
@@ -262,29 +280,31 @@ class Wal:
 
     def take_over(self, start: Mark, bytes_min: int = 0) -> None:
         """Go on in a new file from `start`. One atomic step: the renaming of a file that is complete and synced."""
-        capacity = max(self.file_bytes, FILE_BYTES + bytes_min)
-        with self.lock:
+        usual = self.file_bytes if self.generation else min(self.file_bytes, FIRST_FILE_BYTES)
+        capacity = max(usual, FILE_BYTES + bytes_min)
+        with self.spare_lock:
             if self.spare_bytes < capacity:
                 self.fill(capacity)
             capacity, self.spare_bytes = self.spare_bytes, 0
             self.generation += 1
-            header = FileHeader(self.generation, self.cluster, capacity, self.sequence, start, self.previous)
+            header = FileHeader(self.generation, self.owner, capacity, self.sequence, start, self.previous)
             self.disk.write(PREPARED, 0, [header.encode()])
             self.disk.sync(PREPARED)
             name = file_name(self.generation)
             self.disk.rename(PREPARED, name)
             self.disk.sync_names()
+        with self.lock:
             void = [file.name for file in self.files if file.header.start.zxid >= start.zxid]
             self.files = [file for file in self.files if file.header.start.zxid < start.zxid]
             self.files.append(File(name, header))
             self.cursors.clear()
-            self.sealed = True  # the header of the new file names the last batch
-            for old in reversed(void):
-                self.disk.unlink(old)
+        self.sealed, self.last_offset = True, FILE_BYTES  # the header of the new file names the last batch
+        for old in reversed(void):
+            self.disk.unlink(old)
 
     def prepare(self) -> None:
         """Have a zero-filled file ready before it is needed: appending into zeros costs a tenth of growing a file."""
-        with self.lock:
+        with self.spare_lock:
             if self.spare_bytes == 0:
                 self.fill(self.file_bytes)
 
@@ -323,7 +343,7 @@ class Wal:
 
     def header_at(self, file: File, offset: int) -> BatchHeader:
         try:
-            return decode_batch_header(self.disk.read(file.name, offset, BATCH_BYTES))
+            return decode_batch_header(self.disk.read(file.name, offset, BATCH_BYTES), file.salt)
         except NotAHeader as error:
             raise Corrupt(f"{file.name}, offset {offset}: {error}, though it was whole when written. {HELP}") from error
 

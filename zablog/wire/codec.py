@@ -155,8 +155,8 @@ _Cold = Notification | CEpoch | NewEpoch | AckEpoch | Diff | Trunc | Snap | NewL
 def _rows(message: _Cold) -> _Rows:
     """The fields of a message that is not hot, in the order of its class."""
     match message:
-        case Notification(standing, round, vote, self_vote, accepted, heard):
-            return Kind.NOTIFICATION, [standing.value, round, _vote_row(vote), _vote_row(self_vote), accepted, list(heard)]
+        case Notification(standing, round, vote, self_vote, accepted, heard, whole):
+            return Kind.NOTIFICATION, [standing.value, round, _vote_row(vote), _vote_row(self_vote), accepted, list(heard), whole]
         case CEpoch(accepted, current):
             return Kind.CEPOCH, [accepted, current]
         case NewEpoch(epoch):
@@ -188,7 +188,8 @@ def _decode_rows(number: int, header: bytes) -> Message:
             standing = Standing(fields.number("standing", 0, 2))
             round = fields.number("round")
             vote, self_vote = _vote(fields, "vote"), _vote(fields, "self vote")
-            return Notification(standing, round, vote, self_vote, fields.epoch("accepted"), fields.peers("heard"))
+            accepted, heard = fields.epoch("accepted"), fields.peers("heard")
+            return Notification(standing, round, vote, self_vote, accepted, heard, fields.flag("whole"))
         case Kind.CEPOCH:
             return CEpoch(fields.epoch("accepted"), fields.epoch("current"))
         case Kind.NEW_EPOCH:
@@ -213,7 +214,7 @@ def _decode_rows(number: int, header: bytes) -> Message:
 
 
 _COUNTS: Final = {
-    Kind.NOTIFICATION: 6,
+    Kind.NOTIFICATION: 7,
     Kind.CEPOCH: 2,
     Kind.NEW_EPOCH: 1,
     Kind.ACK_EPOCH: 6,

@@ -4,36 +4,17 @@ from collections.abc import Iterator
 from random import Random
 
 import pytest
-from tests.driving import entries_after
 
+from tests.driving import entries_after
+from tests.zablog.storage.directories import FILE_BYTES, IDENTITY, born, contents, copy_of, small_log
 from zablog.core.effects import Append, DurableEffect, SaveEpochs, Truncate
 from zablog.core.trail import Mark, Trail
-from zablog.core.zxid import BEYOND, ZERO, Epoch, PeerId, Zxid
+from zablog.core.zxid import BEYOND, ZERO, Epoch, Zxid
 from zablog.sim.disk import PowerLost, SimDisk
 from zablog.storage.errors import AlreadyBorn, Corrupt, Diverged, MetadataLost, NotBorn, StorageError, StorageFailed
 from zablog.storage.history import History
-from zablog.storage.manifest import Identity, Member, give_birth
+from zablog.storage.manifest import give_birth
 from zablog.storage.storage import Storage
-
-IDENTITY = Identity("ab" * 16, PeerId(1), "cd" * 16, (Member(PeerId(1), "cd" * 16, "127.0.0.1:7401"),))
-FILE_BYTES = 2048
-
-
-def born() -> SimDisk:
-    disk = SimDisk()
-    give_birth(disk, IDENTITY)
-    return disk
-
-
-def contents(storage: Storage) -> list[tuple[Zxid, bytes]]:
-    """Every entry of the log, read back."""
-    found: list[tuple[Zxid, bytes]] = []
-    after = ZERO
-    while (run := storage.read(after, BEYOND, 100)) is not None:
-        found += [(run.first.after(step), bytes(payload)) for step, payload in enumerate(run.payloads)]
-        after = run.last
-        assert storage.digest_at(run.last) == run.digest
-    return found
 
 
 class Script:
@@ -44,9 +25,9 @@ class Script:
         trail = Trail()
         entries: list[tuple[Zxid, bytes]] = []
         marks = [Mark(ZERO, 0)]
-        epoch, token, epochs = 1, 0, (0, 0)
-        self.steps: list[list[DurableEffect]] = []
-        self.images: list[tuple[list[tuple[Zxid, bytes]], tuple[int, int]]] = [([], (0, 0))]
+        epoch, token, epochs = 1, 0, (1, 0)
+        self.steps: list[list[DurableEffect]] = [[SaveEpochs(0, Epoch(1), Epoch(0), None)]]
+        self.images: list[tuple[list[tuple[Zxid, bytes]], tuple[int, int]]] = [([], (0, 0)), ([], (1, 0))]
         for _ in range(steps):
             effects: list[DurableEffect] = []
             for _ in range(random.randint(1, 3)):
@@ -66,6 +47,8 @@ class Script:
                     entries = [entry for entry in entries if entry[0] <= mark.zxid]
                     effects.append(Truncate(token, mark))
                     epoch += 1
+                    epochs = (epoch, epochs[1])
+                    effects.append(SaveEpochs(token, Epoch(epoch), Epoch(epochs[1]), None))
                 else:
                     epoch += 1
                     epochs = (epoch, epoch)
@@ -96,6 +79,19 @@ def run_until_power_fails(script: Script, at: int) -> tuple[SimDisk, int]:
         pass
     disk.step = lambda operation: None
     return disk, done
+
+
+def legal(entries: list[tuple[Zxid, bytes]], under_way: list[list[DurableEffect]]) -> list[list[tuple[Zxid, bytes]]]:
+    """Every log that may be found if the power failed within this step: what was there, plus its effects in order, one by one."""
+    images = [entries]
+    for effect in (effect for effects in under_way for effect in effects):
+        match effect:
+            case Append(_, run):
+                entries = entries + [(run.first.after(step), bytes(payload)) for step, payload in enumerate(run.payloads)]
+            case Truncate(_, mark):
+                entries = [entry for entry in entries if entry[0] <= mark.zxid]
+        images.append(entries)
+    return images
 
 
 def operations(script: Script) -> int:
@@ -133,36 +129,13 @@ def test_power_lost_before_any_single_operation_keeps_all_that_was_performed(see
         before, after = script.images[done], script.images[min(done + 1, len(script.steps))]
         assert epochs >= before[1]
         assert epochs <= after[1]
-        kept = [entry for entry in before[0] if entry in found]
-        cut_under_way = any(isinstance(effect, Truncate) for effect in script.steps[done]) if done < len(script.steps) else False
-        assert cut_under_way or kept == before[0], f"operation {at}: acknowledged entries are missing"
+        assert found in legal(before[0], script.steps[done : done + 1]), f"operation {at}: neither what was performed nor on the way to it"
         assert storage.trail.last == (found[-1][0] if found else ZERO)
         again = Storage.open(disk, FILE_BYTES)
         assert contents(again) == found
         run = entries_after(again.trail, 1000, b"and on")
-        again.perform([Append(1, run)], ZERO)
+        again.perform([SaveEpochs(1, Epoch(1000), again.current, None), Append(2, run)], ZERO)
         assert contents(Storage.open(disk, FILE_BYTES)) == [*found, (run.first, b"and on")]
-
-
-def small_log() -> tuple[SimDisk, list[tuple[Zxid, bytes]]]:
-    disk = born()
-    storage = Storage.open(disk, 600)
-    trail = Trail()
-    for word in (b"one", b"two", b"three"):
-        run = entries_after(trail, 1, word, word)
-        trail.append(run)
-        storage.perform([Append(1, run)], ZERO)
-    return disk, contents(storage)
-
-
-def copy_of(disk: SimDisk) -> SimDisk:
-    copy = SimDisk()
-    for name in disk.names():
-        copy.create(name)
-        copy.write(name, 0, [disk.read(name, 0, disk.size(name))])
-        copy.sync(name)
-    copy.sync_names()
-    return copy
 
 
 def verdict(disk: SimDisk, original: list[tuple[Zxid, bytes]]) -> str:

@@ -93,9 +93,9 @@ def test_well_formed_cbor_of_another_shape_is_an_error_in_words(kind: Kind, valu
         (Kind.NEW_EPOCH, [True], "epoch must be a number"),
         (Kind.NEW_EPOCH, [1, 2], "an array of 1 fields was expected, not 2"),
         (Kind.NEW_LEADER, [1, [1, -1]], "NEW_LEADER.last: counter must be a number"),
-        (Kind.NOTIFICATION, [3, 0, [0, [0, 0], 1], [0, [0, 0], 1], 0, []], "standing must be a number from 0 to 2"),
-        (Kind.NOTIFICATION, [0, 0, [0, [0, 0], 0], [0, [0, 0], 1], 0, []], "leader must be a number from 1 to 255, not 0"),
-        (Kind.NOTIFICATION, [0, 0, [0, [0, 0], 1], [0, [0, 0], 1], 0, [256]], "peer must be a number from 1 to 255, not 256"),
+        (Kind.NOTIFICATION, [3, 0, [0, [0, 0], 1], [0, [0, 0], 1], 0, [], True], "standing must be a number from 0 to 2"),
+        (Kind.NOTIFICATION, [0, 0, [0, [0, 0], 0], [0, [0, 0], 1], 0, [], True], "leader must be a number from 1 to 255, not 0"),
+        (Kind.NOTIFICATION, [0, 0, [0, [0, 0], 1], [0, [0, 0], 1], 0, [256], True], "peer must be a number from 1 to 255, not 256"),
         (Kind.ACK_EPOCH, [1, 1, 0, [0, 0], [0, 0], None], "counted must be true or false"),
     ],
 )
@@ -138,6 +138,6 @@ def test_messages_have_the_fields_the_codec_knows() -> None:
     counts = {cls.__name__: len(fields(cls)) for cls in get_args(Message)}
 
     assert counts == {
-        "Notification": 6, "CEpoch": 2, "NewEpoch": 1, "AckEpoch": 6, "Diff": 3, "Trunc": 3, "Snap": 3, "NewLeader": 2,
+        "Notification": 7, "CEpoch": 2, "NewEpoch": 1, "AckEpoch": 6, "Diff": 3, "Trunc": 3, "Snap": 3, "NewLeader": 2,
         "AckNewLeader": 2, "UpToDate": 2, "Propose": 3, "Ack": 2, "Commit": 2, "Ping": 2, "Pong": 2,
     }  # fmt: skip

@@ -1,0 +1,22 @@
+"""`zablog server`: one node in the foreground, as systemd or a container starts it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def server(
+    context: typer.Context,
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The node's TOML file, as `zablog cluster init` wrote it.", show_default=False)
+    ],
+) -> None:
+    """Run one node in the foreground until SIGTERM or Ctrl-C.
+
+    Example: zablog server node1/node.toml
+    """
+    from broker.server import run
+    from broker.server.config import load
+
+    run(load(file))

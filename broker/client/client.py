@@ -1,0 +1,292 @@
+"""The client: what `broker.connect` gives. Everything it starts lives inside its block.
+
+    async with broker.connect("127.0.0.1:7401") as zl:
+        ...
+
+Addresses are where to begin; the other nodes are learned from whoever answers. Calls look for the leader as long as `timeout`
+seconds without progress allow, so a change of leader is a delay and not an error.
+"""
+
+import random
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import trio
+
+from broker.client.cluster import Cluster, unexpected
+from broker.client.consumer import Consumer
+from broker.client.nursery import quiet_nursery
+from broker.client.pending import Acks
+from broker.client.positions import Start, Stop
+from broker.client.producer import Producer, open_producer
+from broker.client.session import Build, Session, open_session
+from broker.client.topics import Topics
+from broker.errors import (
+    Attempt,
+    BadRequest,
+    ConfigError,
+    ConnectionLost,
+    NotAllowed,
+    OffsetOutOfRange,
+    ProducerLost,
+    TopicExists,
+    TopicNotFound,
+    error_of,
+)
+from broker.protocol import (
+    CreateTopic,
+    DeleteTopic,
+    DescribeTopics,
+    Failed,
+    Level,
+    NodeAddress,
+    NodeStatus,
+    Response,
+    Status,
+    TopicCreated,
+    TopicDeleted,
+    TopicDetails,
+    TopicEntry,
+    TopicsDescribed,
+)
+from broker.records import Record
+from zablog.core.zxid import Epoch, PeerId
+
+BUFFER_BYTES = 32 << 20
+TIMEOUT_SECONDS = 30.0
+STATUS_SECONDS = 2.0
+"""How long the status of the whole cluster waits for nodes that do not answer."""
+
+ReadLevel = Literal["local", "session", "linearizable"]
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterStatus:
+    """Every node's own word, and why the others have none."""
+
+    cluster: str
+    leader: PeerId | None
+    epoch: Epoch | None
+    nodes: tuple[NodeStatus, ...]
+    silent: tuple[Attempt, ...]
+    """The nodes that did not answer."""
+
+
+class Client:
+    """Use `connect`. Its methods may be called from any number of tasks, and cancelled at any point."""
+
+    def __init__(self, nursery: trio.Nursery, cluster: Cluster, timeout: float) -> None:
+        self._nursery = nursery
+        self._cluster = cluster
+        self._timeout = timeout
+        self._topics = Topics(cluster)
+        self._session: Session | None = None
+        """For administration; allocated with its first use."""
+        self._opening = trio.Lock()
+
+    # -- topics -------------------------------------------------------------------------------------------------------------
+
+    async def create_topic(self, name: str, partitions: int = 1, *, exist_ok: bool = False) -> TopicEntry:
+        """Make a topic. `exist_ok` accepts one that exists with as many partitions.
+
+        Raises TopicExists, BadName, BadRequest, LimitReached, NoQuorum.
+        """
+        if isinstance(partitions, bool) or not 1 <= partitions < 2**32:
+            raise BadRequest(f"topic {name!r}: {partitions} partitions: at least 1 is needed")
+        try:
+            answer = await self._change(lambda turn: CreateTopic(turn, name, partitions))
+        except TopicExists:
+            entry = await self._topics.ask(name)
+            if exist_ok and entry.partitions == partitions:
+                return entry
+            if exist_ok:
+                raise TopicExists(
+                    f"topic {name} exists with {entry.partitions} partitions, not {partitions}", hint="use another name"
+                ) from None
+            raise
+        if not isinstance(answer, TopicCreated):
+            raise unexpected("CreateTopic", answer)
+        return await self._topics.ask(name)
+
+    async def delete_topic(self, name: str) -> None:
+        """Delete a topic and all its records. Raises TopicNotFound, NoQuorum."""
+        entry = await self._topics.ask(name)
+        self._topics.forget(name)
+        answer = await self._change(lambda turn: DeleteTopic(turn, entry.id))
+        if not isinstance(answer, TopicDeleted):
+            raise unexpected("DeleteTopic", answer)
+
+    async def list_topics(self) -> tuple[TopicEntry, ...]:
+        """All topics, by name."""
+        return tuple(sorted(await self._topics.list(), key=lambda entry: entry.name))
+
+    async def describe_topic(self, name: str) -> TopicDetails:
+        """A topic with the first offset, the end and the bytes of each partition, as its leader has them. Raises TopicNotFound."""
+        (details,) = await self.describe_topics((name,))
+        return details
+
+    async def describe_topics(self, names: Sequence[str]) -> tuple[TopicDetails, ...]:
+        """Several topics at once, in the order of their names here. Raises TopicNotFound."""
+        entries = [await self._topics.ask(name) for name in names]
+        answer = await self._cluster.ask(DescribeTopics(tuple(entry.id for entry in entries)))
+        if not isinstance(answer, TopicsDescribed) or len(answer.topics) != len(entries):
+            raise unexpected("DescribeTopics", answer)
+        found: list[TopicDetails] = []
+        for entry, details in zip(entries, answer.topics, strict=True):
+            if details is None:
+                raise TopicNotFound(f"topic {entry.name!r} was deleted")
+            found.append(details)
+        return tuple(found)
+
+    # -- records ------------------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def producer(self, *, acks: Acks = "quorum", buffer_bytes: int = BUFFER_BYTES) -> AsyncIterator[Producer]:
+        """A producer with an id of its own: what it sends is in the log once, in order. Leaving the block drains it.
+
+        `acks` is how safe a record is before it is acknowledged; this version knows "quorum" only. At most `buffer_bytes` are taken
+        and not yet acknowledged. Raises NoQuorum; and when the block is left, the failure of a record nobody waited for.
+        """
+        if acks not in ("none", "leader", "quorum", "all"):
+            raise BadRequest(f'acks={acks!r}: must be "none", "leader", "quorum" or "all"')
+        if acks != "quorum":
+            raise NotAllowed(f'acks="{acks}" is not offered yet', hint='acks="quorum" is fsync on a quorum')
+        session, scope = await open_session(self._nursery, self._cluster, self._timeout)
+        try:
+            async with open_producer(self._nursery, session, self._topics, Level.QUORUM, buffer_bytes) as producer:
+                yield producer
+        finally:
+            scope.cancel()
+
+    @asynccontextmanager
+    async def consumer(
+        self,
+        topics: str | Sequence[str],
+        *,
+        start: Start | None = None,
+        stop: Stop | None = None,
+        partition: int | None = None,
+        node: int | None = None,
+    ) -> AsyncIterator[Consumer]:
+        """Read topics from `start` on: "earliest", "latest", an offset, a datetime, a Zxid, or offsets by (topic, partition).
+
+        With `stop` ("end": where each partition ends now) the iteration ends there; otherwise it waits for more for ever. `node`
+        reads that node's own copy; otherwise the leader is asked. Records of a partition come in order; several partitions come in
+        no particular order among each other.
+
+        Raises NoStartPosition, OffsetOutOfRange, TopicNotFound, PartitionNotFound, NodeNotFound, NoQuorum.
+        """
+        consumer = Consumer(self._cluster, node)
+        try:
+            await consumer.open(self._topics, [topics] if isinstance(topics, str) else topics, partition, start, stop)
+            yield consumer
+        finally:
+            consumer.close()
+
+    async def read(self, topic: str, partition: int, offset: int, level: ReadLevel = "local") -> Record:
+        """One record. This version knows the level "local": what the leader has applied.
+
+        Raises OffsetOutOfRange, TopicNotFound, PartitionNotFound.
+        """
+        if level != "local":
+            raise NotAllowed(f'level="{level}" is not offered yet', hint='level="local" reads what the leader has applied')
+        async with self.consumer(topic, start={(topic, partition): offset}, stop="end", partition=partition) as inbox:
+            async for record in inbox:
+                return record
+        details = (await self.describe_topic(topic)).partitions[partition]
+        raise OffsetOutOfRange(
+            f"{topic}/{partition} has no record at {offset} yet", details.first, details.end, hint="a consumer waits for it"
+        )
+
+    # -- the cluster --------------------------------------------------------------------------------------------------------
+
+    async def nodes(self) -> tuple[NodeAddress, ...]:
+        """The members of the cluster, as any one of them says."""
+        return (await self._cluster.metadata()).nodes
+
+    async def node_status(self, node: int) -> NodeStatus:
+        """One node's own word. Raises NodeNotFound, ConnectionLost."""
+        answer = await (await self._cluster.node(node)).call(Status())
+        if not isinstance(answer, NodeStatus):
+            raise unexpected("Status", answer)
+        return answer
+
+    async def status(self) -> ClusterStatus:
+        """Every node's own word; the nodes that cannot be reached are listed with the reason. Raises NoCluster if none can be."""
+        metadata = await self._cluster.metadata()
+        found: dict[int, NodeStatus] = {}
+        silent: dict[int, Attempt] = {}
+
+        async def ask(member: NodeAddress) -> None:
+            silent[member.id] = Attempt(member.address, f"no answer within {STATUS_SECONDS:g} s")
+            try:
+                connection = await self._cluster.connect(member.address)
+                answer = await connection.call(Status())
+            except ConnectionLost as error:
+                silent[member.id] = Attempt(member.address, error.cause)
+                return
+            if isinstance(answer, NodeStatus):
+                found[member.id] = answer
+                del silent[member.id]
+
+        with trio.move_on_after(STATUS_SECONDS):
+            async with trio.open_nursery() as nursery:
+                for member in metadata.nodes:
+                    nursery.start_soon(ask, member)
+        nodes = tuple(found[id] for id in sorted(found))
+        leading = [status for status in nodes if status.role == "leading" and status.phase == "broadcast"]
+        leader = max(leading, key=lambda status: status.epoch, default=None)
+        return ClusterStatus(
+            metadata.cluster,
+            leader.id if leader else None,
+            leader.epoch if leader else None,
+            nodes,
+            tuple(silent[id] for id in sorted(silent)),
+        )
+
+    # -- changes ------------------------------------------------------------------------------------------------------------
+
+    async def _change(self, build: Build) -> Response:
+        """A change that takes effect once. Raises what it is refused with."""
+        async with self._opening:
+            if self._session is None or self._session.lost is not None:
+                self._session, _ = await open_session(self._nursery, self._cluster, self._timeout)
+            session = self._session
+        try:
+            answer = await session.call(build)
+        except ProducerLost as error:
+            error.hint = "look whether it was done, and try again"
+            raise
+        if isinstance(answer, Failed):
+            raise error_of(answer.code, answer.text, hint=answer.hint or None, maybe_written=answer.maybe_written)
+        return answer
+
+
+def connect(addresses: str, *, timeout: float = TIMEOUT_SECONDS) -> AbstractAsyncContextManager[Client]:
+    """A client of the cluster that has nodes at `addresses`: HOST:PORT, several separated by commas.
+
+    `timeout` is how many seconds a call may be without progress (not how long it may take): then it raises NoQuorum, or NoCluster
+    if not even one node answers, having written nothing, or OutcomeUnknown. Opening connects to nobody yet. Raises ConfigError for
+    what is no address.
+    """
+    return _connect(parse_addresses(addresses), timeout)
+
+
+@asynccontextmanager
+async def _connect(addresses: Sequence[str], timeout: float) -> AsyncIterator[Client]:
+    async with quiet_nursery() as nursery:
+        yield Client(nursery, Cluster(nursery, addresses, timeout, random.Random()), timeout)
+
+
+def parse_addresses(text: str) -> list[str]:
+    """HOST:PORT,HOST:PORT. Raises ConfigError."""
+    addresses: list[str] = []
+    for each in text.split(","):
+        address = each.strip()
+        host, _, port = address.rpartition(":")
+        if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+            raise ConfigError(f"{address!r} is no address: HOST:PORT is needed, such as 127.0.0.1:7401; several separated by commas")
+        addresses.append(address)
+    return addresses
