@@ -170,6 +170,8 @@ class Node:
         if isinstance(event, Received):
             for message in event.messages:
                 self.schedule.count(self.id, type(message).__name__)
+                if self.schedule.witness is not None:
+                    self.schedule.witness(self.id, (event.link.peer, message))
                 if self.schedule.tell is not None and not isinstance(message, Propose):
                     self.schedule.say(f"{event.link.peer} -> {self.id}  {message}")
         self.step(event)
@@ -229,6 +231,8 @@ class Node:
                         self.generation = effect.generation
                         self.void_gate()
                     self.invariants.role_changed(self, effect)
+                    if self.schedule.witness is not None:
+                        self.schedule.witness(self.id, effect)
                     self.schedule.say(f"{self.id} is {effect.role} in {effect.phase}, epoch {effect.epoch}: {effect.reason}")
                 case Halt(reason):
                     self.invariants.halted(self, reason)
@@ -252,6 +256,8 @@ class Node:
             for steps, payload in enumerate(entries.payloads):
                 self.delivered.append((entries.first.after(steps), bytes(payload)))
                 self.invariants.delivered(self, len(self.delivered) - 1)
+                if self.schedule.witness is not None:
+                    self.schedule.witness(self.id, self.delivered[-1])
             after = entries.last
         self.invariants.watermark_moved(self, upto)
 

@@ -20,6 +20,8 @@ class Schedule:
         self.hash = xxh3_64()
         self.tell: Callable[[str], None] | None = None
         """Takes the lines of the trace, if anybody wants them."""
+        self.witness: Callable[[int, object], None] | None = None
+        """Is shown (node, what happened there): messages as (sender, message), roles as effects, deliveries as (zxid, payload)."""
 
     def at(self, delay: int, call: Callable[..., None], *words: object) -> None:
         """Plan `call(*words)` in `delay` microseconds."""

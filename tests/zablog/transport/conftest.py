@@ -105,7 +105,8 @@ async def open_mesh() -> AsyncIterator[Mesh]:
 
 
 @pytest.fixture
-async def mesh(autojump_clock: trio.testing.MockClock) -> AsyncIterator[Mesh]:
+async def mesh() -> AsyncIterator[Mesh]:
+    """A test asks for `autojump_clock` beside it: pytest-trio looks for a clock among the test's own arguments only."""
     async with open_mesh() as opened:
         yield opened
 

@@ -26,7 +26,8 @@ def link_over(stream: trio.abc.Stream) -> PeerLink:
 
 
 async def read(stream: trio.abc.Stream, count: int) -> list[Message]:
-    reader, out = FrameReader(FRAME_BYTES_MAX), []
+    reader = FrameReader(FRAME_BYTES_MAX)
+    out: list[Message] = []
     while len(out) < count:
         out += [decode(frame) for frame in reader.feed(bytes(await stream.receive_some()))]
     return out
@@ -35,9 +36,9 @@ async def read(stream: trio.abc.Stream, count: int) -> list[Message]:
 async def test_heartbeats_overtake_proposals_and_nothing_else_does(autojump_clock: trio.testing.MockClock) -> None:
     ours, theirs = trio.testing.memory_stream_pair()
     link = link_over(ours)
-    bulk = [proposal(counter, BATCH_BYTES) for counter in (1, 2, 3)]
+    bulk: list[Message] = [proposal(counter, BATCH_BYTES) for counter in (1, 2, 3)]
     commit = Commit(E1, Zxid(1, 3))
-    urgent = [Ping(E1, 1), Pong(E1, 2), Notification(Standing.LOOKING, 1, VOTE, VOTE, E1, ())]
+    urgent: list[Message] = [Ping(E1, 1), Pong(E1, 2), Notification(Standing.LOOKING, 1, VOTE, VOTE, E1, ())]
 
     for message in [*bulk, commit, *urgent]:
         link.post(encoded(message))
@@ -53,7 +54,7 @@ async def test_a_burst_of_messages_is_one_call(autojump_clock: trio.testing.Mock
     ours, theirs = trio.testing.memory_stream_pair()
     bursts: list[tuple[Link, list[Message]]] = []
     link = link_over(ours)
-    burst = [proposal(1, 10), Commit(E1, Zxid(1, 1)), Ping(E1, 3)]
+    burst: list[Message] = [proposal(1, 10), Commit(E1, Zxid(1, 1)), Ping(E1, 3)]
 
     await theirs.send_all(b"".join(bytes(piece) for message in burst for piece in encoded(message).pieces))
     await theirs.aclose()

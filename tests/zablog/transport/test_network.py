@@ -3,6 +3,7 @@
 import pytest
 import trio
 import trio.testing
+from trio.testing import MockClock
 
 from zablog.core.messages import Ack, CEpoch, Ping
 from zablog.core.zxid import Epoch, PeerId, Zxid
@@ -39,7 +40,7 @@ def hello_of(**changes: object) -> bytes:
     return b"".join(encode_handshake(Hello(**{**words, **changes})))  # type: ignore[arg-type]
 
 
-async def test_the_higher_number_dials_the_lower_and_messages_arrive_in_order(mesh: Mesh) -> None:
+async def test_the_higher_number_dials_the_lower_and_messages_arrive_in_order(mesh: Mesh, autojump_clock: MockClock) -> None:
     one, heard_by_one = await mesh.node(1, members=2)
     two, heard_by_two = await mesh.node(2, members=2)
     to_two, to_one = await heard_by_one.link(), await heard_by_two.link()
@@ -53,19 +54,18 @@ async def test_the_higher_number_dials_the_lower_and_messages_arrive_in_order(me
     assert (to_two.peer, to_one.peer, len(mesh.streams)) == (2, 1, 1)
 
 
-async def test_three_nodes_become_a_full_mesh_in_whatever_order_they_start(mesh: Mesh) -> None:
+async def test_three_nodes_become_a_full_mesh_in_whatever_order_they_start(mesh: Mesh, autojump_clock: MockClock) -> None:
     recorders = [(await mesh.node(number))[1] for number in (3, 1, 2)]
 
     for recorder in recorders:
         await recorder.until("up", 2)
 
     assert [network.links() for network in mesh.networks.values()] == [
-        sorted(link for (link,) in recorder.of("up"))  # type: ignore[type-var]
-        for recorder in recorders
+        sorted(link for (link,) in recorder.of("up")) for recorder in recorders
     ]
 
 
-async def test_a_dropped_link_is_reported_once_and_dialled_again_as_another_link(mesh: Mesh) -> None:
+async def test_a_dropped_link_is_reported_once_and_dialled_again_as_another_link(mesh: Mesh, autojump_clock: MockClock) -> None:
     one, heard_by_one = await mesh.node(1, members=2)
     _, heard_by_two = await mesh.node(2, members=2)
     first = await heard_by_one.link()
@@ -83,7 +83,7 @@ async def test_a_dropped_link_is_reported_once_and_dialled_again_as_another_link
     assert second != first
 
 
-async def test_nothing_is_received_on_a_link_after_it_was_dropped(mesh: Mesh) -> None:
+async def test_nothing_is_received_on_a_link_after_it_was_dropped(mesh: Mesh, autojump_clock: MockClock) -> None:
     one, heard_by_one = await mesh.node(1, members=2)
     two, heard_by_two = await mesh.node(2, members=2)
     link, back = await heard_by_one.link(), await heard_by_two.link()
@@ -95,7 +95,7 @@ async def test_nothing_is_received_on_a_link_after_it_was_dropped(mesh: Mesh) ->
     assert heard_by_one.of("received") == []
 
 
-async def test_a_newer_link_to_a_peer_replaces_the_older_one(mesh: Mesh) -> None:
+async def test_a_newer_link_to_a_peer_replaces_the_older_one(mesh: Mesh, autojump_clock: MockClock) -> None:
     one, heard_by_one = await mesh.node(1, members=3)
 
     assert isinstance(await answer_to(one, mesh, hello_of()), Welcome)
@@ -120,7 +120,7 @@ async def test_a_newer_link_to_a_peer_replaces_the_older_one(mesh: Mesh) -> None
     ],
 )
 async def test_a_caller_who_does_not_belong_here_is_refused_in_words(
-    mesh: Mesh, changes: dict[str, object], code: Refusal, words: str
+    mesh: Mesh, autojump_clock: MockClock, changes: dict[str, object], code: Refusal, words: str
 ) -> None:
     one, heard_by_one = await mesh.node(1)
 
@@ -134,7 +134,7 @@ async def test_a_caller_who_does_not_belong_here_is_refused_in_words(
     assert heard_by_one.of("refused") == ([] if "purpose" in changes else refused)
 
 
-async def test_the_lower_number_may_not_call_the_higher(mesh: Mesh) -> None:
+async def test_the_lower_number_may_not_call_the_higher(mesh: Mesh, autojump_clock: MockClock) -> None:
     three, _ = await mesh.node(3)
 
     answer = await answer_to(three, mesh, hello_of(node=1, incarnation="i1", target=3))
@@ -142,7 +142,7 @@ async def test_the_lower_number_may_not_call_the_higher(mesh: Mesh) -> None:
     assert answer == Refused(Refusal.PROTOCOL, "node 1 called node 3, and the higher number calls the lower")
 
 
-async def test_a_refused_dialler_hears_why_and_logs_it_once(mesh: Mesh, log: list[dict[str, object]]) -> None:
+async def test_a_refused_dialler_hears_why_and_logs_it_once(mesh: Mesh, autojump_clock: MockClock, log: list[dict[str, object]]) -> None:
     _, heard_by_one = await mesh.node(1, members=2)
     _, heard_by_two = await mesh.node(2, members=2, cluster="c2")
 
@@ -161,7 +161,9 @@ async def test_a_refused_dialler_hears_why_and_logs_it_once(mesh: Mesh, log: lis
         ({"node": PeerId(3)}, "the caller looked for node 1, and node 3 listens here"),
     ],
 )
-async def test_a_dialler_does_not_talk_to_an_impostor(mesh: Mesh, overrides: dict[str, object], words: str) -> None:
+async def test_a_dialler_does_not_talk_to_an_impostor(
+    mesh: Mesh, autojump_clock: MockClock, overrides: dict[str, object], words: str
+) -> None:
     impostor, _ = await mesh.node(1, **overrides)
     mesh.networks["node-1:1"] = impostor
     _, heard_by_two = await mesh.node(2)
@@ -172,7 +174,7 @@ async def test_a_dialler_does_not_talk_to_an_impostor(mesh: Mesh, overrides: dic
     assert heard_by_two.of("up") == []
 
 
-async def test_dialling_backs_off_to_half_a_second_and_not_further(mesh: Mesh) -> None:
+async def test_dialling_backs_off_to_half_a_second_and_not_further(mesh: Mesh, autojump_clock: MockClock) -> None:
     await mesh.node(2, members=2)
 
     await trio.sleep(10)
@@ -182,7 +184,7 @@ async def test_dialling_backs_off_to_half_a_second_and_not_further(mesh: Mesh) -
     assert all(0.25 <= pause <= 0.5 for pause in pauses[5:])
 
 
-async def test_an_address_that_swallows_connections_does_not_keep_us_from_the_others(mesh: Mesh) -> None:
+async def test_an_address_that_swallows_connections_does_not_keep_us_from_the_others(mesh: Mesh, autojump_clock: MockClock) -> None:
     mesh.hanging.add("node-1:1")
     await mesh.node(2)
     three, heard_by_three = await mesh.node(3)
@@ -197,7 +199,7 @@ async def test_an_address_that_swallows_connections_does_not_keep_us_from_the_ot
     assert [link.peer for link in three.links()] == [1, 2]
 
 
-async def test_a_caller_who_says_nothing_is_sent_away_in_time(mesh: Mesh) -> None:
+async def test_a_caller_who_says_nothing_is_sent_away_in_time(mesh: Mesh, autojump_clock: MockClock) -> None:
     one, _ = await mesh.node(1)
     stream, theirs = trio.testing.memory_stream_pair()
 
@@ -207,7 +209,7 @@ async def test_a_caller_who_says_nothing_is_sent_away_in_time(mesh: Mesh) -> Non
     assert await stream.receive_some() == b""
 
 
-async def test_a_crowd_of_silent_strangers_is_bounded(mesh: Mesh, log: list[dict[str, object]]) -> None:
+async def test_a_crowd_of_silent_strangers_is_bounded(mesh: Mesh, autojump_clock: MockClock, log: list[dict[str, object]]) -> None:
     one, _ = await mesh.node(1)
     for _ in range(HANDSHAKES_MAX):
         mesh.nursery.start_soon(one.accept, trio.testing.memory_stream_pair()[1])
@@ -222,7 +224,9 @@ async def test_a_crowd_of_silent_strangers_is_bounded(mesh: Mesh, log: list[dict
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_garbage_on_the_port_closes_that_connection_with_one_line(mesh: Mesh, log: list[dict[str, object]], seed: int) -> None:
+async def test_garbage_on_the_port_closes_that_connection_with_one_line(
+    mesh: Mesh, autojump_clock: MockClock, log: list[dict[str, object]], seed: int
+) -> None:
     one, heard_by_one = await mesh.node(1)
     assert isinstance(await answer_to(one, mesh, hello_of()), Welcome)
 
@@ -233,7 +237,7 @@ async def test_garbage_on_the_port_closes_that_connection_with_one_line(mesh: Me
     assert len(one.links()) == 1 and heard_by_one.of("down") == []
 
 
-async def test_a_whole_frame_that_is_no_hello_is_answered_in_words(mesh: Mesh) -> None:
+async def test_a_whole_frame_that_is_no_hello_is_answered_in_words(mesh: Mesh, autojump_clock: MockClock) -> None:
     one, _ = await mesh.node(1)
 
     assert await answer_to(one, mesh, b"".join(map(bytes, pieces(Frame(70, b"x"))))) == Refused(
@@ -244,7 +248,7 @@ async def test_a_whole_frame_that_is_no_hello_is_answered_in_words(mesh: Mesh) -
     )
 
 
-async def test_garbage_on_an_established_link_ends_that_link_only(mesh: Mesh) -> None:
+async def test_garbage_on_an_established_link_ends_that_link_only(mesh: Mesh, autojump_clock: MockClock) -> None:
     _, heard_by_one = await mesh.node(1, members=3)
     await mesh.node(2)
     await mesh.node(3)
@@ -258,7 +262,7 @@ async def test_garbage_on_an_established_link_ends_that_link_only(mesh: Mesh) ->
     assert len(heard_by_one.of("down")) == 1
 
 
-async def test_a_client_is_welcomed_and_handed_over(mesh: Mesh) -> None:
+async def test_a_client_is_welcomed_and_handed_over(mesh: Mesh, autojump_clock: MockClock) -> None:
     served: list[Hello] = []
 
     async def serve(stream: trio.abc.Stream, hello: Hello) -> None:

@@ -1,0 +1,351 @@
+"""The replicated state: the same commands give the same outcomes everywhere, and no bytes can do more than be refused."""
+
+import struct
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from broker.errors import Code
+from broker.records import Record, encode_batch
+from broker.state import (
+    Append,
+    Appended,
+    MalformedCommand,
+    Outcome,
+    Part,
+    ProducerAllocated,
+    Refused,
+    State,
+    TopicCreated,
+    TopicDeleted,
+    Turn,
+    decode,
+    encode,
+)
+from broker.state.commands import AllocateProducer, CreateTopic, DeleteTopic, Produce, decode_parts
+from broker.state.producers import Producers
+from zablog.core.zxid import Zxid
+
+
+def batch_of(*values: bytes) -> bytes:
+    return encode_batch([Record(value) for value in values])
+
+
+class Cluster:
+    """A state, and one producer's memory of what it has said."""
+
+    def __init__(self, state: State | None = None) -> None:
+        self.state = state or State()
+        self.zxid = Zxid(1, 0)
+        self.time = 1000
+        self.sequence = 0
+        answer = self.apply(AllocateProducer(self.time)).answer
+        assert isinstance(answer, ProducerAllocated)
+        self.producer = answer.producer
+
+    def apply(self, command) -> Outcome:
+        self.zxid = self.zxid.after(1)
+        return self.state.apply(self.zxid, encode(command))
+
+    def turn(self, lowest: int | None = None) -> Turn:
+        self.sequence += 1
+        return Turn(self.producer, 0, self.sequence, self.sequence if lowest is None else lowest)
+
+    def create(self, name: str = "t", partitions: int = 2) -> Zxid:
+        answer = self.apply(CreateTopic(self.turn(), self.time, name, partitions)).answer
+        assert isinstance(answer, TopicCreated), answer
+        return answer.topic
+
+    def produce(self, *parts: Part, turn: Turn | None = None) -> Outcome:
+        return self.apply(Produce(turn or self.turn(), self.time, parts))
+
+
+def test_offsets_are_given_out_at_apply_one_partition_at_a_time():
+    cluster = Cluster()
+    topic = cluster.create()
+    a, b = batch_of(b"1", b"2", b"3"), batch_of(b"4")
+
+    first = cluster.produce(Part(topic, 0, a), Part(topic, 1, b), Part(topic, 0, b))
+    second = cluster.produce(Part(topic, 0, b))
+
+    zxid = Zxid(cluster.zxid.epoch, cluster.zxid.counter - 1)
+    assert first == Outcome(
+        Appended(zxid, (0, 0, 3)), [Append(topic, 0, 0, 0, 3, a), Append(topic, 1, 0, 1, 1, b), Append(topic, 0, 3, 2, 1, b)]
+    )
+    assert second.answer == Appended(cluster.zxid, (4,))
+    assert cluster.state.ends == {(topic, 0): 5, (topic, 1): 1}
+
+
+def test_one_bad_part_refuses_all_of_them():
+    cluster = Cluster()
+    topic = cluster.create()
+    good = Part(topic, 0, batch_of(b"1"))
+    longer = batch_of(b"2") + b"\0"
+    lying = bytearray(batch_of(b"2"))
+    lying[57:61] = struct.pack(">i", 7)
+
+    for bad, code in [
+        (Part(Zxid(9, 9), 0, batch_of(b"2")), Code.TOPIC_NOT_FOUND),
+        (Part(topic, 2, batch_of(b"2")), Code.PARTITION_NOT_FOUND),
+        (Part(topic, 1, longer), Code.BAD_REQUEST),
+        (Part(topic, 1, bytes(lying)), Code.BAD_REQUEST),
+        (Part(topic, 1, b""), Code.BAD_REQUEST),
+    ]:
+        outcome = cluster.produce(good, bad)
+        assert isinstance(outcome.answer, Refused) and outcome.answer.code == code
+        assert not outcome.appends
+
+    assert cluster.state.ends == {(topic, 0): 0, (topic, 1): 0}
+    assert cluster.produce(good).answer == Appended(cluster.zxid, (0,)), "a refusal has used up its sequence"
+
+
+def test_duplicate_gets_its_stored_answer_and_changes_nothing():
+    cluster = Cluster()
+    topic = cluster.create()
+    turn = cluster.turn()
+    first = cluster.produce(Part(topic, 0, batch_of(b"1")), turn=turn)
+
+    again = cluster.produce(Part(topic, 0, batch_of(b"1")), turn=turn)
+
+    assert again == Outcome(first.answer, duplicate=True)
+    assert cluster.state.ends[topic, 0] == 1
+
+
+def test_duplicate_of_a_refusal_is_refused_alike():
+    cluster = Cluster()
+    turn = cluster.turn()
+    first = cluster.apply(CreateTopic(turn, 1, "no spaces", 1)).answer
+
+    assert cluster.apply(CreateTopic(turn, 1, "good", 1)) == Outcome(first, duplicate=True)
+    assert cluster.state.topics == {}
+
+
+def test_gap_is_refused_and_uses_up_nothing():
+    cluster = Cluster()
+    topic = cluster.create()
+    cluster.sequence += 1
+    late = cluster.turn(lowest=2)
+
+    refused = cluster.produce(Part(topic, 0, batch_of(b"2")), turn=late)
+    missing = cluster.produce(Part(topic, 0, batch_of(b"1")), turn=late._replace(sequence=2))
+    again = cluster.produce(Part(topic, 0, batch_of(b"2")), turn=late)
+
+    assert isinstance(refused.answer, Refused) and refused.answer.code == Code.OUT_OF_SEQUENCE and not refused.answer.maybe_written
+    assert isinstance(missing.answer, Appended) and again.answer == Appended(cluster.zxid, (1,))
+
+
+def test_unknown_producer_and_stale_epoch_may_have_written():
+    cluster = Cluster()
+    topic = cluster.create()
+    part = Part(topic, 0, batch_of(b"1"))
+
+    stranger = cluster.produce(part, turn=Turn(Zxid(7, 7), 0, 1, 1)).answer
+    stale = cluster.produce(part, turn=cluster.turn()._replace(epoch=1)).answer
+
+    assert isinstance(stranger, Refused) and (stranger.code, stranger.maybe_written) == (Code.UNKNOWN_PRODUCER, True)
+    assert isinstance(stale, Refused) and (stale.code, stale.maybe_written) == (Code.STALE_PRODUCER, True)
+    assert cluster.state.ends[topic, 0] == 0
+
+
+def test_answers_are_kept_until_the_producer_has_them():
+    cluster = Cluster()
+    topic = cluster.create()
+    turns = [cluster.turn(lowest=2) for _ in range(5)]
+    for turn in turns:
+        cluster.produce(Part(topic, 0, batch_of(b"1")), turn=turn)
+
+    cluster.produce(Part(topic, 0, batch_of(b"1")), turn=cluster.turn(lowest=4))
+
+    kept = [cluster.produce(Part(topic, 0, batch_of(b"1")), turn=turn) for turn in turns]
+    assert [outcome.duplicate for outcome in kept] == [False, False, True, True, True]
+    assert isinstance(kept[0].answer, Refused) and kept[0].answer.maybe_written
+    assert len(cluster.state.producers.answers) == 4
+    assert cluster.state.ends[topic, 0] == 6
+
+
+@pytest.mark.parametrize("lowest", [0, 1, 7])
+def test_lowest_unanswered_must_lie_within_the_window(lowest):
+    cluster = Cluster(State(producers=Producers(window=4)))
+    topic = cluster.create()
+    for _ in range(4):
+        cluster.produce(Part(topic, 0, batch_of(b"1")))
+
+    refused = cluster.produce(Part(topic, 0, batch_of(b"1")), turn=Turn(cluster.producer, 0, 6, lowest)).answer
+
+    assert isinstance(refused, Refused) and refused.code == Code.OUT_OF_SEQUENCE
+
+
+def test_producer_with_gaps_may_lose_but_never_repeats():
+    cluster = Cluster()
+    topic = cluster.create()
+    cluster.apply(AllocateProducer(1, gaps=True))
+    producer = cluster.zxid
+    part = Part(topic, 0, batch_of(b"1"))
+
+    def produce(sequence: int) -> Outcome:
+        return cluster.produce(part, turn=Turn(producer, 0, sequence, sequence))
+
+    outcomes = [produce(sequence) for sequence in (5, 2**40, 2**62, 7, 2**62)]
+
+    assert [type(outcome.answer) for outcome in outcomes] == [Appended, Appended, Appended, Refused, Appended]
+    assert [outcome.duplicate for outcome in outcomes] == [False, False, False, False, True]
+    assert cluster.state.ends[topic, 0] == 3
+
+
+def test_producers_are_bounded_and_the_longest_unused_goes_first():
+    cluster = Cluster(State(producers=Producers(producers_max=3)))
+    others = [cluster.apply(AllocateProducer(1)).answer.producer for _ in range(2)]
+    cluster.create()
+
+    newest = cluster.apply(AllocateProducer(1)).answer.producer
+
+    assert list(cluster.state.producers.rows) == [others[1], cluster.producer, newest]
+
+
+def test_answers_are_bounded_over_all_producers():
+    cluster = Cluster(State(producers=Producers(answers_max=10)))
+    topic = cluster.create()
+    hoarder = cluster.apply(AllocateProducer(1)).answer.producer
+    for sequence in range(1, 9):
+        cluster.produce(Part(topic, 0, batch_of(b"1")), turn=Turn(hoarder, 0, sequence, 1))
+
+    for _ in range(5):
+        cluster.produce(Part(topic, 0, batch_of(b"1")), turn=cluster.turn(lowest=1))
+
+    assert hoarder not in cluster.state.producers.rows
+    assert {who for who, _ in cluster.state.producers.answers} == {cluster.producer}
+
+
+def test_topic_is_named_by_the_zxid_of_its_creation():
+    cluster = Cluster()
+    first = cluster.create("t", 3)
+    assert cluster.state.topic_named("t").id == first == cluster.zxid
+
+    deleted = cluster.apply(DeleteTopic(cluster.turn(), 1, first))
+    second = cluster.create("t", 1)
+
+    assert deleted == Outcome(TopicDeleted(first), deleted=first)
+    assert second != first and cluster.state.ends == {(second, 0): 0}
+    for outcome in (
+        cluster.produce(Part(first, 0, batch_of(b"1"))),
+        cluster.apply(DeleteTopic(cluster.turn(), 1, first)),
+    ):
+        assert isinstance(outcome.answer, Refused) and outcome.answer.code == Code.TOPIC_NOT_FOUND and outcome.deleted is None
+
+
+@pytest.mark.parametrize(
+    ("name", "partitions", "code"),
+    [
+        ("", 1, Code.BAD_NAME),
+        (".", 1, Code.BAD_NAME),
+        ("..", 1, Code.BAD_NAME),
+        ("a/b", 1, Code.BAD_NAME),
+        ("ä", 1, Code.BAD_NAME),
+        ("a" * 250, 1, Code.BAD_NAME),
+        ("a\n", 1, Code.BAD_NAME),
+        ("good", 0, Code.BAD_REQUEST),
+        ("good", 10_001, Code.BAD_REQUEST),
+        ("taken", 1, Code.TOPIC_EXISTS),
+    ],
+)
+def test_topic_that_cannot_be_is_refused(name, partitions, code):
+    cluster = Cluster()
+    cluster.create("taken")
+    before = dict(cluster.state.topics)
+
+    answer = cluster.apply(CreateTopic(cluster.turn(), 1, name, partitions)).answer
+
+    assert isinstance(answer, Refused) and answer.code == code
+    assert cluster.state.topics == before
+
+
+def test_names_and_partitions_up_to_their_limits_are_taken():
+    cluster = Cluster()
+    cluster.create("a" * 249, 10_000)
+    cluster.create("A.b_c-9", 1)
+    for row in range(9):
+        cluster.create(f"t{row}", 9_999 if row < 8 else 10_000)
+    answer = cluster.apply(CreateTopic(cluster.turn(), 1, "more", 10_000)).answer
+    assert isinstance(answer, Refused) and answer.code == Code.LIMIT_REACHED
+
+
+def test_time_never_decreases():
+    cluster = Cluster()
+    topic = cluster.create()
+    cluster.time = 500
+
+    cluster.produce(Part(topic, 0, batch_of(b"1")))
+
+    assert cluster.state.time == 1000
+
+
+ZXIDS = st.builds(Zxid, st.integers(0, 3), st.integers(0, 6))
+TURNS = st.builds(Turn, ZXIDS, st.integers(0, 1), st.integers(0, 5), st.integers(0, 5))
+BATCHES = st.sampled_from([batch_of(b"1"), batch_of(b"1", b"2"), b"", b"x" * 61]) | st.binary(max_size=80)
+COMMANDS = st.one_of(
+    st.builds(AllocateProducer, st.integers(0, 2**53 - 1), st.booleans()),
+    st.builds(CreateTopic, TURNS, st.integers(0, 5), st.sampled_from(["a", "b", "a b", "x" * 300]), st.integers(0, 3)),
+    st.builds(DeleteTopic, TURNS, st.integers(0, 5), ZXIDS),
+    st.builds(
+        Produce,
+        TURNS,
+        st.integers(0, 5),
+        st.lists(st.builds(Part, ZXIDS, st.integers(0, 3), BATCHES), min_size=1, max_size=4),
+    ),
+)
+
+
+@given(COMMANDS)
+def test_commands_round_trip(command):
+    assert decode(encode(command)) == command
+
+
+@given(st.lists(COMMANDS.map(encode) | st.binary(max_size=120), max_size=30))
+@settings(max_examples=200)
+def test_no_payload_makes_apply_raise_and_two_states_agree(payloads):
+    one, two = State(), State()
+
+    for counter, payload in enumerate(payloads, 1):
+        zxid = Zxid(1, counter)
+        assert one.apply(zxid, payload) == two.apply(zxid, memoryview(bytearray(payload)))
+
+    assert one.digest() == two.digest()
+    assert all(end >= 0 for end in one.ends.values())
+    assert set(one.names.values()) == set(one.topics)
+
+
+@given(COMMANDS.map(encode), st.data())
+@settings(max_examples=300)
+def test_damaged_commands_are_refused_or_understood_and_never_raise(payload, data):
+    cluster = Cluster()
+    cluster.create()
+    damaged = bytearray(payload)
+    for _ in range(data.draw(st.integers(1, 4))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, len(damaged)))
+
+    for each in (damaged, damaged[:cut]):
+        cluster.zxid = cluster.zxid.after(1)
+        outcome = cluster.state.apply(cluster.zxid, bytes(each))
+        assert isinstance(outcome, Outcome)
+    assert cluster.state.digest()
+
+
+@given(st.integers(0, 65535), st.binary(max_size=200))
+def test_a_table_of_parts_is_compared_with_what_is_there(count, body):
+    try:
+        parts = decode_parts(body, count)
+    except MalformedCommand:
+        return
+    assert len(parts) == count and sum(len(part.batch) for part in parts) + 18 * count == len(body)
+
+
+def test_malformed_command_uses_up_nothing():
+    cluster = Cluster()
+    before = cluster.sequence
+
+    outcome = cluster.state.apply(cluster.zxid.after(1), b"\x10\x01" + bytes(10))
+
+    assert isinstance(outcome.answer, Refused) and outcome.answer.code == Code.BAD_REQUEST
+    assert cluster.state.producers.rows[cluster.producer].sequence == before
