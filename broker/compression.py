@@ -11,6 +11,8 @@ import cramjam
 
 from broker.errors import Corrupt
 
+ROOM_BYTES_MIN: Final = 64 << 10
+
 
 class Codec(IntEnum):
     """Bits 0 to 2 of a batch's attributes."""
@@ -50,9 +52,16 @@ def decompress(codec: Codec, compressed: bytes, bytes_max: int) -> bytes:
                 into = cramjam.lz4.decompress_into
             case Codec.ZSTD:
                 into = cramjam.zstd.decompress_into
-        # The system hands out these zeros page by page as they are written, so a small content costs little of the limit.
-        out = bytearray(bytes_max)
-        return bytes(memoryview(out)[: into(compressed, out)])
+        # The library does not say whether the bytes are bad or the room too small, so both are tried again with four times the room.
+        room = min(bytes_max, 4 * len(compressed) + ROOM_BYTES_MIN)
+        while True:
+            out = bytearray(room)
+            try:
+                return bytes(memoryview(out)[: into(compressed, out)])
+            except cramjam.DecompressionError:
+                if room == bytes_max:
+                    raise
+            room = min(bytes_max, 4 * room)
     except (cramjam.DecompressionError, ValueError, OverflowError) as error:
         raise Corrupt(f"a batch does not decompress with {codec.name.lower()} to at most {bytes_max:,} bytes: {error}") from None
 

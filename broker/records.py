@@ -90,6 +90,7 @@ _CHECKED_FROM: Final = 21
 _RECORD_BYTES_MIN: Final = 7
 """Length, attributes, two deltas, null key, null value, no headers."""
 _LOG_APPEND_TIME: Final = 8
+_CODECS: Final = tuple(Codec)
 
 
 def header_of(batch: Payload) -> BatchHeader:
@@ -110,7 +111,7 @@ def header_of(batch: Payload) -> BatchHeader:
         raise Corrupt(f"a record batch with attributes {attributes:#x}: only compression (0 to 4) and timestamp type are taken")
     if not 1 <= count <= RECORDS_MAX or last_delta != count - 1:
         raise Corrupt(f"a record batch of {count:,} records whose last has offset delta {last_delta:,}: 1 to {RECORDS_MAX:,}, without gaps")
-    codec = Codec(attributes & 7)
+    codec = _CODECS[attributes & 7]
     if codec is Codec.NONE and count * _RECORD_BYTES_MIN > len(batch) - HEADER_BYTES:
         raise Corrupt(f"{count:,} records cannot fit into {len(batch) - HEADER_BYTES:,} bytes")
     return BatchHeader(base_offset, leader_epoch, crc, codec, bool(attributes & _LOG_APPEND_TIME), base_timestamp, max_timestamp, count)
@@ -265,7 +266,7 @@ def read_batch(
         if header.records * _RECORD_BYTES_MIN > len(content):
             raise Corrupt(f"{header.records:,} records cannot fit into {len(content):,} bytes")
     offset = header.base_offset if base_offset is None else base_offset
-    return _Reader(content, header, topic, partition, offset, zxid).records()
+    return _read_records(content, header, topic, partition, offset, zxid)
 
 
 @dataclass(slots=True)
@@ -282,104 +283,106 @@ class _Fresh:
     zxid: Zxid
 
 
-class _Reader:
-    __slots__ = ("_at", "_base_offset", "_base_timestamp", "_content", "_header", "_partition", "_topic", "_zxid")
-
-    def __init__(self, content: bytes, header: BatchHeader, topic: str, partition: int, base_offset: int, zxid: Zxid) -> None:
-        self._content = content
-        self._header = header
-        self._base_timestamp = header.base_timestamp
-        self._topic, self._partition, self._base_offset, self._zxid = topic, partition, base_offset, zxid
-        self._at = 0
-
-    def records(self) -> list[Record]:
-        content, header, end = self._content, self._header, len(self._content)
-        topic, partition, base_offset, zxid = self._topic, self._partition, self._base_offset, self._zxid
-        fixed = header.max_timestamp if header.log_append_time else None
-        out: list[Record] = []
-        append = out.append
-        # A record without key and headers whose value is as long as that of the one before it differs only in value and offset
-        # delta: then one comparison of the bytes before the value replaces the reading of six numbers.
-        guess: tuple[bytes, bytes, int, int] | None = None
-        timestamp = 0
+def _read_records(content: bytes, header: BatchHeader, topic: str, partition: int, base_offset: int, zxid: Zxid) -> list[Record]:
+    """The records that `content` consists of. Raises Corrupt."""
+    end = len(content)
+    base_timestamp, fixed = header.base_timestamp, header.max_timestamp if header.log_append_time else None
+    out: list[Record] = []
+    at = 0
+    # Records without key and headers that are equally long mostly differ only in value and offset delta. So for each length the last
+    # such record is remembered: the bytes before its offset delta and between that and its value, where the value stands, and the
+    # timestamp. Then comparing bytes replaces reading five numbers.
+    known: dict[int, tuple[bytes, bytes, int, int]] = {}
+    try:
         for delta in range(header.records):
-            at = self._at
-            if guess is not None:
-                before, after, value_bytes, prefix_bytes = guess
-                begin = at + prefix_bytes
-                stop = begin + value_bytes
-                if stop < end and not content[stop] and content[at:begin] == before + varint(delta) + after:
-                    record = _Fresh(content[begin:stop], None, (), timestamp, topic, partition, base_offset + delta, zxid)
-                    record.__class__ = Record  # type: ignore[assignment]  # the same slots in the same order; see _Fresh
-                    append(record)  # type: ignore[arg-type]  # it is a Record now
-                    self._at = stop + 1
+            begin = at
+            length, at = _number(content, at)
+            stop = at + length
+            if length < _RECORD_BYTES_MIN - 1 or stop > end:
+                raise Corrupt(f"a record of {length:,} bytes, and {end - at:,} are left in its batch")
+            offset_delta = varint(delta)
+            if length in known:
+                before, after, value_at, timestamp = known[length]
+                value_at += begin
+                if content[begin:value_at] == before + offset_delta + after and not content[stop - 1]:
+                    fresh = _Fresh(content[value_at : stop - 1], None, (), timestamp, topic, partition, base_offset + delta, zxid)
+                    fresh.__class__ = Record  # type: ignore[assignment]  # the same slots in the same order; see _Fresh
+                    out.append(fresh)  # type: ignore[arg-type]  # it is a Record now
+                    at = stop
                     continue
-            length = self._number("the length of a record")
-            stop = self._at + length
-            if length < 6 or stop > end:
-                raise Corrupt(f"a record of {length:,} bytes, and {end - self._at:,} are left in its batch")
-            self._at += 1
-            timestamp_delta = self._number("a timestamp delta")
-            timestamp = self._base_timestamp + timestamp_delta if fixed is None else fixed
-            if (found := self._number("an offset delta")) != delta:
-                raise Corrupt(f"record {delta:,} of a batch has offset delta {found:,}")
-            key = self._bytes("a key", stop)
-            value = self._bytes("a value", stop)
-            headers = self._headers(stop)
-            if self._at != stop:
-                raise Corrupt(f"a record of {length:,} bytes ends {abs(stop - self._at):,} bytes off its length")
-            append(Record(value, key, headers, timestamp, topic, partition, base_offset + delta, zxid))
-            guess = None
-            if key is None and value is not None and not headers:
-                before, after, whole = _ends(len(value), varint(timestamp_delta), len(varint(delta)))
-                if whole == stop - at:  # else the numbers are padded: right, and nothing to learn from
-                    guess = (before, after, len(value), whole - len(value) - 1)
-        if self._at != end:
-            raise Corrupt(f"{end - self._at:,} stray bytes behind the last record of a batch")
-        return out
-
-    def _number(self, what: str) -> int:
-        """The next varint."""
-        content, at = self._content, self._at
-        result = shift = 0
-        try:
-            while (byte := content[at]) > 127:
-                result |= (byte & 127) << shift
-                shift += 7
+            timestamp_delta, at = _number(content, at + 1)
+            timestamp = base_timestamp + timestamp_delta if fixed is None else fixed
+            offset_at = at
+            if content.startswith(offset_delta, at):
+                at += len(offset_delta)
+            else:
+                found, at = _number(content, at)
+                if found != delta:
+                    raise Corrupt(f"record {delta:,} of a batch has offset delta {found:,}")
+            after_at = at
+            key, at = _bytes(content, at, stop)
+            value, at = _bytes(content, at, stop)
+            headers: Headers = ()
+            if at < end and not content[at]:
+                if key is None and value is not None:
+                    value_at = at - len(value)
+                    known[length] = (content[begin:offset_at], content[after_at:value_at], value_at - begin, timestamp)
                 at += 1
-                if shift > 63:
-                    raise Corrupt(f"{what} is a number of more than 64 bits")
-        except IndexError:
-            raise Corrupt(f"a batch ends within {what}") from None
-        self._at = at + 1
-        result |= byte << shift
-        if result > 0xFFFFFFFFFFFFFFFF:
-            raise Corrupt(f"{what} is a number of more than 64 bits")
-        return result >> 1 ^ -(result & 1)
+            else:
+                headers, at = _headers(content, at, stop)
+            if at != stop:
+                raise Corrupt(f"a record of {length:,} bytes ends {abs(stop - at):,} bytes off its length")
+            fresh = _Fresh(value, key, headers, timestamp, topic, partition, base_offset + delta, zxid)
+            fresh.__class__ = Record  # type: ignore[assignment]  # as above
+            out.append(fresh)  # type: ignore[arg-type]  # as above
+    except IndexError:
+        raise Corrupt("a batch ends within a record") from None
+    if at != end:
+        raise Corrupt(f"{end - at:,} stray bytes behind the last record of a batch")
+    return out
 
-    def _bytes(self, what: str, stop: int) -> bytes | None:
-        length = self._number(what)
-        if length == -1:
-            return None
-        begin = self._at
-        if length < 0 or begin + length > stop:
-            raise Corrupt(f"{what} of {length:,} bytes, and {stop - begin:,} are left in its record")
-        self._at = begin + length
-        return self._content[begin : self._at]
 
-    def _headers(self, stop: int) -> Headers:
-        count = self._number("the number of headers")
-        if not count:
-            return ()
-        if count < 0 or count * 2 > stop - self._at:
-            raise Corrupt(f"{count:,} headers, and {stop - self._at:,} bytes are left in their record")
-        headers: list[tuple[str, bytes | None]] = []
-        for _ in range(count):
-            name = self._bytes("a header's name", stop)
-            if name is None:
-                raise Corrupt("a header without a name")
-            try:
-                headers.append((name.decode(), self._bytes("a header's value", stop)))
-            except UnicodeDecodeError:
-                raise Corrupt(f"a header's name is not UTF-8: {name[:40]!r}") from None
-        return tuple(headers)
+def _number(content: bytes, at: int) -> tuple[int, int]:
+    """The varint at `at`, and where it ends. IndexError if it does not end."""
+    byte = content[at]
+    if byte < 128:
+        return byte >> 1 ^ -(byte & 1), at + 1
+    result = shift = 0
+    while byte > 127:
+        result |= (byte & 127) << shift
+        shift += 7
+        at += 1
+        byte = content[at]
+        if shift > 63:
+            raise Corrupt("a number of more than 64 bits in a record")
+    result |= byte << shift
+    if result > 0xFFFFFFFFFFFFFFFF:
+        raise Corrupt("a number of more than 64 bits in a record")
+    return result >> 1 ^ -(result & 1), at + 1
+
+
+def _bytes(content: bytes, at: int, stop: int) -> tuple[bytes | None, int]:
+    """A key or value with its length before it, and where it ends, which is not behind `stop`."""
+    length, at = _number(content, at)
+    if length == -1:
+        return None, at
+    if length < 0 or at + length > stop:
+        raise Corrupt(f"a key or value of {length:,} bytes, and {stop - at:,} are left in its record")
+    return content[at : at + length], at + length
+
+
+def _headers(content: bytes, at: int, stop: int) -> tuple[Headers, int]:
+    count, at = _number(content, at)
+    if count < 0 or count * 2 > stop - at:
+        raise Corrupt(f"{count:,} headers, and {stop - at:,} bytes are left in their record")
+    headers: list[tuple[str, bytes | None]] = []
+    for _ in range(count):
+        name, at = _bytes(content, at, stop)
+        value, at = _bytes(content, at, stop)
+        if name is None:
+            raise Corrupt("a header without a name")
+        try:
+            headers.append((name.decode(), value))
+        except UnicodeDecodeError:
+            raise Corrupt(f"a header's name is not UTF-8: {name[:40]!r}") from None
+    return tuple(headers), at

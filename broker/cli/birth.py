@@ -7,7 +7,7 @@ node1/data/        the born data directory
 import os
 import secrets
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from broker.cli.refusals import NotEmpty, Usage
@@ -65,23 +65,29 @@ def parse_addresses(text: str) -> list[str]:
     return addresses
 
 
-def free_addresses(count: int) -> list[str]:
-    """`count` loopback addresses that nobody listens on, from 7401 upwards."""
+def free_addresses(count: int, first_port: int = FIRST_PORT, taken: Collection[str] = ()) -> list[str]:
+    """`count` loopback addresses that nobody listens on and that are not `taken`, from `first_port` upwards."""
     free: list[str] = []
-    for port in range(FIRST_PORT, FIRST_PORT + PORTS_TRIED):
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-                probe.listen()
-            except OSError:
-                continue
+    for port in range(first_port, min(first_port + PORTS_TRIED, 65536)):
+        if f"127.0.0.1:{port}" in taken or not _free(port):
+            continue
         free.append(f"127.0.0.1:{port}")
         if len(free) == count:
             return free
     raise AddressInUse(
-        f"no {count} free ports on 127.0.0.1 from {FIRST_PORT} to {FIRST_PORT + PORTS_TRIED - 1}", hint="stop what listens there"
+        f"no {count} free ports on 127.0.0.1 from {first_port} upwards", hint="stop what listens there, or choose others: --port"
     )
+
+
+def _free(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+            probe.listen()
+        except OSError:
+            return False
+    return True
 
 
 def _toml(node: int, members: Sequence[object]) -> str:

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from broker.cli import local, where
+from broker.cli import birth, local, where
+from broker.cli.birth import FIRST_PORT
 from broker.cli.settings import HELP
 from broker.cli.terminal import Terminal, terminal
 from broker.errors import Exit, NoCluster
@@ -26,8 +27,6 @@ def init(
 
     Example: zablog cluster init --nodes 10.0.0.1:7401,10.0.0.2:7401,10.0.0.3:7401 --out born
     """
-    from broker.cli import birth
-
     screen = terminal(context)
     addresses = birth.parse_addresses(nodes)
     cluster = birth.bear(out, addresses)
@@ -48,6 +47,7 @@ def up(
         int | None, typer.Option("-n", "--nodes", min=1, max=255, help="How many nodes a new cluster has; 3 if not said.")
     ] = None,
     directory: Annotated[Path | None, typer.Option("--dir", metavar="DIR", help="Where a new cluster is kept.")] = None,
+    port: Annotated[int, typer.Option(metavar="PORT", min=1024, max=65535, help="The first port a new cluster tries.")] = FIRST_PORT,
     detach: Annotated[bool, typer.Option("--detach", help="Return once it serves; it goes on running.")] = False,
 ) -> int:
     """Start the local cluster, one process a node; make it first if there is none. Ctrl-C stops it, unless --detach.
@@ -56,7 +56,7 @@ def up(
     """
     from broker.cli import running
 
-    return running.up(terminal(context), where.named(terminal(context)), count, directory, detach)
+    return running.up(terminal(context), where.named(terminal(context)), count, directory, port, detach)
 
 
 @app.command(epilog=HELP)

@@ -5,10 +5,10 @@ import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Literal
 
 import trio
 
-import broker
 from broker.cli import framing, positions, where
 from broker.cli.positions import Count
 from broker.cli.terminal import Terminal
@@ -17,6 +17,8 @@ from broker.errors import Exit, NoQuorum
 from broker.records import Record
 
 STDOUT = 1
+
+End = Mapping[tuple[str, int], int] | Literal["end"] | int | datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,29 +63,29 @@ async def _consume(
     screen: Terminal, wish: Wish, start: positions.Start, stop: positions.Stop | None, write: framing.Writer, tally: Tally
 ) -> None:
     left = stop.records if isinstance(stop, Count) else None
-    async with broker.connect(where.addresses(screen), timeout=screen.settings.timeout) as client:
-        end: Mapping[tuple[str, int], int] | positions.Stop | None = None if isinstance(stop, Count) else stop
+    async with where.client(screen) as client:
+        end: End | None = None if isinstance(stop, Count) else stop
         if stop == "end" and wish.node is not None:
             end = await _committed_ends(screen, client, wish)
-        async with client.consumer(wish.topics, start=start, stop=end, partition=wish.partition, node=wish.node) as inbox:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_on_interrupt, tally)
-                batches = inbox.batches()
-                while not tally.stopped and left != 0:
-                    with trio.CancelScope() as tally.reading:
-                        try:
-                            records = await anext(batches)
-                        except StopAsyncIteration:
-                            break
-                    if tally.reading.cancelled_caught:
+        consumer = client.consumer(wish.topics, start=start, stop=end, partition=wish.partition, node=wish.node)
+        async with consumer as inbox, trio.open_nursery() as nursery:
+            nursery.start_soon(_on_interrupt, tally)
+            batches = inbox.batches()
+            while not tally.stopped and left != 0:
+                with trio.CancelScope() as tally.reading:
+                    try:
+                        records = await anext(batches)
+                    except StopAsyncIteration:
                         break
-                    records = records if left is None else records[:left]
-                    await _write(records, write, tally)
-                    left = None if left is None else left - len(records)
-                nursery.cancel_scope.cancel()
+                if tally.reading.cancelled_caught:
+                    break
+                records = records if left is None else records[:left]
+                await _write(records, write, tally)
+                left = None if left is None else left - len(records)
+            nursery.cancel_scope.cancel()
 
 
-async def _committed_ends(screen: Terminal, client: Client, wish: Wish) -> Mapping[tuple[str, int], int] | positions.Stop:
+async def _committed_ends(screen: Terminal, client: Client, wish: Wish) -> End:
     """The ends that the leader knows: a node that has just come back is read until it has come so far."""
     ends: dict[tuple[str, int], int] = {}
     try:

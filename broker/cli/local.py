@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -55,6 +55,8 @@ class LocalCluster:
     nodes: dict[int, Node]
     up: bool = False
     """Is it meant to run? False from `cluster down` to the next `cluster up`."""
+    made_by: str = "zablog"
+    """Which command made it: the demo makes its own anew each time, and nobody else's."""
     children: dict[int, "subprocess.Popen[bytes]"] = field(default_factory=dict)
     """Nodes that this very process started."""
 
@@ -90,7 +92,7 @@ class LocalCluster:
 
     def load(self) -> None:
         record = _read(self.directory)
-        self.cluster, self.up = str(record["cluster"]), bool(record["up"])
+        self.cluster, self.up, self.made_by = str(record["cluster"]), bool(record["up"]), str(record["made_by"])
         self.nodes = {node.id: node for node in map(_node, _list(record["nodes"]))}
 
     def save(self) -> None:
@@ -98,7 +100,7 @@ class LocalCluster:
             {"id": node.id, "address": node.address} | ({"pid": node.process.pid, "started": node.process.started} if node.process else {})
             for node in self.nodes.values()
         ]
-        record = {"format": 1, "name": self.name, "cluster": self.cluster, "up": self.up, "nodes": nodes}
+        record = {"format": 1, "name": self.name, "cluster": self.cluster, "up": self.up, "made_by": self.made_by, "nodes": nodes}
         aside = self.directory / "cluster.json.new"
         aside.write_text(json.dumps(record, indent=1) + "\n")
         aside.rename(self.directory / "cluster.json")
@@ -176,7 +178,7 @@ def find(name: str) -> LocalCluster | None:
     return found
 
 
-def make(name: str, directory: Path | None, count: int) -> LocalCluster:
+def make(name: str, directory: Path | None, count: int, *, first_port: int = birth.FIRST_PORT, made_by: str = "zablog") -> LocalCluster:
     """A new cluster of `count` nodes on this machine, its directories born, nothing started."""
     place = home() / _checked(name)
     if directory is not None:
@@ -187,9 +189,9 @@ def make(name: str, directory: Path | None, count: int) -> LocalCluster:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if (place / "cluster.json").exists():
             raise ClusterRunning(f"another command has just made cluster {name} in {place}", hint="zablog cluster status")
-        addresses = birth.free_addresses(count)
+        addresses = birth.free_addresses(count, first_port, _taken())
         cluster = birth.bear(place, addresses)
-        made = LocalCluster(name, place, cluster, {at: Node(at, address) for at, address in enumerate(addresses, start=1)})
+        made = LocalCluster(name, place, cluster, {at: Node(at, address) for at, address in enumerate(addresses, start=1)}, made_by=made_by)
         made.save()
     return made
 
@@ -216,6 +218,15 @@ def _link(place: Path, directory: Path) -> None:
     place.symlink_to(directory.resolve(), target_is_directory=True)
 
 
+def _taken() -> set[str]:
+    """The addresses of all clusters kept here: one that rests today wants its ports again tomorrow."""
+    taken: set[str] = set()
+    for file in home().glob("*/cluster.json"):
+        with suppress(ValueError, KeyError, TypeError, OSError):
+            taken.update(str(node["address"]) for node in json.loads(file.read_text("utf-8"))["nodes"])
+    return taken
+
+
 def _checked(name: str) -> str:
     if not name or not all(letter.isalnum() or letter in "-_." for letter in name) or name.startswith("."):
         raise Usage(
@@ -230,7 +241,7 @@ def _read(directory: Path) -> Mapping[str, object]:
         record = json.loads(file.read_text("utf-8"))
         if record["format"] != 1:
             raise Usage(f"{file}: format {record['format']}: written by a later version of zablog", hint="use that version")
-        return {key: record[key] for key in ("cluster", "up", "nodes")}
+        return {key: record[key] for key in ("cluster", "up", "made_by", "nodes")}
     except (ValueError, KeyError, TypeError) as error:
         raise Usage(f"{file}: unreadable: {error!r}", hint=f"stop its nodes by hand; their data is in {directory}/node*/data") from error
 

@@ -68,7 +68,7 @@ def _offset_or_time(what: str, text: str, now: datetime, choices: str) -> int | 
 
 def _time(text: str, now: datetime) -> datetime | None:
     """RFC 3339, or a length of time ago. A time without a zone could be meant two ways, so it is none."""
-    if re.fullmatch(r"-\d.*", text):
+    if re.fullmatch(r"-\d+(\.\d+)?(ms|s|m|h|d)", text):
         return now - timedelta(seconds=duration(text[1:], "time"))
     if not re.fullmatch(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", text):
         return None

@@ -25,7 +25,9 @@ def produce(
     key_sep: Annotated[str | None, typer.Option("--key-sep", metavar="S", help="What stands between key and value in each record.")] = None,
     framing: Annotated[str, typer.Option("--in", metavar="lines|jsonl|nul|len", help="How records are told apart.")] = "lines",
 ) -> int:
-    """Put records into a topic: one a line, unless --in says otherwise. Each is on the disks of a quorum before it counts.
+    """Put records into a topic, one a line.
+
+    Each is on the disks of a quorum before it counts. --in names other ways to tell records apart.
 
     Ctrl-C stops reading and waits up to 5 s for what is under way; exit code 7 if any of it is left unanswered.
 

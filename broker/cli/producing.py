@@ -12,7 +12,6 @@ from typing import Final, TypeAlias
 
 import trio
 
-import broker
 from broker.cli import framing, where
 from broker.cli.refusals import NoSuchFile, PartlyWritten, Usage
 from broker.cli.terminal import Terminal
@@ -167,7 +166,7 @@ async def _produce(screen: Terminal, topic: str, source: Source, tally: Tally) -
     try:
         # Around everything: leaving the producer's block would wait for what is under way.
         with trio.CancelScope() as everything:
-            async with broker.connect(where.addresses(screen), timeout=screen.settings.timeout) as client, client.producer() as producer:
+            async with where.client(screen) as client, client.producer() as producer:
                 await producer.prepare(topic)
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(_on_interrupt, load, tally, everything)

@@ -21,7 +21,7 @@ LOOK_SECONDS = 0.05
 """How often a starting cluster is looked at."""
 
 
-def up(screen: Terminal, name: str, count: int | None, directory: Path | None, detach: bool) -> int:
+def up(screen: Terminal, name: str, count: int | None, directory: Path | None, port: int, detach: bool) -> int:
     """`zablog cluster up`."""
     if ":" in name:
         raise Usage(f"cluster up makes a cluster on this machine, of a name; {name} are addresses", hint="zablog --cluster NAME cluster up")
@@ -31,7 +31,7 @@ def up(screen: Terminal, name: str, count: int | None, directory: Path | None, d
             f"cluster {name} lies in {cluster.directory}", hint="choose another name with --cluster NAME, or leave --dir out"
         )
     if cluster is None:
-        cluster = local.make(name, directory, count or 3)
+        cluster = local.make(name, directory, count or 3, first_port=port)
         screen.note(f"cluster {name} is born in {cluster.directory}")
     elif count is not None and count != len(cluster.nodes):
         raise Usage(

@@ -12,7 +12,9 @@ def server(
         Path, typer.Argument(metavar="FILE", help="The node's TOML file, as `zablog cluster init` wrote it.", show_default=False)
     ],
 ) -> None:
-    """Run one node in the foreground until SIGTERM or Ctrl-C.
+    """Run one node in the foreground.
+
+    SIGTERM or Ctrl-C ends it.
 
     Example: zablog server node1/node.toml
     """

@@ -17,9 +17,10 @@ def simulate(
     seeds: Annotated[str, typer.Option(metavar="N..M", help="The seeds to run, both ends included; or one seed.")] = "1..20",
     nodes: Annotated[int | None, typer.Option(min=1, max=9, help="How many nodes; drawn from the seed if not said.")] = None,
 ) -> int:
-    """Run ensembles under loss, partitions, crashes and power cuts, and check the laws of the protocol after every step.
+    """Run whole ensembles under faults, in virtual time.
 
-    The same seed always gives the same run. Exit code 8 if any law was broken; the seed that did it is printed.
+    Loss, partitions, crashes and power cuts; the laws of the protocol are checked after every step. The same seed always gives
+    the same run. Exit code 8 if any law was broken; the seed that did it is printed.
 
     Example: zablog simulate --seeds 1..100 --json
     """

@@ -49,7 +49,7 @@ def list_topics(context: typer.Context) -> None:
     screen = terminal(context)
 
     async def work(client: "Client") -> None:
-        documents = [_document(topic) for topic in await client.topics()]
+        documents = [_document(topic) for topic in await client.describe_topics([each.name for each in await client.list_topics()])]
         rows = [{"name": each["name"], "id": each["id"], "partitions": len(_partitions(each))} for each in documents]
         screen.emit(documents, rows, ("name", "id", "partitions"))
 
@@ -94,10 +94,8 @@ def delete(
 def _run(screen: Terminal, work: "Callable[[Client], Awaitable[None]]") -> None:
     import trio
 
-    import broker
-
     async def connected() -> None:
-        async with broker.connect(where.addresses(screen), timeout=screen.settings.timeout) as client:
+        async with where.client(screen) as client:
             await work(client)
 
     trio.run(connected)

@@ -1,11 +1,16 @@
 """Which cluster a command means: `--cluster`, else $ZABLOG_CLUSTER, else the local one of the name `local`."""
 
 import os
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING
 
 from broker.cli import local
 from broker.cli.birth import parse_addresses
 from broker.cli.terminal import Terminal
 from broker.errors import NoCluster
+
+if TYPE_CHECKING:
+    from broker.client import Client
 
 
 def named(terminal: Terminal) -> str:
@@ -24,6 +29,13 @@ def addresses(terminal: Terminal) -> list[str]:
     if not found.running:
         raise NoCluster(f"cluster {name} is not running; it lies in {found.directory}", hint=_start(name))
     return found.addresses
+
+
+def client(terminal: Terminal) -> "AbstractAsyncContextManager[Client]":
+    """A client of that cluster."""
+    from broker.client import connect
+
+    return connect(",".join(addresses(terminal)), timeout=terminal.settings.timeout)
 
 
 def local_cluster(terminal: Terminal) -> local.LocalCluster:

@@ -5,6 +5,7 @@ never handed to the next caller. When the connection breaks, whoever still waits
 something is asked of it (stopped, or cut off without a word) is taken for gone after two silences.
 """
 
+import os
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -12,7 +13,7 @@ import trio
 
 from broker.errors import ConnectionLost
 from broker.pipe import Pipe
-from broker.protocol import Ping, Request, Response, decode_response, encode_request
+from broker.protocol import Failed, Ping, Request, Response, decode_response, encode_request
 from zablog.core.zxid import PeerId
 from zablog.wire import WireError
 from zablog.wire.frames import FrameReader
@@ -107,6 +108,8 @@ class Connection:
         while frames := await self._pipe.burst():
             for frame in frames:
                 number, response = decode_response(frame)
+                if number == 0 and isinstance(response, Failed):
+                    self.close(f"the node sent this client away: {response.text}")
                 answered = self._waiting.pop(number, None)
                 if answered is not None:
                     answered(response)
@@ -164,18 +167,11 @@ async def _shake_hands(stream: trio.SocketStream) -> Welcome | Refused:
             return word
 
 
-def cause_of(error: Exception) -> str:
-    """The system's words for what went wrong, without its numbers."""
-    while isinstance(error, trio.BrokenResourceError) and isinstance(error.__cause__, Exception):
-        error = error.__cause__
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
-    inner = error.__cause__
-    while inner is not None:
-        if isinstance(inner, OSError) and inner.strerror:
-            return inner.strerror.lower()
-        if isinstance(inner, BaseExceptionGroup):
-            inner = inner.exceptions[0]
-        else:
-            inner = inner.__cause__
+def cause_of(error: BaseException) -> str:
+    """What went wrong with a stream, in the system's words: trio wraps them in its own."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno is not None:
+            return os.strerror(cause.errno).lower()
+        cause = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else cause.__cause__
     return str(error) or type(error).__name__

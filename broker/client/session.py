@@ -6,7 +6,7 @@ order, and to send all of it again, in order, to whoever leads next. An attempt 
 earlier attempt still answers is thrown away, because its requests have been sent again.
 
 A request whose caller went away is sent again like the others: a sequence that was left out would stop all that follow. Only
-those that were never sent can be withdrawn, and they are the last ones.
+the last ones can be withdrawn, if they were never sent or surely not proposed.
 """
 
 from collections import deque
@@ -27,6 +27,7 @@ from zablog.core.zxid import Zxid
 IN_FLIGHT_MAX: Final = 8
 """How many requests of one session may be unanswered: fewer than the answers apply keeps, and enough to fill a disk's pauses."""
 _LOST: Final = frozenset({Code.UNKNOWN_PRODUCER, Code.STALE_PRODUCER, Code.OUT_OF_SEQUENCE})
+_NOT_PROPOSED: Final = frozenset({Code.NOT_LEADING, Code.OVERLOADED})
 
 Build = Callable[[Turn], Request]
 """Makes the request, each time it is sent."""
@@ -40,7 +41,8 @@ class _Unanswered:
     build: Build
     done: Done | None
     """None: its caller has been told already, or went away."""
-    sent: bool = False
+    doubts: int = 0
+    """How many times it was sent without word that it surely was not proposed."""
 
 
 class Session:
@@ -172,10 +174,12 @@ class Session:
 
     def _post(self, connection: Connection, unanswered: _Unanswered) -> None:
         turn = Turn(self.producer, 0, unanswered.sequence, self._lowest)
-        unanswered.sent = True
+        unanswered.doubts += 1
         connection.post(unanswered.build(turn), partial(self._answered, self._attempt, unanswered))
 
     def _answered(self, attempt: int, unanswered: _Unanswered, response: Response | ConnectionLost) -> None:
+        if isinstance(response, Failed) and response.code in _NOT_PROPOSED:
+            unanswered.doubts -= 1
         connection = self._connection
         if attempt != self._attempt or connection is None:
             return
@@ -196,8 +200,11 @@ class Session:
             self.changed(None)
 
     def _give_up(self, error: BrokerError) -> None:
-        """No progress: tell the callers. What was sent stays in line, so that no gap remains; what was not is withdrawn."""
-        while self._unanswered and not self._unanswered[-1].sent:
+        """No progress: tell the callers. What may have been proposed stays in line, with all before it, so that no gap remains.
+
+        What comes last and surely was not proposed is withdrawn.
+        """
+        while self._unanswered and not self._unanswered[-1].doubts:
             withdrawn = self._unanswered.pop()
             self._next = withdrawn.sequence
             if withdrawn.done is not None:

@@ -52,8 +52,10 @@ from broker.protocol.messages import (
 from broker.state.commands import (
     NAME_CHARACTERS_MAX,
     PARTITIONS_MAX,
+    PARTITIONS_SAYABLE,
     PARTS_MAX,
     SEQUENCE_MAX,
+    TEXT_CHARACTERS_MAX,
     TIME_MAX,
     MalformedCommand,
     Turn,
@@ -76,8 +78,6 @@ FETCH_PARTITIONS_MAX: Final = 500
 """Partitions in one Fetch: their rows stand in the frame's header."""
 TOPICS_MAX: Final = 100_000
 """Topics in one list."""
-TEXT_CHARACTERS_MAX: Final = 10_000
-WAIT_MS_MAX: Final = 2**32 - 1
 
 T = TypeVar("T")
 
@@ -122,7 +122,8 @@ _FETCHED_ROW: Final = struct.Struct(">BQQI")
 """status; first; end; bytes of its batches."""
 _BODY: Final = struct.Struct(">QI")
 """number; CRC-32C of the payload: the header of every message in CBOR."""
-NUMBER_MAX: Final = 2**64 - 1
+_LEVELS: Final = tuple(Level)
+_STATUSES: Final = tuple(FetchStatus)
 _OFFSET_MAX: Final = 2**63 - 1
 
 
@@ -223,7 +224,7 @@ def _decode_produce(frame: Frame) -> tuple[int, Produce]:
         number, epoch, *producer, sequence, lowest, level, count = _PRODUCE.unpack(frame.header)
         if level > Level.ALL or sequence > SEQUENCE_MAX or lowest > SEQUENCE_MAX:
             raise MessageError(f"Produce: level {level}, sequence {sequence}, lowest unanswered {lowest}: out of range")
-        return number, Produce(Turn(Zxid(*producer), epoch, sequence, lowest), Level(level), decode_parts(frame.payload, count))
+        return number, Produce(Turn(Zxid(*producer), epoch, sequence, lowest), _LEVELS[level], decode_parts(frame.payload, count))
     except (struct.error, MalformedCommand) as error:
         raise MessageError(f"Produce: {error}") from None
 
@@ -236,7 +237,7 @@ def _decode_produced(frame: Frame) -> tuple[int, Produced]:
         raise MessageError(f"Produced: {error}") from None
     if level > Level.ALL or count > PARTS_MAX:
         raise MessageError(f"Produced: level {level}, {count} offsets: out of range")
-    return number, Produced(Level(level), Zxid(*zxid), offsets)
+    return number, Produced(_LEVELS[level], Zxid(*zxid), offsets)
 
 
 def _decode_fetch(frame: Frame) -> tuple[int, Fetch]:
@@ -262,7 +263,7 @@ def _decode_fetched(frame: Frame) -> tuple[int, Fetched]:
         for status, first, end, size in _FETCHED_ROW.iter_unpack(header[_FETCHED.size :]):
             if status >= len(FetchStatus) or begin + size > len(payload):
                 raise MessageError(f"Fetched: status {status}, {size:,} bytes and {len(payload) - begin:,} left: out of range")
-            rows.append(FetchedPartition(FetchStatus(status), first, end, payload[begin : begin + size]))
+            rows.append(FetchedPartition(_STATUSES[status], first, end, payload[begin : begin + size]))
             begin += size
     except struct.error as error:
         raise MessageError(f"Fetched: {error}") from None
@@ -319,12 +320,13 @@ def _names(fields: Fields) -> Metadata:
     if type(value) is not list or len(value) > TOPICS_MAX:
         raise fields.refuse("names", f"null or a list of at most {TOPICS_MAX}", value)
     names = Fields("Metadata.names", value, len(value))
-    return Metadata(tuple(names.text("name", NAME_CHARACTERS_MAX) for _ in value))
+    return Metadata(tuple(names.text("name", TEXT_CHARACTERS_MAX) for _ in value))
 
 
 def _create_topic(fields: Fields) -> CreateTopic:
     # Names and numbers that make no sense are refused by the state in its own words, not by closing the connection here.
-    return CreateTopic(turn_field(fields), fields.text("name", 1000), fields.number("partitions", 0, 2**32 - 1))
+    turn, name = turn_field(fields), fields.text("name", TEXT_CHARACTERS_MAX)
+    return CreateTopic(turn, name, fields.number("partitions", *PARTITIONS_SAYABLE))
 
 
 def _topics(fields: Fields) -> DescribeTopics:

@@ -68,9 +68,8 @@ class DescribeTopics:
     topics: tuple[Zxid, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Produce:
-    """Append every part in one proposal, or none."""
+class Produce(NamedTuple):
+    """Append every part in one proposal, or none. (Hot messages are tuples: they are made in a fifth of the time.)"""
 
     turn: Turn
     level: Level
@@ -210,8 +209,7 @@ class TopicsDescribed:
     topics: tuple[TopicDetails | None, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Produced:
+class Produced(NamedTuple):
     level: Level
     """The level that was reached."""
     zxid: Zxid

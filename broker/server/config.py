@@ -19,7 +19,7 @@ class Pace:
 
     tick: float = 0.010
     heartbeat: float = 0.050
-    lease: float = 0.400
+    lease: float = 0.300
     """A leader that no quorum answered, and a follower that heard no leader, for so long, gives its role up."""
 
 

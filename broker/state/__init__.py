@@ -17,7 +17,7 @@ from broker.state.outcomes import (
     TopicCreated,
     TopicDeleted,
 )
-from broker.state.state import State, Topic
+from broker.state.state import State, Topic, name_problem
 
 __all__ = [
     "Answer",
@@ -36,4 +36,5 @@ __all__ = [
     "Turn",
     "decode",
     "encode",
+    "name_problem",
 ]

@@ -23,6 +23,9 @@ PARTS_MAX: Final = 10_000
 NAME_CHARACTERS_MAX: Final = 249
 PARTITIONS_MAX: Final = 10_000
 """Partitions of one topic."""
+TEXT_CHARACTERS_MAX: Final = 10_000
+PARTITIONS_SAYABLE: Final = (-(2**63), 2**63 - 1)
+"""What a command can say is wider than what is allowed, so that nonsense is refused in words and under its sequence."""
 TIME_MAX: Final = 2**53 - 1
 """Milliseconds since 1970: far enough away, and exact in every language's JSON."""
 SEQUENCE_MAX: Final = 2**63 - 1
@@ -77,9 +80,8 @@ class DeleteTopic:
     topic: Zxid
 
 
-@dataclass(frozen=True, slots=True)
-class Produce:
-    """Append every part, or none."""
+class Produce(NamedTuple):
+    """Append every part, or none. (A tuple, because there are so many of them.)"""
 
     turn: Turn
     time: int
@@ -126,7 +128,8 @@ def decode(payload: Payload) -> Command:
     try:
         if kind == _CREATE_TOPIC:
             fields = Fields.decode("CreateTopic", body, 4)
-            return CreateTopic(turn_field(fields), _time(fields), fields.text("name", 1000), fields.number("partitions", 0, 2**32 - 1))
+            turn, time = turn_field(fields), _time(fields)
+            return CreateTopic(turn, time, fields.text("name", TEXT_CHARACTERS_MAX), fields.number("partitions", *PARTITIONS_SAYABLE))
         if kind == _DELETE_TOPIC:
             fields = Fields.decode("DeleteTopic", body, 3)
             return DeleteTopic(turn_field(fields), _time(fields), fields.zxid("topic"))
@@ -145,23 +148,24 @@ def encode_parts(parts: Sequence[Part]) -> list[Payload]:
     return [table, *[part.batch for part in parts]]
 
 
-def decode_parts(body: Payload, count: int) -> list[Part]:
-    """What `encode_parts` made; the batches are views into `body`. Raises MalformedCommand."""
-    if not 1 <= count <= PARTS_MAX:
-        raise MalformedCommand(f"{count:,} parts in a produce command, and 1 to {PARTS_MAX:,} are taken")
+def decode_parts(body: Payload, count: int, begin: int = 0) -> list[Part]:
+    """What `encode_parts` made, from `begin` to the end of `body`; the batches are views into it. Raises MalformedCommand."""
     view = memoryview(body)
-    begin = count * _ROW.size
-    if len(view) < begin:
-        raise MalformedCommand(f"{count:,} parts announced in {len(view):,} bytes")
+    whole = len(view)
+    row, at = begin, begin + count * _ROW.size
+    if not 1 <= count <= PARTS_MAX or at > whole:
+        raise MalformedCommand(f"{count:,} parts announced in {whole - begin:,} bytes, and 1 to {PARTS_MAX:,} are taken")
     parts = []
-    for epoch, counter, partition, size in _ROW.iter_unpack(view[:begin]):
-        end = begin + size
-        if end > len(view):
-            raise MalformedCommand(f"a batch of {size:,} bytes announced, and {len(view) - begin:,} are left")
-        parts.append(Part(Zxid(epoch, counter), partition, view[begin:end]))
-        begin = end
-    if begin != len(view):
-        raise MalformedCommand(f"{len(view) - begin:,} stray bytes behind the last batch")
+    for _ in range(count):
+        epoch, counter, partition, size = _ROW.unpack_from(view, row)
+        end = at + size
+        if end > whole:
+            raise MalformedCommand(f"a batch of {size:,} bytes announced, and {whole - at:,} are left")
+        parts.append(Part(Zxid(epoch, counter), partition, view[at:end]))
+        row += _ROW.size
+        at = end
+    if at != whole:
+        raise MalformedCommand(f"{whole - at:,} stray bytes behind the last batch")
     return parts
 
 
@@ -180,7 +184,7 @@ def _decode_produce(payload: Payload) -> Produce:
     if sequence > SEQUENCE_MAX or lowest > SEQUENCE_MAX or time > TIME_MAX:
         raise MalformedCommand(f"sequence {sequence}, lowest unanswered {lowest}, time {time}: beyond their ranges")
     turn = Turn(Zxid(producer_epoch, producer_counter), epoch, sequence, lowest)
-    return Produce(turn, time, decode_parts(memoryview(payload)[_PRODUCE_HEADER.size :], count))
+    return Produce(turn, time, decode_parts(payload, count, _PRODUCE_HEADER.size))
 
 
 def _time(fields: Fields) -> int:

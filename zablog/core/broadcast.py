@@ -106,16 +106,19 @@ def on_propose(state: State, following: Following, message: Propose, out: Effect
     """Follower: entries that continue our history are written, and acknowledged once durable."""
     assert following.link is not None, "a follower hears its leader on a link"
     entries = message.entries
-    if message.epoch != following.epoch or not following.repaired or entries.first.epoch > message.epoch:
+    foreign = entries.first.epoch > message.epoch or (following.acked and entries.first.epoch < message.epoch)
+    if message.epoch != following.epoch or not following.repaired or foreign:
         return out.abandon(f"illegal: a proposal of epoch {message.epoch} in {following.phase.name}")
     if state.trail.follows(entries):
         state.append(entries, out)
-    elif not (entries.payloads and entries.last in state.trail and entries.first in state.trail):
+    elif not entries.payloads or state.trail.digest_at(entries.last) != entries.digest:  # an exact duplicate is acknowledged again
         return out.abandon(f"proposal {entries.first} does not continue our history, which ends at {state.trail.last}")
     if following.acked:
         out.vote(following.link, Ack(message.epoch, state.trail.last))
-    if following.phase is Phase.BROADCAST:
-        state.commit_to(min(message.watermark, state.trail.last), out)
+    if following.phase is Phase.BROADCAST and message.watermark > state.watermark:
+        if message.watermark not in state.trail:
+            return out.abandon(f"illegal: a watermark {message.watermark} on a proposal with history through {state.trail.last}")
+        state.commit_to(message.watermark, out)
     return None
 
 

@@ -4,7 +4,7 @@ Durable before said: the leader's promise before NEWEPOCH (W1), the follower's b
 the leader's own history, which is the best of them, becomes the initial history of the epoch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from zablog.core import synchronization
 from zablog.core.effects import Effects
@@ -52,9 +52,9 @@ def on_new_epoch(state: State, following: Following, message: NewEpoch, out: Eff
 # -- leader -------------------------------------------------------------------------------------------------------------------
 
 
-def lead(state: State, out: Effects) -> None:
-    """Begin to lead: our own epochs are the first we know; some peers may have decided for us before we did."""
-    leading = Leading(since=state.now)
+def lead(state: State, voters: Iterable[PeerId], out: Effects) -> None:
+    """Begin to lead, voted for by `voters`. Our own epochs are the first we know; some peers may have decided for us before we did."""
+    leading = Leading(since=state.now, voters=frozenset(voters))
     state.enter(leading, "elected", out)
     leading.cepochs[state.id] = CEpoch(state.accepted, state.current)
     early = sorted(state.early.items())
@@ -136,7 +136,7 @@ def on_ack_epoch(state: State, leading: Leading, learner: Learner, message: AckE
     learner.echoed = state.now
     if leading.phase is not Phase.DISCOVERY:
         return synchronization.meet(state, leading, learner, out)
-    if message.suspect is None and (message.current, message.last) > (state.current, state.trail.last):
+    if state.suspect is None and message.suspect is None and (message.current, message.last) > (state.current, state.trail.last):
         return out.abandon(f"{peer} has the better history: {message.current}, {message.last}")
     if peer in state.configuration.voters and not (peer in leading.acks and leading.acks[peer].counted):
         leading.acks[peer] = message

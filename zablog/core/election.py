@@ -5,9 +5,11 @@ passed on but computed from what was heard first hand: a candidate counts only i
 quorum cannot reach is voted for by nobody, and hub topologies do not live-lock.
 """
 
+from collections.abc import Iterable
+
 from zablog.core import discovery
 from zablog.core.effects import Effects
-from zablog.core.messages import Notification, Standing, Vote
+from zablog.core.messages import ROUND_MAX, Notification, Standing, Vote
 from zablog.core.state import Draining, Following, Leading, Looking, State
 from zablog.core.zxid import PeerId
 
@@ -15,7 +17,7 @@ from zablog.core.zxid import PeerId
 def look(state: State, reason: str, out: Effects) -> None:
     """Begin to look for a leader: a new round, and a vote for oneself."""
     assert not state.pending, "the law that a role starts with a quiescent writer"
-    state.round += 1
+    state.round = min(state.round + 1, ROUND_MAX)
     looking = Looking(state.self_vote)
     state.enter(looking, reason, out)
     reconsider(state, looking, out, news=True)
@@ -29,9 +31,7 @@ def on_link_up(state: State, peer: PeerId, out: Effects) -> None:
 
 def on_link_down(state: State, looking: Looking, peer: PeerId, out: Effects) -> None:
     """A lost link hears nothing."""
-    looking.heard.pop(peer, None)
-    looking.tally.pop(peer, None)
-    looking.settled.pop(peer, None)
+    looking.forget(peer)
     reconsider(state, looking, out)
 
 
@@ -45,8 +45,9 @@ def notification(state: State) -> Notification:
                 heard = tuple(sorted(looking.heard))
         case Following(leader=leader):
             standing, vote = Standing.FOLLOWING, Vote(state.epoch_in_force, state.trail.last, leader)
-        case Leading():
+        case Leading() as leading:
             standing, vote = Standing.LEADING, Vote(state.epoch_in_force, state.trail.last, state.id)
+            heard = tuple(sorted(leading.voters | leading.learners.keys()))
         case Draining():
             standing, vote = Standing.LOOKING, state.self_vote
     return Notification(standing, state.round, vote, state.self_vote, state.accepted, heard, state.suspect is None)
@@ -98,6 +99,8 @@ def count(state: State, looking: Looking, peer: PeerId, message: Notification, o
     looking.settled.pop(peer, None)
     looking.tally.pop(peer, None)
     if message.standing is not Standing.LOOKING:
+        if message.vote.leader == state.id and message.round == state.round:
+            looking.tally[peer] = message  # it voted for us, and decided before we did
         looking.settled[peer] = message
         settle(state, looking, message, out)
     elif message.round < state.round:
@@ -113,16 +116,18 @@ def count(state: State, looking: Looking, peer: PeerId, message: Notification, o
 
 
 def settle(state: State, looking: Looking, message: Notification, out: Effects) -> None:
-    """A late joiner follows the leader a quorum follows, if it says itself that it leads. Rounds and zxids do not matter."""
+    """Follow a leader that says that it leads, and that a quorum supports it, or of whom a quorum says so. Rounds and zxids do not matter.
+
+    The leader's own word is enough for peers that can reach nobody but the leader; if it is stale, it costs time.
+    """
     leader, epoch = message.vote.leader, message.vote.current
     agreeing = [peer for peer, word in looking.settled.items() if (word.vote.leader, word.vote.current) == (leader, epoch)]
-    if (
-        leader != state.id
-        and leader in agreeing
-        and looking.settled[leader].standing is Standing.LEADING
-        and state.configuration.is_quorum(agreeing)
-    ):
-        state.round = looking.settled[leader].round
+    word = looking.settled.get(leader)
+    if leader == state.id or word is None or word.standing is not Standing.LEADING:
+        return
+    supported = state.configuration.is_quorum({leader, *word.heard})
+    if supported or (leader in agreeing and state.configuration.is_quorum(agreeing)):
+        state.round = word.round
         discovery.follow(state, leader, out)
 
 
@@ -152,16 +157,16 @@ def reconsider(state: State, looking: Looking, out: Effects, news: bool = False)
     if leader not in agreeing or not state.decides(agreeing, new_born) or not electable(state, looking):
         looking.decide_at = None
     elif state.configuration.is_everyone(agreeing):
-        decide(state, leader, out)
+        decide(state, leader, agreeing, out)
     elif looking.decide_at is None:
         looking.decide_at = state.now + state.timing.finalize
     elif state.now >= looking.decide_at:
-        decide(state, leader, out)
+        decide(state, leader, agreeing, out)
 
 
-def decide(state: State, leader: PeerId, out: Effects) -> None:
+def decide(state: State, leader: PeerId, agreeing: Iterable[PeerId], out: Effects) -> None:
     if leader == state.id:
-        discovery.lead(state, out)
+        discovery.lead(state, agreeing, out)
     else:
         discovery.follow(state, leader, out)
 
@@ -170,9 +175,7 @@ def on_tick(state: State, looking: Looking, out: Effects) -> None:
     """Say it again, forget what is stale, and see whether the wait for a better vote is over."""
     stale = [peer for peer, tick in looking.heard.items() if state.now - tick > state.timing.heard]
     for peer in stale:
-        del looking.heard[peer]
-        looking.tally.pop(peer, None)
-        looking.settled.pop(peer, None)
+        looking.forget(peer)
     if stale or looking.decide_at is not None or state.now == state.ineligible_until:
         reconsider(state, looking, out, news=bool(stale))
     if state.role is looking and state.now >= looking.resend_at:

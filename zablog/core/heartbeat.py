@@ -35,7 +35,7 @@ def on_leader_tick(state: State, leading: Leading, out: Effects) -> None:
     timing = state.timing
     if leading.epoch is not None and state.now % timing.ping == 0:
         for learner in leading.learners.values():
-            if learner.ack is not None:
+            if learner.invited:
                 out.send(learner.link, Ping(leading.epoch, state.now))
     match leading.phase:
         case Phase.DISCOVERY:
@@ -60,7 +60,7 @@ def tell_watermark(state: State, leading: Leading, out: Effects) -> None:
     """COMMIT to every follower that has not heard of the watermark, as far as it has been sent the entries."""
     assert leading.epoch is not None, "an established leader has an epoch"
     for learner in leading.learners.values():
-        if learner.told is not None and learner.position is not None:
+        if learner.live and learner.told is not None and learner.position is not None:
             watermark = min(state.watermark, learner.position)
             if watermark > learner.told:
                 learner.told = watermark

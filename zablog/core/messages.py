@@ -18,10 +18,13 @@
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from zablog.core.trail import Entries
 from zablog.core.zxid import Epoch, PeerId, Zxid
+
+ROUND_MAX: Final = 2**62
+"""Rounds of an election stop rising here; one bad frame must not push a peer's round out of what the wire carries."""
 
 
 class Standing(IntEnum):

@@ -85,6 +85,12 @@ class Looking:
     resend_at: int = 0
     resend_ticks: int = 0
 
+    def forget(self, peer: PeerId) -> None:
+        """What was heard from a peer that cannot be heard any more."""
+        self.heard.pop(peer, None)
+        self.tally.pop(peer, None)
+        self.settled.pop(peer, None)
+
 
 @dataclass(slots=True)
 class Following:
@@ -132,6 +138,8 @@ class Leading:
     """`initial` is last(I_e), fixed with the quorum of ACKEPOCH. In `acked` the leader counts itself like any voter."""
 
     since: int
+    voters: frozenset[PeerId] = frozenset()
+    """Who voted for us; they may know of us alone."""
     phase: Phase = Phase.DISCOVERY
     epoch: Epoch | None = None
     cepochs: dict[PeerId, CEpoch] = field(default_factory=dict)
@@ -243,6 +251,8 @@ class State:
         if self.links.get(link.peer) == link:
             del self.links[link.peer]
             self.early.pop(link.peer, None)
+            if isinstance(self.role, Looking):
+                self.role.forget(link.peer)
             out.emit(DropLink(link, reason))
 
     def enter(self, role: Role, reason: str, out: Effects) -> None:

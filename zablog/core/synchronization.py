@@ -201,7 +201,8 @@ def on_new_leader(state: State, following: Following, message: NewLeader, out: E
 
 def on_up_to_date(state: State, following: Following, message: UpToDate, out: Effects) -> None:
     """Follower: the epoch is established and we are of it."""
-    if message.epoch != following.epoch or not following.acked or message.watermark not in state.trail:
+    known = message.watermark in state.trail
+    if message.epoch != following.epoch or not following.acked or following.phase is Phase.BROADCAST or not known:
         return out.abandon(f"illegal: {message} in {following.phase.name}")
     following.phase = Phase.BROADCAST
     state.commit_to(message.watermark, out)

@@ -37,6 +37,8 @@ from zablog.storage.history import History
 
 STREAM_BYTES = 1 << 20
 """One Propose of a stream."""
+HOLD_BYTES = 32 << 20
+"""With so much waiting for the disk, links are read no further until some of it is written."""
 STREAM_ROUND_BYTES = 16 << 20
 """After so much the core is told how far a stream has come: it counts as progress."""
 
@@ -131,6 +133,12 @@ class Driver:
             self.stepping = False
         if self.advanced:
             self.advanced.unpark_all()
+
+    async def hold(self) -> None:
+        """Whoever reads a link waits here while the disk is far behind: what it has not written yet is in memory."""
+        assert self.writer is not None, "the law that the writer lives before the first event"
+        if self.writer.queued_bytes > HOLD_BYTES:
+            await self.writer.relief()
 
     # -- effects ------------------------------------------------------------------------------------------------------------
 

@@ -30,8 +30,6 @@ MISSED_TICKS_MAX = 100
 """After a pause of the process so many ticks are made up for: more than any timeout that must be noticed."""
 TICKS_AT_ONCE = 5
 """Between so many of them the links are read: a late loop must not suspect a leader whose pings wait in the socket."""
-HOLD_BYTES = 32 << 20
-"""With so much waiting for the disk, links are read no further until it has caught up."""
 
 Clients = Callable[[trio.abc.Stream, Hello], Awaitable[None]]
 
@@ -143,7 +141,7 @@ async def open_node(config: NodeConfig, application: Application, clients: Clien
             try:
                 await node._applier.catch_up()
                 driver = node._driver
-                network.start(Callbacks(driver.link_up, driver.received, driver.link_down), clients)
+                network.start(Callbacks(driver.link_up, driver.received, driver.link_down, driver.hold), clients)
                 nursery.start_soon(node._applier.run)
                 nursery.start_soon(node.tick_forever)
                 yield node

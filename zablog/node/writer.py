@@ -40,6 +40,7 @@ class Writer:
         self.busy = False
         self.preparing = False
         self.stopping = False
+        self.waiting = trio.lowlevel.ParkingLot()
         self.wake = threading.Semaphore(0)
         self.token = trio.lowlevel.current_trio_token()
         self.thread = threading.Thread(target=self.run, name="zablog-writer", daemon=True)
@@ -54,6 +55,10 @@ class Writer:
         if not self.busy:
             self.busy = True
             self.wake.release()
+
+    async def relief(self) -> None:
+        """Wait until another commit is done."""
+        await self.waiting.park()
 
     async def drain(self) -> None:
         """Let the writer finish what it has, and end its thread. Not cancelled half way: a thread must not outlive its owner."""
@@ -120,4 +125,5 @@ class Writer:
     def completed(self, token: int, size: int) -> None:
         """Event loop: everything through `token` is durable."""
         self.queued_bytes -= size
+        self.waiting.unpark_all()
         self.done(token)

@@ -3,17 +3,23 @@
 Any other pair of trio streams (memory streams in tests) is served too, with copies.
 """
 
+import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final, Protocol
 
 import trio
 
 from zablog.core.trail import Payload
+from zablog.transport.listening import join_address
 from zablog.wire.frames import JOIN_BYTES_MAX
 
 PIECES_MAX: Final = 1024
 """IOV_MAX: the kernel takes no more pieces at once."""
-
+UNSENT_BYTES: Final = 128 << 10
+"""What the kernel may hold back unsent on a link: a ping stands behind no more than this."""
+SILENCE_MILLISECONDS: Final = 5000
+"""What was sent and not acknowledged by the peer's kernel for so long has broken the link."""
 BROKEN: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 """What a connection raises when it is of no more use."""
 
@@ -90,3 +96,30 @@ class StreamEnds:
 
     async def close(self) -> None:
         await trio.aclose_forcefully(self._stream)
+
+
+def tune(stream: trio.abc.Stream) -> None:
+    """No delay, a short queue in the kernel, and no hour-long patience with a peer that vanished without a word."""
+    if not isinstance(stream, trio.SocketStream):
+        return
+    options = (
+        (socket.IPPROTO_TCP, "TCP_NODELAY", 1),
+        (socket.IPPROTO_TCP, "TCP_NOTSENT_LOWAT", UNSENT_BYTES),
+        (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", SILENCE_MILLISECONDS),
+        (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
+        (socket.IPPROTO_TCP, "TCP_KEEPIDLE", 2),
+        (socket.IPPROTO_TCP, "TCP_KEEPINTVL", 1),
+        (socket.IPPROTO_TCP, "TCP_KEEPCNT", 3),
+    )
+    for level, name, value in options:
+        if (option := getattr(socket, name, None)) is not None:
+            with suppress(OSError):
+                stream.setsockopt(level, option, value)
+
+
+def address_of(stream: trio.abc.Stream) -> str:
+    """The other side's HOST:PORT, for the log."""
+    if isinstance(stream, trio.SocketStream):
+        with suppress(OSError):
+            return join_address(*stream.socket.getpeername()[:2])
+    return "unknown"

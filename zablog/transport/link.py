@@ -8,7 +8,7 @@ A link ends once, for one reason. A send that failed or was cancelled has broken
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple
 
 import trio
@@ -29,6 +29,9 @@ BROKEN_BYTES: Final = 64 << 20
 """An outbox this full takes nothing more: the link is broken."""
 BATCH_BYTES: Final = 256 << 10
 """What is handed to the kernel between two looks at the lane that overtakes."""
+
+Received = Callable[[events.Link, list[Message]], object]
+Hold = Callable[[], Awaitable[None]]
 
 _OVERTAKING: Final = frozenset((Ping, Pong, Notification))
 
@@ -66,7 +69,7 @@ class PeerLink:
 
     @property
     def congested(self) -> bool:
-        return self.outbox_bytes > CONGESTED_BYTES
+        return self.reason is None and self.outbox_bytes > CONGESTED_BYTES
 
     def post(self, message: Encoded) -> None:
         """Queue a message. A link that has ended swallows it."""
@@ -90,16 +93,18 @@ class PeerLink:
         """End the link, from now on: nothing more is received on it or sent."""
         if self.reason is None:
             self.reason = reason
+            for lane in self._lanes:
+                lane.clear()
             self._room.set()
             self._scope.cancel()
 
-    async def run(self, received: Callable[[events.Link, list[Message]], object]) -> str:
-        """Serve the link until it ends, and say why it did."""
+    async def run(self, received: Received, hold: Hold = trio.lowlevel.checkpoint_if_cancelled) -> str:
+        """Serve the link until it ends, and say why it did. `hold` is awaited after each burst, before more is read."""
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._write)
-                    nursery.start_soon(self._read, received)
+                    nursery.start_soon(self._read, received, hold)
         finally:
             self.end("the network was closed")
             with trio.CancelScope(shield=True):
@@ -107,7 +112,7 @@ class PeerLink:
         assert self.reason is not None, "the law that a link ends for a reason"
         return self.reason
 
-    async def _read(self, received: Callable[[events.Link, list[Message]], object]) -> None:
+    async def _read(self, received: Received, hold: Hold) -> None:
         """A wake-up is a burst: all frames that are complete become one call. What the call raises is not ours to catch."""
         while self.reason is None:
             try:
@@ -117,6 +122,7 @@ class PeerLink:
                 return
             if messages:
                 received(self.identity, messages)
+                await hold()
             try:
                 count = await self._ends.receive_into(self._reader.space())
             except BROKEN as error:

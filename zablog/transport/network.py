@@ -10,9 +10,8 @@ Callbacks are called from the links' tasks, with no queue in between: they must 
 `on_link_up` is followed by one `on_link_down`, unless the network itself is closed first. `send` and `drop` never call back.
 """
 
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from random import Random
 from typing import Final
@@ -24,7 +23,7 @@ from zablog.core.events import Link
 from zablog.core.messages import Message
 from zablog.core.zxid import PeerId
 from zablog.transport import greeting
-from zablog.transport.ends import BROKEN, Ends, broken, ends_of
+from zablog.transport.ends import BROKEN, Ends, address_of, broken, ends_of, tune
 from zablog.transport.errors import HandshakeFailed
 from zablog.transport.greeting import Contact, Self
 from zablog.transport.link import Encoded, PeerLink, encoded
@@ -36,10 +35,6 @@ from zablog.wire.handshake import Hello, Purpose, Refusal, Refused, decode_hands
 
 HANDSHAKES_MAX: Final = 256
 """Strangers that are listened to at once; one more is sent away."""
-UNSENT_BYTES: Final = 128 << 10
-"""What the kernel may hold back unsent on a link: a ping stands behind no more than this."""
-SILENCE_MILLISECONDS: Final = 5000
-"""What was sent and not acknowledged by the peer's kernel for so long has broken the link."""
 
 log = structlog.get_logger("zablog.transport")
 
@@ -56,6 +51,8 @@ class Callbacks:
     on_link_up: Callable[[Link], object]
     on_received: Callable[[Link, list[Message]], object]
     on_link_down: Callable[[Link, str], object]
+    hold: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint_if_cancelled
+    """Awaited after each burst: a link is read no faster than the disk can follow."""
     on_refused: Callable[[PeerId | None, str, str], object] = lambda peer, address, reason: None
     """A handshake failed, at either end: which peer (if it said so), its address, and the reason. Called at every try."""
 
@@ -163,7 +160,7 @@ class Network:
         self._news.settled(peer)
         log.info("link up", node=self.me.node, peer=peer, link=self._generation)
         callbacks.on_link_up(link.identity)
-        await link.run(callbacks.on_received)
+        await link.run(callbacks.on_received, callbacks.hold)
         self._down(link)
 
     def _down(self, link: PeerLink) -> None:
@@ -231,7 +228,7 @@ class Network:
     async def accept(self, stream: trio.abc.Stream) -> None:
         """Serve one connection that somebody made to us, whoever it is and whatever it says."""
         tune(stream)
-        ends, address = ends_of(stream), _address_of(stream)
+        ends, address = ends_of(stream), address_of(stream)
         try:
             heard = await self._receive(ends, address)
             if heard is None:
@@ -337,35 +334,9 @@ async def open_network(
             listener.socket.close()
 
 
-def tune(stream: trio.abc.Stream) -> None:
-    """No delay, a short queue in the kernel, and no hour-long patience with a peer that vanished without a word."""
-    if not isinstance(stream, trio.SocketStream):
-        return
-    options = (
-        (socket.IPPROTO_TCP, "TCP_NODELAY", 1),
-        (socket.IPPROTO_TCP, "TCP_NOTSENT_LOWAT", UNSENT_BYTES),
-        (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", SILENCE_MILLISECONDS),
-        (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
-        (socket.IPPROTO_TCP, "TCP_KEEPIDLE", 2),
-        (socket.IPPROTO_TCP, "TCP_KEEPINTVL", 1),
-        (socket.IPPROTO_TCP, "TCP_KEEPCNT", 3),
-    )
-    for level, name, value in options:
-        if (option := getattr(socket, name, None)) is not None:
-            with suppress(OSError):
-                stream.setsockopt(level, option, value)
-
-
 async def _close(ends: Ends) -> None:
     with trio.CancelScope(shield=True):
         await ends.close()
-
-
-def _address_of(stream: trio.abc.Stream) -> str:
-    if isinstance(stream, trio.SocketStream):
-        with suppress(OSError):
-            return join_address(*stream.socket.getpeername()[:2])
-    return "unknown"
 
 
 def _host(address: str) -> str:

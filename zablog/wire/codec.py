@@ -6,11 +6,13 @@ verifies the running digest, which a flipped bit or a shifted boundary changes.
 """
 
 import struct
+from collections.abc import Sequence
 from enum import IntEnum
 from itertools import accumulate
 from typing import Final
 
 from zablog.core.messages import (
+    ROUND_MAX,
     Ack,
     AckEpoch,
     AckNewLeader,
@@ -138,14 +140,20 @@ def _decode_propose(header: bytes, payload: Payload) -> Propose:
     lengths = struct.unpack_from(f">{count}I", payload)
     if table_bytes + sum(lengths) != len(payload):
         raise MessageError(f"PROPOSE: a table and entries of {table_bytes} + {sum(lengths)} bytes in a payload of {len(payload)}")
-    view = memoryview(payload).toreadonly()
-    ends = accumulate(lengths, initial=table_bytes)
-    payloads: list[Payload] = [
-        bytes(view[begin : begin + length]) if length < SLICE_BYTES_MIN else view[begin : begin + length]
-        for begin, length in zip(ends, lengths, strict=False)
-    ]
-    entries = Entries(Zxid(first_epoch, first_counter), Zxid(prev_epoch, prev_counter), payloads, digest)
+    entries = Entries(Zxid(first_epoch, first_counter), Zxid(prev_epoch, prev_counter), _cut(payload, table_bytes, lengths), digest)
     return Propose(Epoch(epoch), entries, Zxid(mark_epoch, mark_counter))
+
+
+def _cut(payload: Payload, begin: int, lengths: Sequence[int]) -> list[Payload]:
+    """The entries that stand one behind the other from `begin` on."""
+    if len(lengths) == 1 and lengths[0] < SLICE_BYTES_MIN and type(payload) is bytes:
+        return [payload[begin:]]
+    view = memoryview(payload).toreadonly()
+    begins = accumulate(lengths, initial=begin)
+    return [
+        bytes(view[begin : begin + length]) if length < SLICE_BYTES_MIN else view[begin : begin + length]
+        for begin, length in zip(begins, lengths, strict=False)
+    ]
 
 
 _Rows = tuple[Kind, list[cbor.Value]]
@@ -186,7 +194,7 @@ def _decode_rows(number: int, header: bytes) -> Message:
     match kind:
         case Kind.NOTIFICATION:
             standing = Standing(fields.number("standing", 0, 2))
-            round = fields.number("round")
+            round = fields.number("round", 0, ROUND_MAX)
             vote, self_vote = _vote(fields, "vote"), _vote(fields, "self vote")
             accepted, heard = fields.epoch("accepted"), fields.peers("heard")
             return Notification(standing, round, vote, self_vote, accepted, heard, fields.flag("whole"))

@@ -246,6 +246,8 @@ def test_topic_is_named_by_the_zxid_of_its_creation():
         ("a\n", 1, Code.BAD_NAME),
         ("good", 0, Code.BAD_REQUEST),
         ("good", 10_001, Code.BAD_REQUEST),
+        ("good", -(2**63), Code.BAD_REQUEST),
+        ("n" * 9_000, 1, Code.BAD_NAME),
         ("taken", 1, Code.TOPIC_EXISTS),
     ],
 )

@@ -27,7 +27,7 @@ class Recorder:
             lambda link: self._note("up", link),
             lambda link, messages: self._note("received", link, *messages),
             lambda link, reason: self._note("down", link, reason),
-            lambda peer, address, reason: self._note("refused", peer, address, reason),
+            on_refused=lambda peer, address, reason: self._note("refused", peer, address, reason),
         )
 
     def _note(self, *event: object) -> None:

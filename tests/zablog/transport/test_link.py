@@ -114,3 +114,24 @@ async def test_whoever_waits_for_room_on_a_link_that_ends_goes_on(autojump_clock
         nursery.start_soon(link.room)
         await trio.testing.wait_all_tasks_blocked()
         link.end("gone")
+
+
+async def test_a_held_link_is_read_no_further_and_still_sends(autojump_clock: trio.testing.MockClock) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    link = link_over(ours)
+    received: list[Message] = []
+    release = trio.Event()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(link.run, lambda _, messages: received.extend(messages), release.wait)
+        for nonce in (1, 2):
+            await theirs.send_all(b"".join(map(bytes, encoded(Ping(E1, nonce)).pieces)))
+            await trio.testing.wait_all_tasks_blocked()
+        assert received == [Ping(E1, 1)]
+        link.post(encoded(Pong(E1, 1)))
+        assert await read(theirs, 1) == [Pong(E1, 1)]
+
+        release.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert received == [Ping(E1, 1), Ping(E1, 2)]
+        link.end("done")

@@ -5,8 +5,9 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from zablog.core.messages import Ack, CEpoch, Ping
+from zablog.core.messages import Ack, CEpoch, Message, Ping
 from zablog.core.zxid import Epoch, PeerId, Zxid
+from zablog.transport.link import encoded
 from zablog.transport.network import HANDSHAKES_MAX, Callbacks, Network
 from zablog.wire.frames import Frame, FrameReader, pieces
 from zablog.wire.handshake import Hello, Purpose, Refusal, Refused, Versions, Welcome, decode_handshake, encode_handshake
@@ -301,3 +302,18 @@ async def test_what_a_callback_raises_ends_the_network_even_if_it_looks_like_a_b
 
     with pytest.RaisesGroup(pytest.RaisesExc(OSError, match="the disk"), flatten_subgroups=True, allow_unwrapped=True):
         await world()
+
+
+async def test_what_goes_to_several_peers_is_encoded_once(mesh: Mesh, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Message] = []
+    monkeypatch.setattr("zablog.transport.network.encoded", lambda message: calls.append(message) or encoded(message))
+    one, heard_by_one = await mesh.node(1)
+    heard_by_others = [(await mesh.node(number))[1] for number in (2, 3)]
+    await heard_by_one.until("up", 2)
+    message = Ping(E1, 1)
+
+    for link in one.links():
+        one.send(link, message)
+
+    assert [await recorder.messages(1) for recorder in heard_by_others] == [[message], [message]]
+    assert calls == [message]

@@ -1,0 +1,100 @@
+"""What a node does with committed commands: the replicated state, the partitions on disk, and answers for those who wait.
+
+Who proposed a command here waits under its zxid. An answer leaves once the whole burst has been applied and written to the
+segments, so whoever has a receipt can read the record. When this node's role changes, those who still wait are told that the
+outcome is unknown here: the same request, sent again to the next leader, finds out.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import trio
+
+from broker.log import Log
+from broker.state import Answer, State, TopicCreated
+from zablog import Status
+from zablog.core.trail import Payload
+from zablog.core.zxid import Zxid
+
+Waiter = Callable[[Answer | None], None]
+"""Called once, with what became of the command, or None if this node will not learn it in time. Must not block or raise."""
+
+Place = tuple[Zxid, int]
+"""A partition: topic and number."""
+
+
+class BrokerApplication:
+    """`zablog.Application`. Everything happens on the event loop."""
+
+    def __init__(self, open_log: Callable[[], Log]) -> None:
+        self.state: Final = State()
+        self._open_log = open_log
+        self._log: Log | None = None
+        self._waiting: dict[Zxid, Waiter] = {}
+        self._settled: list[tuple[Waiter, Answer]] = []
+        self._changed: set[Place] = set()
+        """Partitions that the burst appended to, made or removed."""
+        self._watching: dict[Place, set[trio.Event]] = {}
+        self._generation = -1
+
+    @property
+    def log(self) -> Log:
+        """Opened at its first use: by then the node holds the lock on its directory."""
+        if self._log is None:
+            self._log = self._open_log()
+        return self._log
+
+    # -- for the node -------------------------------------------------------------------------------------------------------
+
+    def apply(self, zxid: Zxid, payload: Payload) -> None:
+        state, log = self.state, self.log
+        outcome = state.apply(zxid, payload)
+        for topic, partition, base_offset, position, records, batch in outcome.appends:
+            log.append(zxid, state.time, topic, partition, base_offset, position, records, batch)
+            self._changed.add((topic, partition))
+        if outcome.deleted is not None:
+            log.delete_topic(outcome.deleted)
+            self._changed.update(place for place in self._watching if place[0] == outcome.deleted)
+        if isinstance(outcome.answer, TopicCreated):
+            self._changed.update(place for place in self._watching if place[0] == zxid)
+        waiter = self._waiting.pop(zxid, None)
+        if waiter is not None:
+            self._settled.append((waiter, outcome.answer))
+
+    def applied(self, upto: Zxid) -> None:
+        self.log.flush()
+        settled, self._settled = self._settled, []
+        for waiter, answer in settled:
+            waiter(answer)
+        if self._watching:
+            for place in self._changed:
+                for event in self._watching.get(place, ()):
+                    event.set()
+        self._changed.clear()
+
+    def role_changed(self, status: Status) -> None:
+        if status.generation != self._generation:
+            self._generation = status.generation
+            waiting, self._waiting = self._waiting, {}
+            for waiter in waiting.values():
+                waiter(None)
+
+    # -- for the handlers ---------------------------------------------------------------------------------------------------
+
+    def wait_for(self, first: Zxid, waiters: Iterable[Waiter]) -> None:
+        """These commands were proposed just now, the first of them under `first`."""
+        for step, waiter in enumerate(waiters):
+            self._waiting[first.after(step)] = waiter
+
+    def watch(self, places: Iterable[Place], event: trio.Event) -> None:
+        """Set `event` when something was appended to one of these partitions, or its topic made or deleted. See `unwatch`."""
+        for place in places:
+            self._watching.setdefault(place, set()).add(event)
+
+    def unwatch(self, places: Iterable[Place], event: trio.Event) -> None:
+        for place in places:
+            events = self._watching.get(place)
+            if events is not None:
+                events.discard(event)
+                if not events:
+                    del self._watching[place]

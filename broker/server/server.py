@@ -1,0 +1,91 @@
+"""One node of the broker: the broadcast with the broker's application on it, and its clients, for the length of a block."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+import structlog
+import trio
+
+from broker.log import Log
+from broker.server.application import BrokerApplication
+from broker.server.clock import LeaderClock
+from broker.server.config import Pace, ServerConfig
+from broker.server.connection import ClientConnection
+from broker.server.reads import Reads
+from broker.server.writes import Writes
+from zablog import Node, NodeConfig, PeerId, Timing, open_node
+from zablog.storage.files import FileDisk
+from zablog.transport.ends import address_of
+from zablog.wire.handshake import Hello
+
+LOG_FOLDER = "topics"
+"""Where the segments lie, below the node's directory."""
+
+log = structlog.get_logger("broker.server")
+
+
+class Server:
+    """Use `open_server`."""
+
+    def __init__(self, node: Node, application: BrokerApplication) -> None:
+        self.node = node
+        self.application = application
+
+
+class _Clients:
+    """The node's handler of client connections. Knows the node only once it is open."""
+
+    def __init__(self, config: ServerConfig, application: BrokerApplication) -> None:
+        self._config = config
+        self._application = application
+        self._node: Node | None = None
+        self._connections = 0
+
+    def serve_for(self, node: Node) -> None:
+        limits = self._config.limits
+        self._reads = Reads(node, self._application, limits)
+        self._writes = Writes(node, self._application, LeaderClock(time.time, time.monotonic))
+        self._node = node
+
+    async def __call__(self, stream: trio.abc.Stream, hello: Hello) -> None:
+        if self._node is None or self._connections >= self._config.limits.connections:
+            return
+        self._connections += 1
+        try:
+            await ClientConnection(stream, self._reads, self._writes, self._config.limits).serve(address_of(stream))
+        finally:
+            self._connections -= 1
+
+
+@asynccontextmanager
+async def open_server(config: ServerConfig) -> AsyncIterator[Server]:
+    """Run one node of the broker for the length of the block. Raises what `zablog.open_node` raises."""
+    application = BrokerApplication(partial(_open_log, config))
+    clients = _Clients(config, application)
+    async with open_node(_node_config(config), application, clients) as node:
+        clients.serve_for(node)
+        log.info("serving", node=node.identity.node, cluster=node.identity.cluster, address=node.addresses[node.identity.node])
+        yield Server(node, application)
+
+
+def _open_log(config: ServerConfig) -> Log:
+    return Log(FileDisk(config.directory).child(LOG_FOLDER))
+
+
+def _node_config(config: ServerConfig) -> NodeConfig:
+    return NodeConfig(
+        directory=config.directory,
+        listen=config.listen,
+        addresses={PeerId(id): address for id, address in config.peers.items()},
+        insecure=config.insecure,
+        timing=timing_of(config.pace),
+        tick_seconds=config.pace.tick,
+    )
+
+
+def timing_of(pace: Pace) -> Timing:
+    """The core's waits, in ticks. A leader gives up a little before its followers do."""
+    lease = max(4, round(pace.lease / pace.tick))
+    return Timing(ping=max(1, round(pace.heartbeat / pace.tick)), suspect=lease, echo=max(3, lease * 5 // 6))

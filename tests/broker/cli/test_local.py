@@ -1,0 +1,127 @@
+"""Clusters of this machine: birth, processes, names. No server runs here."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from broker.cli import birth, local
+from broker.cli.processes import Process, this
+from broker.cli.refusals import NotEmpty, Usage
+from broker.errors import NodeNotFound
+from broker.server.config import load
+from zablog.storage.files import FileDisk
+from zablog.storage.manifest import Manifest
+
+
+@pytest.fixture(autouse=True)
+def _state_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+def test_directories_are_born_together_and_each_knows_all_members(tmp_path: Path) -> None:
+    addresses = ["10.0.0.1:7401", "10.0.0.2:7401", "127.0.0.1:7403"]
+
+    cluster = birth.bear(tmp_path, addresses)
+
+    for node in (1, 2, 3):
+        identity = Manifest(FileDisk(tmp_path / f"node{node}" / "data")).load()
+        assert (identity.cluster, identity.node) == (cluster, node)
+        assert [member.address for member in identity.members] == addresses
+        config = load(birth.configuration_file(tmp_path, node))
+        assert config.directory == tmp_path / f"node{node}" / "data"
+        assert not config.insecure
+    assert "# insecure = true" in birth.configuration_file(tmp_path, 1).read_text()
+    assert "insecure" not in birth.configuration_file(tmp_path, 3).read_text()
+
+
+def test_nothing_is_born_where_something_is(tmp_path: Path) -> None:
+    (tmp_path / "node2").mkdir()
+
+    with pytest.raises(NotEmpty, match="node2"):
+        birth.bear(tmp_path, ["127.0.0.1:1", "127.0.0.1:2"])
+
+    assert not (tmp_path / "node1").exists()
+
+
+@pytest.mark.parametrize("text", ["", "host", "host:", ":1", "host:0", "host:65536", "a:1,a:1", "host:x"])
+def test_what_is_no_list_of_addresses_is_refused(text: str) -> None:
+    with pytest.raises(Usage):
+        birth.parse_addresses(text)
+
+
+def test_free_addresses_are_free() -> None:
+    import socket
+
+    (first,) = birth.free_addresses(1)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", int(first.rpartition(":")[2])))
+        taken.listen()
+
+        assert first not in birth.free_addresses(2)
+
+
+def test_a_process_is_only_ours_while_its_start_agrees() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    process = this(child.pid)
+    assert process is not None and process.alive
+    stranger = Process(child.pid, process.started + "0")
+
+    assert not stranger.alive
+    assert not stranger.send(signal.SIGKILL)
+    assert process.alive
+
+    assert process.kill()
+    assert not process.alive
+    assert not process.kill()
+    child.communicate()
+    assert this(child.pid) is None
+
+
+def test_our_own_process_is_alive() -> None:
+    process = this(os.getpid())
+
+    assert process is not None and process.alive
+
+
+def test_a_cluster_is_found_by_its_name_wherever_it_lies(tmp_path: Path) -> None:
+    made = local.make("blue", tmp_path / "elsewhere", 3)
+
+    found = local.find("blue")
+
+    assert found is not None
+    assert found.directory == made.directory == (tmp_path / "elsewhere").resolve()
+    assert found.addresses == made.addresses
+    assert found.running == []
+    assert local.find("red") is None
+    with pytest.raises(NodeNotFound):
+        found.node(4)
+
+
+def test_a_wiped_cluster_leaves_its_name_and_its_folder_to_the_next(tmp_path: Path) -> None:
+    made = local.make("blue", None, 3)
+    (made.directory / "mine.txt").write_text("keep me")
+
+    with made.changing():
+        local.wipe(made)
+
+    assert local.find("blue") is None
+    assert (made.directory / "mine.txt").exists()
+    assert local.make("blue", None, 1).addresses
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden", "a b"])
+def test_what_cannot_be_a_folder_cannot_be_a_cluster(name: str) -> None:
+    with pytest.raises(Usage):
+        local.find(name)
+
+
+def test_a_damaged_state_file_is_told_with_its_place(tmp_path: Path) -> None:
+    made = local.make("blue", None, 1)
+    (made.directory / "cluster.json").write_text("{")
+
+    with pytest.raises(Usage, match=r"cluster\.json"):
+        local.find("blue")

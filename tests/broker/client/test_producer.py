@@ -1,0 +1,140 @@
+"""What a producer promises, and what it refuses."""
+
+import pytest
+import trio
+
+from broker.client import connect
+from broker.errors import BadRequest, NotAllowed, PartitionNotFound, RecordTooLarge, TopicExists, TopicNotFound
+from broker.records import RECORD_BYTES_MAX, Record
+from tests.broker.ensemble import Ensemble
+
+
+async def test_records_with_equal_keys_go_to_one_partition_in_order(ensemble: Ensemble) -> None:
+    async with connect(ensemble.addresses) as zl:
+        await zl.create_topic("orders", partitions=3)
+        async with zl.producer() as out:
+            pendings = [await out.submit("orders", b"%d" % number, key=b"%d" % (number % 7)) for number in range(700)]
+        receipts = [await pending for pending in pendings]
+
+        for key in range(7):
+            mine = receipts[key::7]
+            assert len({receipt.partition for receipt in mine}) == 1
+            assert [receipt.offset for receipt in mine] == sorted(receipt.offset for receipt in mine)
+
+
+async def test_send_many_takes_values_and_records_and_keeps_their_order(ensemble: Ensemble) -> None:
+    async with connect(ensemble.addresses) as zl:
+        await zl.create_topic("orders")
+        async with zl.producer() as out:
+            receipts = await out.send_many("orders", [b"a", Record(b"b", key=b"k", timestamp=7), b"c"])
+
+        assert [receipt.offset for receipt in receipts] == [0, 1, 2]
+        assert (await zl.read("orders", 0, 1)).key == b"k"
+        assert (await zl.read("orders", 0, 1)).timestamp == 7
+        assert (await zl.read("orders", 0, 2)).value == b"c"
+
+
+async def test_leaving_the_block_drains_what_was_submitted(ensemble: Ensemble) -> None:
+    async with connect(ensemble.addresses) as zl:
+        await zl.create_topic("orders")
+        async with zl.producer() as out:
+            pendings = [await out.submit("orders", b"x") for _ in range(1000)]
+
+        assert all(pending.done for pending in pendings)
+        assert (await zl.describe_topic("orders")).partitions[0].end == 1000
+
+
+async def test_send_nowait_refuses_when_the_buffer_is_full_and_drops_nothing(ensemble: Ensemble) -> None:
+    async with connect(ensemble.addresses) as zl:
+        await zl.create_topic("orders")
+        async with zl.producer(buffer_bytes=10_000) as out:
+            taken = 0
+            with pytest.raises(trio.WouldBlock):
+                while True:
+                    out.send_nowait("orders", bytes(100))
+                    taken += 1
+            assert 50 < taken < 150
+
+        assert (await zl.describe_topic("orders")).partitions[0].end == taken
+
+
+async def test_an_oversized_record_is_refused_and_harms_nothing_else(ensemble: Ensemble) -> None:
+    async with connect(ensemble.addresses) as zl:
+        await zl.create_topic("orders")
+        async with zl.producer() as out:
+            with pytest.raises(RecordTooLarge, match="1,048,577 bytes"):
+                await out.send("orders", bytes(RECORD_BYTES_MAX + 1))
+            with pytest.raises(RecordTooLarge):
+                await out.send_many("orders", [b"fine", bytes(RECORD_BYTES_MAX + 1)])
+            receipt = await out.send("orders", bytes(RECORD_BYTES_MAX))
+
+        assert receipt.offset == 0
+
+
+async def test_unknown_topics_and_partitions_are_named(ensemble: Ensemble) -> None:
+    async with connect(ensemble.addresses) as zl:
+        await zl.create_topic("orders")
+        async with zl.producer() as out:
+            with pytest.raises(TopicNotFound, match="odrers") as caught:
+                await out.send("odrers", b"x")
+            assert caught.value.hint == "create it with `zablog topic create odrers`"
+            with pytest.raises(PartitionNotFound):
+                await out.send("orders", b"x", partition=1)
+            assert (await out.send("orders", b"x")).offset == 0
+
+
+async def test_a_record_for_a_deleted_topic_fails_and_other_topics_go_on(ensemble: Ensemble) -> None:
+    async with connect(ensemble.addresses) as zl, connect(ensemble.addresses) as other:
+        await zl.create_topic("orders")
+        await zl.create_topic("audit")
+        async with zl.producer() as out:
+            await out.send("orders", b"x")
+            await other.delete_topic("orders")
+            with pytest.raises(TopicNotFound):
+                await out.send("orders", b"y")
+            await out.send("audit", b"z")
+
+            await other.create_topic("orders")
+            assert (await out.send("orders", b"new")).offset == 0
+
+
+async def test_a_failure_that_nobody_waited_for_is_raised_at_the_end_of_the_block(ensemble: Ensemble) -> None:
+    async with connect(ensemble.addresses) as zl:
+        await zl.create_topic("orders")
+        with pytest.raises(TopicNotFound):
+            async with zl.producer() as out:
+                await out.send("orders", b"x")
+                await zl.delete_topic("orders")
+                await out.submit("orders", b"y")
+
+
+async def test_the_body_of_a_block_fails_as_itself(ensemble: Ensemble) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with connect(ensemble.addresses) as zl:
+            await zl.create_topic("orders")
+            async with zl.producer() as out:
+                await out.send("orders", b"x")
+                raise ZeroDivisionError
+
+
+async def test_levels_that_are_not_offered_are_refused(ensemble: Ensemble) -> None:
+    async with connect(ensemble.addresses) as zl:
+        with pytest.raises(NotAllowed):
+            async with zl.producer(acks="all"):
+                pass
+        with pytest.raises(BadRequest):
+            async with zl.producer(acks="some"):  # type: ignore[arg-type]  # that is the point
+                pass
+
+
+async def test_a_topic_is_made_once_unless_it_may_exist(ensemble: Ensemble) -> None:
+    async with connect(ensemble.addresses) as zl:
+        first = await zl.create_topic("orders", partitions=2)
+        with pytest.raises(TopicExists):
+            await zl.create_topic("orders", partitions=2)
+
+        assert await zl.create_topic("orders", partitions=2, exist_ok=True) == first
+        with pytest.raises(TopicExists, match="2 partitions"):
+            await zl.create_topic("orders", partitions=3, exist_ok=True)
+        with pytest.raises(BadRequest):
+            await zl.create_topic("no/name")

@@ -1,0 +1,94 @@
+"""Three real nodes in one process, on real sockets and files, that can be stopped and started again."""
+
+import secrets
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+
+from broker.server import Server, ServerConfig, open_server
+from broker.server.config import Limits, Pace
+from zablog import Identity, Member, PeerId, give_birth
+from zablog.storage.files import FileDisk
+
+PACE = Pace(tick=0.005, heartbeat=0.025, lease=0.250)
+
+
+class Ensemble:
+    """Nodes by number. `stop` ends a node's tasks at once, with nothing said to anybody: only its files stay."""
+
+    def __init__(self, nursery: trio.Nursery, folder: Path, addresses: dict[int, str], limits: Limits) -> None:
+        self._nursery = nursery
+        self._folder = folder
+        self._limits = limits
+        self._scopes: dict[int, tuple[trio.CancelScope, trio.Event]] = {}
+        self.all_addresses = addresses
+        self.servers: dict[int, Server] = {}
+
+    @property
+    def addresses(self) -> str:
+        return ",".join(self.all_addresses.values())
+
+    async def start(self, number: int) -> Server:
+        return await self._nursery.start(self._run, number)
+
+    async def stop(self, number: int) -> None:
+        scope, ended = self._scopes.pop(number)
+        scope.cancel()
+        await ended.wait()
+
+    async def leader(self) -> Server:
+        """The node that leads an established epoch, with a majority following."""
+        while True:
+            for server in self.servers.values():
+                status = server.node.status()
+                if status.leads and len(self.servers) > 1:
+                    return server
+            await trio.sleep(0.005)
+
+    async def stop_leader(self) -> int:
+        number = (await self.leader()).node.identity.node
+        await self.stop(number)
+        return number
+
+    async def _run(self, number: int, task_status: trio.TaskStatus[Server]) -> None:
+        ended = trio.Event()
+        config = ServerConfig(self._folder / f"node{number}", pace=PACE, limits=self._limits)
+        try:
+            with trio.CancelScope() as scope:
+                async with open_server(config) as server:
+                    self.servers[number] = server
+                    self._scopes[number] = (scope, ended)
+                    task_status.started(server)
+                    await trio.sleep_forever()
+        finally:
+            self.servers.pop(number, None)
+            ended.set()
+
+
+def free_addresses(count: int) -> list[str]:
+    holders = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    addresses = [f"127.0.0.1:{holder.getsockname()[1]}" for holder in holders]
+    for holder in holders:
+        holder.close()
+    return addresses
+
+
+@asynccontextmanager
+async def open_ensemble(folder: Path, count: int = 3, limits: Limits | None = None) -> AsyncIterator[Ensemble]:
+    """Born in `folder`, all nodes started."""
+    addresses = dict(enumerate(free_addresses(count), start=1))
+    members = tuple(Member(PeerId(id), secrets.token_hex(16), address) for id, address in addresses.items())
+    cluster = secrets.token_hex(16)
+    for member in members:
+        disk = FileDisk(folder / f"node{member.id}", create=True)
+        give_birth(disk, Identity(cluster, member.id, member.incarnation, members))
+        disk.close()
+    async with trio.open_nursery() as nursery:
+        ensemble = Ensemble(nursery, folder, addresses, limits or Limits())
+        for number in addresses:
+            await ensemble.start(number)
+        yield ensemble
+        nursery.cancel_scope.cancel()
