@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from broker import sync
+    import broker.sync as sync
     from broker.client import Client, ClusterStatus, Consumer, Pending, Producer, Receipt, connect
     from broker.errors import (
         Attempt,

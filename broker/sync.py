@@ -169,7 +169,7 @@ class Consumer:
 
     def __next__(self) -> Record:
         if self._at >= len(self._records):
-            records = self._thread.call(self._inner.next_batch)
+            records = self._next_batch()
             if records is None:
                 raise StopIteration
             self._records, self._at = records, 0
@@ -180,10 +180,13 @@ class Consumer:
         """The records of one stored batch at a time, never none."""
         while True:
             rest, self._records = self._records[self._at :], ()
-            records = rest or self._thread.call(self._inner.next_batch)
+            records = rest or self._next_batch()
             if records is None:
                 return
             yield records
+
+    def _next_batch(self) -> Sequence[Record] | None:
+        return self._thread.call(self._inner.next_batch)
 
 
 # -- the thread -----------------------------------------------------------------------------------------------------------------
@@ -310,7 +313,11 @@ def _hold(thread: _Thread, manager: AbstractAsyncContextManager[T]) -> Iterator[
     async def run() -> None:
         await call.run()
         outcome = call.answer.get()
-        (ended if leaving else entered).put(outcome if isinstance(outcome, BaseException) else None)
+        error = outcome if isinstance(outcome, BaseException) else None
+        if leaving:
+            ended.put(error)
+        else:
+            entered.put(error or BrokerError("the block ended before it began"))
 
     thread.soon(run)
     answer = _get(entered, thread, call)

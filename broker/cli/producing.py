@@ -38,6 +38,8 @@ class Load:
     items: list[Item] = field(default_factory=list)
     bytes: int = 0
     ended: bool = False
+    failure: BrokerError | None = None
+    """What was wrong with the input behind the last item: raised once all before it is acknowledged."""
     changed: trio.Event = field(default_factory=trio.Event)
 
     @property
@@ -180,6 +182,8 @@ async def _produce(screen: Terminal, topic: str, source: Source, tally: Tally) -
                         tally.acked += len(receipts)
                         tally.under_way, tally.moved = 0, trio.current_time()
                     nursery.cancel_scope.cancel()
+                if load.failure is not None:
+                    raise load.failure
     except* BrokerError as group:
         raise _blame(group, tally) from group
     tally.unknown = tally.under_way
@@ -203,7 +207,7 @@ def _blame(group: BaseExceptionGroup[BrokerError], tally: Tally) -> BrokerError:
     if tally.unknown:
         words = f"{tally.acked} records are acknowledged, {tally.unknown} more may have been written: {cause}"
         return OutcomeUnknown(words, hint=cause.hint, attempts=())
-    return PartlyWritten(f"{tally.acked} records are acknowledged, then: {cause}", hint=cause.hint)
+    return PartlyWritten(f"{tally.acked} records are acknowledged, the rest was not sent: {cause}", hint=cause.hint)
 
 
 async def _read(source: Source, load: Load) -> None:
@@ -211,7 +215,10 @@ async def _read(source: Source, load: Load) -> None:
     while True:
         while load.full:
             await load.changed.wait()
-        got = await trio.to_thread.run_sync(source.read, abandon_on_cancel=True)
+        try:
+            got = await trio.to_thread.run_sync(source.read, abandon_on_cancel=True)
+        except BrokerError as error:
+            load.failure, got = error, None
         if load.ended:
             return
         if got is None:

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from broker.errors import BrokerError
+
 
 def server(
     context: typer.Context,
@@ -21,4 +23,10 @@ def server(
     from broker.server import run
     from broker.server.config import load
 
-    run(load(file))
+    config = load(file)
+    try:
+        run(config)
+    except BrokerError as error:
+        if str(config.directory) not in str(error):
+            error.message = f"{error.message} (node in {config.directory})"
+        raise
