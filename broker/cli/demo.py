@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.resources import as_file, files
 from pathlib import Path
+from random import randrange
 from typing import Annotated, Final
 
 import trio
@@ -33,6 +34,9 @@ NAME: Final = "demo"
 TOPIC: Final = "demo"
 MAKER: Final = "bin/demo"
 NODES: Final = 3
+PORTS: Final = (8400, 18000)
+"""Where its ports begin is drawn, so that two demos on one machine (of two users, of two checkouts) keep out of each other's way:
+a port is free while the node that had it is dead."""
 LOADS: Final = 40
 """The input is sent in about so many loads: small enough for "half way" to be half way."""
 LOAD_RECORDS_MAX: Final = 2000
@@ -129,7 +133,7 @@ def _born() -> LocalCluster:
             raise ClusterRunning(f"the last demo's cluster is running in {old.directory}", hint=f"zablog --cluster {NAME} cluster down")
         with old.changing():
             local.wipe(old)
-    return local.make(NAME, None, NODES, made_by=MAKER)
+    return local.make(NAME, None, NODES, first_port=randrange(*PORTS), made_by=MAKER)
 
 
 def _stop(cluster: LocalCluster) -> None:

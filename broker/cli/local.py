@@ -147,9 +147,12 @@ class LocalCluster:
         child = self.children.get(number)
         code = child.poll() if child else None
         words = last_words(log)
-        hint = words.pop().strip() if words and words[-1].startswith("  ") else f"its log is {log}"
-        said = words[-1].removeprefix("zablog: ") if words else "it said nothing"
-        return Relayed("node_ended", code if code and code > 0 else Exit.INTERNAL, f"node {number} ended: {said}", hint)
+        error = next((at for at in range(len(words) - 1, max(-1, len(words) - 3), -1) if words[at].startswith("zablog: ")), None)
+        if error is None:
+            killed = f"killed by signal {-code}" if code is not None and code < 0 else "without a word"
+            return Relayed("node_ended", Exit.INTERNAL, f"node {number} ended, {killed}", f"its log is {log}")
+        hint = words[error + 1].strip() if error + 1 < len(words) else f"its log is {log}"
+        return Relayed("node_ended", code or Exit.INTERNAL, f"node {number} ended: {words[error].removeprefix('zablog: ')}", hint)
 
 
 def last_words(log: Path) -> list[str]:

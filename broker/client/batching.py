@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from broker.client.pending import Fate, Pending
-from broker.records import RECORDS_MAX, BatchBuilder, Headers
+from broker.records import HEADER_BYTES, RECORDS_MAX, BatchBuilder, Headers
 from zablog.core.zxid import Zxid
 
 FULL_BYTES: Final = 256 << 10
@@ -21,20 +21,38 @@ assert FULL_RECORDS < RECORDS_MAX, "a full batch is a batch"
 class OpenBatch:
     """Records that will share one batch and one fate."""
 
-    __slots__ = ("builder", "fate", "partition")
+    __slots__ = ("_builder", "fate", "size")
 
-    def __init__(self, partition: int) -> None:
-        self.partition = partition
-        self.builder = BatchBuilder()
+    def __init__(self) -> None:
+        self._builder = BatchBuilder()
         self.fate = Fate()
+        self.size = 0
+        """Bytes of its records, as they will be stored."""
 
     @property
-    def size(self) -> int:
-        return self.builder.size
+    def count(self) -> int:
+        return self.fate.records
 
     @property
     def full(self) -> bool:
-        return self.builder.size >= FULL_BYTES or self.builder.count >= FULL_RECORDS
+        return self.size >= FULL_BYTES or self.count >= FULL_RECORDS
+
+    def add(self, value: bytes | None, timestamp: int, key: bytes | None, headers: Headers) -> Pending:
+        self._builder.add(value, timestamp, key, headers)
+        self.size = self._builder.size - HEADER_BYTES
+        return self.fate.join()
+
+    def add_values(self, values: Sequence[bytes], timestamp: int) -> list[Pending]:
+        self._builder.add_values(values, timestamp)
+        self.size = self._builder.size - HEADER_BYTES
+        join = self.fate.join
+        return [join() for _ in values]
+
+    def seal(self) -> bytes:
+        """The batch. Nothing can be added any more, and the pieces it was made of are let go."""
+        batch = self._builder.build()
+        del self._builder
+        return batch
 
 
 class Lane:
@@ -59,24 +77,23 @@ class Lane:
         """One more record: its promise, and how many bytes it takes."""
         batch = self._open()
         before = batch.size
-        batch.builder.add(value, timestamp, key, headers)
-        return batch.fate.join(), batch.size - before
+        pending = batch.add(value, timestamp, key, headers)
+        return pending, batch.size - before
 
     def add_values(self, values: Sequence[bytes], timestamp: int) -> tuple[list[Pending], int]:
         """As many of these plain records as fit into the open batch, at least one: their promises, and their bytes."""
         batch = self._open()
-        size, end, room = 0, 0, min(len(values), FULL_RECORDS - batch.builder.count)
+        size, end, room = 0, 0, min(len(values), FULL_RECORDS - batch.count)
         while end < room and size < FULL_BYTES - batch.size:
             size += len(values[end]) + _RECORD_OVERHEAD
             end += 1
         before = batch.size
-        batch.builder.add_values(values[: max(end, 1)], timestamp)
-        join = batch.fate.join
-        return [join() for _ in range(max(end, 1))], batch.size - before
+        pendings = batch.add_values(values[:end], timestamp)
+        return pendings, batch.size - before
 
     def _open(self) -> OpenBatch:
         if not self.batches or self.batches[-1].full:
-            self.batches.append(OpenBatch(self.partition))
+            self.batches.append(OpenBatch())
         return self.batches[-1]
 
 

@@ -40,6 +40,8 @@ class Cluster:
         self._searching = trio.Lock()
         self._attempts: dict[str, str] = {}
         self._answered = False
+        self._id: str | None = None
+        """The cluster that answered first; nobody else is spoken to from then on."""
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -111,6 +113,15 @@ class Cluster:
                 pause = min(2 * pause, PAUSE_SECONDS_MAX)
         raise self._nobody()
 
+    async def confirm(self, leader: Connection) -> None:
+        """Ask a node whether it still leads; if not, `known_leader` is forgotten."""
+        try:
+            answer = await leader.call(Metadata())
+        except ConnectionLost:
+            return
+        if not isinstance(answer, ClusterMetadata) or answer.leader != leader.node:
+            self.not_leading(leader)
+
     def passing(self, connection: Connection, failed: Failed) -> None:
         """A refusal that says more about the node's role than about the request: look for the leader again."""
         self._attempts[connection.address] = failed.text
@@ -174,7 +185,8 @@ class Cluster:
         async with self._connecting.setdefault(address, trio.Lock()):
             connection = self._connections.get(address)
             if connection is None or connection.lost.is_set():
-                connection = await open_connection(self._nursery, address)
+                connection = await open_connection(self._nursery, address, self._id)
+                self._id = connection.cluster
                 self._connections[address] = connection
             return connection
 

@@ -29,11 +29,12 @@ Answered = Callable[[Response | ConnectionLost], None]
 class Connection:
     """Use `open_connection`. `lost` is set once and for all."""
 
-    __slots__ = ("_next", "_pipe", "_scope", "_waiting", "address", "cause", "lost", "node")
+    __slots__ = ("_next", "_pipe", "_scope", "_waiting", "address", "cause", "cluster", "lost", "node")
 
-    def __init__(self, address: str, node: PeerId, pipe: Pipe) -> None:
+    def __init__(self, address: str, node: PeerId, cluster: str, pipe: Pipe) -> None:
         self.address = address
         self.node = node
+        self.cluster = cluster
         self.lost = trio.Event()
         self.cause = ""
         """Why it was lost."""
@@ -126,15 +127,18 @@ class Connection:
                     self.close(f"the node has said nothing for {2 * SILENCE_SECONDS:g} s")
 
 
-async def open_connection(nursery: trio.Nursery, address: str) -> Connection:
-    """Connect and shake hands; the connection's task lives in `nursery`. Raises ConnectionLost with the cause."""
+async def open_connection(nursery: trio.Nursery, address: str, cluster: str | None = None) -> Connection:
+    """Connect and shake hands; the connection's task lives in `nursery`. Raises ConnectionLost with the cause.
+
+    A node of another cluster than `cluster` refuses: an address may have been given to somebody else since we learned it.
+    """
     host, _, port = address.rpartition(":")
     try:
         stream = await trio.open_tcp_stream(host.strip("[]"), int(port))
     except OSError as error:
         raise ConnectionLost(address, cause_of(error)) from error
     try:
-        welcome = await _shake_hands(stream)
+        welcome = await _shake_hands(stream, cluster)
     except (OSError, trio.BrokenResourceError) as error:
         await trio.aclose_forcefully(stream)
         raise ConnectionLost(address, cause_of(error)) from error
@@ -147,13 +151,13 @@ async def open_connection(nursery: trio.Nursery, address: str) -> Connection:
     if isinstance(welcome, Refused):
         await trio.aclose_forcefully(stream)
         raise ConnectionLost(address, f"refused: {welcome.text}")
-    connection = Connection(address, welcome.node, Pipe(stream))
+    connection = Connection(address, welcome.node, welcome.cluster, Pipe(stream))
     nursery.start_soon(connection.run, name=f"connection to {address}")
     return connection
 
 
-async def _shake_hands(stream: trio.SocketStream) -> Welcome | Refused:
-    for piece in encode_handshake(Hello(CLIENT_VERSIONS, Purpose.CLIENT)):
+async def _shake_hands(stream: trio.SocketStream, cluster: str | None) -> Welcome | Refused:
+    for piece in encode_handshake(Hello(CLIENT_VERSIONS, Purpose.CLIENT, cluster)):
         await stream.send_all(piece)
     reader = FrameReader()
     while True:

@@ -257,7 +257,10 @@ class Consumer:
             case Fetched(applied, partitions) if len(partitions) == len(cursors):
                 for cursor, fetched in zip(cursors, partitions, strict=True):
                     self._queue(cursor, fetched, applied)
-                if not connection.lost.is_set():
+                if self._node is None and not self._batches:
+                    # Nothing for a whole wait: is it that nobody writes, or that this node was left behind by its cluster?
+                    await self._cluster.confirm(connection)
+                if (self._node is not None or self._cluster.known_leader is connection) and not connection.lost.is_set():
                     self._post(connection)
             case ConnectionLost():
                 await trio.sleep(PAUSE_SECONDS_MIN)

@@ -27,7 +27,7 @@ from broker.errors import (
     error_of,
 )
 from broker.protocol import Failed, Level, Produce, Produced, Response, TopicEntry
-from broker.records import HEADER_BYTES, RECORD_BYTES_MAX, Headers, Record, content_bytes
+from broker.records import RECORD_BYTES_MAX, Headers, Record, content_bytes
 from broker.state.commands import Part, Turn
 from zablog.core.zxid import Zxid
 
@@ -49,12 +49,15 @@ class Producer:
         "_bytes",
         "_bytes_max",
         "_lanes",
+        "_learning",
         "_level",
+        "_nursery",
         "_room",
         "_session",
         "_sticky",
         "_submitted",
         "_topics",
+        "_unlearned",
         "_unseen",
         "_woken",
     )
@@ -74,6 +77,11 @@ class Producer:
         self._room = trio.lowlevel.ParkingLot()
         self._unseen: list[Fate] = []
         """Failures whose promises nobody has waited for; the first ones."""
+        self._nursery: trio.Nursery | None = None
+        """For questions about topics, while `run` runs."""
+        self._learning: set[str] = set()
+        self._unlearned: dict[str, BrokerError] = {}
+        """What became of such questions, if it was not good."""
         session.changed = self._session_changed
 
     async def send(
@@ -127,16 +135,35 @@ class Producer:
     ) -> Pending:
         """Take the record at once and return the promise of its receipt.
 
-        Raises trio.WouldBlock if the buffer is full, or if this topic has not been used yet (one `await` of `prepare` settles that).
+        Raises trio.WouldBlock if the buffer is full, or for a moment when a topic is used for the first time: the leader is being
+        asked about it then (`prepare` does that beforehand), and a TopicNotFound is raised by the next call.
         """
         entry = self._topics.known(topic)
-        if entry is None or self._bytes >= self._bytes_max:
+        if entry is None:
+            self._learn_soon(topic)
+            raise trio.WouldBlock
+        if self._bytes >= self._bytes_max:
             raise trio.WouldBlock
         return self._take(entry, value, key, _headers(headers), partition, timestamp)
 
     async def prepare(self, topic: str) -> None:
         """Learn what `send_nowait` must know of a topic. Raises TopicNotFound."""
         await self._topics.find(topic)
+
+    def _learn_soon(self, topic: str) -> None:
+        if (failure := self._unlearned.pop(topic, None)) is not None:
+            raise failure
+        if topic not in self._learning and self._nursery is not None:
+            self._learning.add(topic)
+            self._nursery.start_soon(self._learn, topic)
+
+    async def _learn(self, topic: str) -> None:
+        try:
+            await self._topics.find(topic)
+        except BrokerError as error:  # it is raised where the topic is used
+            self._unlearned[topic] = error
+        finally:
+            self._learning.discard(topic)
 
     async def send_many(
         self, topic: str, values: Iterable[bytes | Record], *, key: bytes | None = None, partition: int | None = None
@@ -245,6 +272,10 @@ class Producer:
 
     async def run(self) -> None:
         """Form requests, for ever."""
+        async with trio.open_nursery() as self._nursery:
+            await self._form_requests()
+
+    async def _form_requests(self) -> None:
         while True:
             await self._woken.wait()
             self._woken = trio.Event()
@@ -273,7 +304,7 @@ class Producer:
         return False
 
     def _submit(self, batches: list[tuple[Lane, OpenBatch]]) -> None:
-        parts = [Part(lane.topic, lane.partition, batch.builder.build()) for lane, batch in batches]
+        parts = [Part(lane.topic, lane.partition, batch.seal()) for lane, batch in batches]
         level = self._level
 
         def build(turn: Turn) -> Produce:
@@ -324,7 +355,7 @@ class Producer:
             self._unseen.append(batch.fate)
 
     def _release(self, batch: OpenBatch) -> None:
-        self._bytes -= batch.size - HEADER_BYTES
+        self._bytes -= batch.size
         assert self._bytes >= 0, "no more bytes are released than were taken"
         self._woken.set()
         self._room.unpark_all()

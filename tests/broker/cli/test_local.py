@@ -58,6 +58,7 @@ def test_free_addresses_are_free() -> None:
 
     (first,) = birth.free_addresses(1)
     with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(("127.0.0.1", int(first.rpartition(":")[2])))
         taken.listen()
 

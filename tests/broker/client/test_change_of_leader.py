@@ -134,6 +134,7 @@ async def test_without_a_quorum_nothing_is_written_and_the_caller_is_told(ensemb
             assert len(again.value.attempts) == 3
 
             await ensemble.start(1)
+            await ensemble.leader()
             await out.send("numbers", b"after")
 
         log = await everything(zl, "numbers")

@@ -48,6 +48,7 @@ async def test_send_nowait_refuses_when_the_buffer_is_full_and_drops_nothing(ens
     async with connect(ensemble.addresses) as zl:
         await zl.create_topic("orders")
         async with zl.producer(buffer_bytes=10_000) as out:
+            await out.prepare("orders")
             taken = 0
             with pytest.raises(trio.WouldBlock):
                 while True:
@@ -56,6 +57,26 @@ async def test_send_nowait_refuses_when_the_buffer_is_full_and_drops_nothing(ens
             assert 50 < taken < 150
 
         assert (await zl.describe_topic("orders")).partitions[0].end == taken
+
+
+async def test_send_nowait_learns_of_a_topic_while_it_refuses(ensemble: Ensemble) -> None:
+    async with connect(ensemble.addresses) as zl, connect(ensemble.addresses) as other:
+        await other.create_topic("orders")
+
+        async def send(topic: str) -> None:
+            async with zl.producer() as out:
+                while True:
+                    try:
+                        out.send_nowait(topic, b"x")
+                    except trio.WouldBlock:
+                        await trio.lowlevel.checkpoint()
+                    else:
+                        return
+
+        await send("orders")
+        with pytest.raises(TopicNotFound):
+            await send("odrers")
+        assert (await zl.describe_topic("orders")).partitions[0].end == 1
 
 
 async def test_an_oversized_record_is_refused_and_harms_nothing_else(ensemble: Ensemble) -> None:
