@@ -159,11 +159,14 @@ class Session:
 
     async def _until_detached(self, connection: Connection) -> None:
         """The attempt's life. Ends when an answer or the connection says so, and on no answer at all for as long as is allowed."""
+        # A leader that was found late has a little time of its own to show that it can write.
+        grace = trio.current_time() + self._timeout / 4
         while self._connection is connection:
-            patience = self._progress + self._timeout if self._unanswered else trio.current_time() + self._timeout
-            with trio.move_on_at(patience):
+            due = self._progress + self._timeout if self._unanswered else trio.current_time() + self._timeout
+            with trio.move_on_at(max(due, grace)):
                 await self._moved.park()
-            if self._unanswered and trio.current_time() >= self._progress + self._timeout:
+            now = trio.current_time()
+            if self._unanswered and now >= self._progress + self._timeout and (self._connection is not connection or now >= grace):
                 attempt = Attempt(connection.address, f"no answer to a write for {self._timeout:g} s")
                 self._give_up(NoQuorum(f"no write was acknowledged within {self._timeout:g} s", attempts=[attempt]))
                 self._detach()

@@ -146,7 +146,7 @@ CAUGHT = [
     (quorum_less_one, "SingleLeader|CommitQuorum|LeaderComplete"),
     (range_only_diff, "Liveness|Diverged|LogMatching"),
     (recovery_drops_the_damaged_tail_in_silence, "CommittedKept|LeaderComplete|CommitQuorum|Diverged"),
-    (sync_does_nothing, "RestartFidelity|PromiseMono|LeaderComplete|no file of the log"),
+    (sync_does_nothing, "RestartFidelity|PromiseMono|LeaderComplete|no file of the log|valid data behind it"),
     (uncounted_promises_count, "OneCandidate|SingleLeader"),
     (watermark_above_what_was_sent, "CwSane|CommitQuorum"),
 ]
