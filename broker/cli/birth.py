@@ -47,7 +47,7 @@ def bear(parent: Path, addresses: Sequence[str]) -> str:
             give_birth(disk, Identity(cluster, member.id, member.incarnation, members))
         finally:
             disk.close()
-        configuration_file(parent, member.id).write_text(_toml(member.id, members))
+        configuration_file(parent, member.id).write_text(_toml(cluster, member.id, members))
         _sync_folder(folder)
     _sync_folder(parent)
     return cluster
@@ -90,19 +90,25 @@ def _free(port: int) -> bool:
     return True
 
 
-def _toml(node: int, members: Sequence[object]) -> str:
+def _toml(cluster: str, node: int, members: Sequence[object]) -> str:
     from zablog.storage.manifest import Member
 
-    lines = [f"# Node {node}. Start it with: zablog server {node_folder(Path(), node) / 'node.toml'}", 'directory = "data"', ""]
+    lines = [
+        f"# Node {node}. Start it with: zablog server {node_folder(Path(), node) / 'node.toml'}",
+        'directory = "data"',
+        f'cluster = "{cluster}"',
+        f"node = {node}",
+        "",
+    ]
     lines += ["# Who the peers are stands in the directory. Where they are, if not at the addresses of their birth:", "# [peers]"]
     for member in members:
         assert isinstance(member, Member), "the members of an identity"
         lines.append(f'# {member.id} = "{member.address}"')
         if member.id == node:
-            lines.insert(2, f'listen = "{member.address}"')
+            lines.insert(4, f'listen = "{member.address}"')
             if not _loopback(member.address):
                 lines.insert(
-                    3, "# Nothing is encrypted and nobody is asked who they are: beyond loopback, only if you say so.\n# insecure = true"
+                    5, "# Nothing is encrypted and nobody is asked who they are: beyond loopback, only if you say so.\n# insecure = true"
                 )
     return "\n".join(lines) + "\n"
 

@@ -54,6 +54,7 @@ class PartlyWritten(BrokerError):
 
 _STORAGE_EXITS: Final = {
     "NotBorn": Exit.NOT_FOUND,
+    "Foreign": Exit.WOULD_LOSE,
     "AlreadyBorn": Exit.EXISTS,
     "DirectoryInUse": Exit.EXISTS,
     "MetadataLost": Exit.WOULD_LOSE,

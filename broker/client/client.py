@@ -22,7 +22,7 @@ from broker.client.pending import Acks
 from broker.client.positions import Start, Stop
 from broker.client.producer import Producer, open_producer
 from broker.client.session import Build, Session, open_session
-from broker.client.topics import Topics
+from broker.client.topics import Topics, check_name
 from broker.errors import (
     Attempt,
     BadRequest,
@@ -52,6 +52,7 @@ from broker.protocol import (
     TopicsDescribed,
 )
 from broker.records import Record
+from broker.state.commands import PARTITIONS_MAX
 from zablog.core.zxid import Epoch, PeerId
 
 BUFFER_BYTES = 32 << 20
@@ -93,8 +94,9 @@ class Client:
 
         Raises TopicExists, BadName, BadRequest, LimitReached, NoQuorum.
         """
-        if isinstance(partitions, bool) or not 1 <= partitions < 2**32:
-            raise BadRequest(f"topic {name!r}: {partitions} partitions: at least 1 is needed")
+        check_name(name)
+        if isinstance(partitions, bool) or not isinstance(partitions, int) or not 1 <= partitions <= PARTITIONS_MAX:
+            raise BadRequest(f"topic {name}: {partitions!r} partitions: 1 to {PARTITIONS_MAX:,} are allowed")
         try:
             answer = await self._change(lambda turn: CreateTopic(turn, name, partitions))
         except TopicExists:

@@ -17,7 +17,7 @@ from broker.client.cluster import PASSING, PAUSE_SECONDS_MAX, PAUSE_SECONDS_MIN,
 from broker.client.connection import Connection
 from broker.client.positions import Start, Stop
 from broker.client.topics import Topics
-from broker.errors import ConnectionLost, Corrupt, PartitionNotFound, TopicNotFound, error_of
+from broker.errors import BadRequest, ConnectionLost, Corrupt, PartitionNotFound, TopicNotFound, error_of
 from broker.log.stored import StoredBatch, split
 from broker.protocol import (
     Failed,
@@ -165,6 +165,8 @@ class Consumer:
         if stop is not None:
             positions.check(stop, "stop", len(places))
         if isinstance(start, Mapping):
+            if strange := sorted(start.keys() - {(name, number) for name, _, number in places}):
+                raise BadRequest(f"the mapping has an offset for {strange[0][0]}/{strange[0][1]}, which is not read here")
             places = [(name, id, number) for name, id, number in places if (name, number) in start]
         starts = await self._resolve(places, start)
         # The stop is asked for after the start, so it cannot lie before it merely because time went by.

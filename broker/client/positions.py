@@ -6,7 +6,7 @@ from typing import Literal
 
 from broker.errors import BadRequest, NoStartPosition, OffsetOutOfRange
 from broker.protocol import OffsetQuery, Where
-from zablog.core.zxid import Zxid
+from zablog.core.zxid import COUNTER_MAX, EPOCH_MAX, Zxid
 
 Start = Literal["earliest", "latest"] | int | datetime | Zxid | Mapping[tuple[str, int], int]
 """An offset means one partition; a mapping gives the offset of each (topic, partition)."""
@@ -40,6 +40,8 @@ def check(place: object, what: str, partitions: int) -> None:
     """Refuse what is no place, or too little of one. Raises NoStartPosition or BadRequest."""
     if place is None:
         raise NoStartPosition("this consumer was not told where to start")
+    if isinstance(place, Zxid) and not (0 <= place.epoch <= EPOCH_MAX and 0 <= place.counter <= COUNTER_MAX):
+        raise BadRequest(f"{what}={place}: no zxid is like that")
     if isinstance(place, Zxid | datetime | Mapping) or place in ("earliest", "latest", "end"):
         return
     if isinstance(place, bool) or not isinstance(place, int):
@@ -52,10 +54,10 @@ def check(place: object, what: str, partitions: int) -> None:
 
 
 def offset(place: Start | Stop, topic: str, partition: int) -> int:
-    """The offset that `place` names by itself for this partition. Raises NoStartPosition if a mapping leaves it out."""
+    """The offset that `place` names by itself for this partition. Raises BadRequest if a mapping leaves it out."""
     if isinstance(place, Mapping):
         if (topic, partition) not in place:
-            raise NoStartPosition(f"the mapping has no offset for {topic}/{partition}")
+            raise BadRequest(f"the mapping has no offset for {topic}/{partition}, which is read")
         return place[topic, partition]
     assert isinstance(place, int), "what is no offset was asked of a node"
     return place

@@ -19,6 +19,7 @@ from broker.client.pending import Acks, Fate, Pending, Receipt
 from broker.client.session import Session
 from broker.client.topics import Topics
 from broker.errors import (
+    BadRequest,
     BrokerError,
     Code,
     InternalError,
@@ -35,7 +36,8 @@ REQUEST_BYTES: Final = 1 << 20
 """A request takes no more batches once it holds so much."""
 CHECKPOINT_RECORDS: Final = 64
 """A full checkpoint costs more than the rest of `submit`, so only every so many records make one; the others look for cancellation."""
-
+SLICE_RECORDS: Final = 4096
+"""How many plain values `send_many` looks at before it hands them on."""
 UNSEEN_MAX: Final = 64
 """How many failed batches that nobody has asked about are kept for the end of the block."""
 
@@ -174,35 +176,16 @@ class Producer:
         failed with; others may have been written (`maybe_written` says so).
         """
         pendings: list[Pending] = []
-        plain: list[bytes] = []
-        for each in values:
-            if not isinstance(each, Record) and key is None:
-                plain.append(each)
-                if len(plain) == 4096:
-                    pendings += await self._submit_values(topic, plain, partition)
-                    plain = []
-                continue
-            if plain:
-                pendings += await self._submit_values(topic, plain, partition)
-                plain = []
-            if isinstance(each, Record):
-                pending = await self.submit(
-                    topic,
-                    each.value,
-                    key=key if each.key is None else each.key,
-                    headers=each.headers,
-                    partition=partition,
-                    timestamp=each.timestamp or None,
-                )
-            else:
-                pending = await self.submit(topic, each, key=key, partition=partition)
-            pendings.append(pending)
-        if plain:
-            pendings += await self._submit_values(topic, plain, partition)
+        try:
+            await self._submit_many(topic, values, key, partition, pendings)
+        except BrokerError as error:
+            error.maybe_written = error.maybe_written or bool(pendings)
+            raise
+        finally:
+            for pending in pendings:
+                pending.see()
         receipts: list[Receipt] = []
         failure: BrokerError | None = None
-        for pending in pendings:
-            pending.see()
         for pending in pendings:
             try:
                 receipts.append(pending.receipt() if pending.done else await pending.wait())
@@ -218,27 +201,52 @@ class Producer:
         while self._bytes:
             await self._room.park()
 
-    async def _submit_values(self, topic: str, values: list[bytes], partition: int | None) -> list[Pending]:
+    async def _submit_many(
+        self, topic: str, values: Iterable[bytes | Record], key: bytes | None, partition: int | None, pendings: list[Pending]
+    ) -> None:
+        """Take them all, plain values in slices."""
+        plain: list[bytes] = []
+        for each in values:
+            if type(each) is bytes and key is None:
+                plain.append(each)
+                if len(plain) == SLICE_RECORDS:
+                    await self._submit_values(topic, plain, partition, pendings)
+                    plain = []
+                continue
+            if plain:
+                await self._submit_values(topic, plain, partition, pendings)
+                plain = []
+            if isinstance(each, Record):
+                own = key if each.key is None else each.key
+                time = each.timestamp or None
+                pendings.append(await self.submit(topic, each.value, key=own, headers=each.headers, partition=partition, timestamp=time))
+            else:
+                pendings.append(await self.submit(topic, each, key=key, partition=partition))
+        if plain:
+            await self._submit_values(topic, plain, partition, pendings)
+
+    async def _submit_values(self, topic: str, values: list[bytes], partition: int | None, pendings: list[Pending]) -> None:
+        """Plain records, a lane's batch at a time."""
         for value in values:
-            _check_size(topic, value, None, ())
+            if len(value) > RECORD_BYTES_MAX:
+                raise _too_large(topic, len(value))
         entry = await self._topics.find(topic)
-        pendings: list[Pending] = []
-        while len(pendings) < len(values):
+        done = 0
+        while done < len(values):
             await trio.lowlevel.checkpoint()
             while self._bytes >= self._bytes_max:
                 await self._room.park()
             self._check_session()
-            lane = self._lane(entry, None, partition)
-            some, size = lane.add_values(values[len(pendings) :], _now())
+            some, size = self._lane(entry, None, partition).add_values(values[done:], _now())
             self._bytes += size
-            pendings += some
             self._woken.set()
-        return pendings
+            pendings += some
+            done += len(some)
 
     def _take(
         self, entry: TopicEntry, value: bytes | None, key: bytes | None, headers: Headers, partition: int | None, timestamp: int | None
     ) -> Pending:
-        _check_size(entry.name, value, key, headers)
+        _check(entry.name, value, key, headers, timestamp)
         self._check_session()
         pending, size = self._lane(entry, key, partition).add(value, _now() if timestamp is None else timestamp, key, headers)
         self._bytes += size
@@ -262,7 +270,7 @@ class Producer:
         return lane
 
     def _sticky_partition(self, entry: TopicEntry, lanes: Mapping[int, Lane]) -> int:
-        """Stay while the open batch has room; then the next one in turn."""
+        """Stay until the open batch leaves or is full; then the next partition in turn."""
         partition = self._sticky.get(entry.id, 0) % entry.partitions
         lane = lanes.get(partition)
         if lane is not None and lane.batches and lane.batches[-1].full:
@@ -296,6 +304,8 @@ class Producer:
                     batches.append((lane, batch))
                     size += batch.size
                     lane.in_flight += 1
+                    if self._sticky.get(topic) == lane.partition:
+                        self._sticky[topic] += 1
             if batches:
                 # The next request begins with another topic.
                 self._lanes[topic] = self._lanes.pop(topic)
@@ -380,15 +390,36 @@ def _now() -> int:
 
 
 def _headers(given: HeadersGiven) -> Headers:
+    """Raises BadRequest for what is no name or no value: what is found later would be nobody's in particular."""
     if not given:
         return ()
-    return tuple(given.items() if isinstance(given, Mapping) else given)
+    headers = tuple(given.items() if isinstance(given, Mapping) else given)
+    for name, value in headers:
+        if not isinstance(name, str):
+            raise BadRequest(f"a header's name must be text, not {type(name).__name__}")
+        _check_bytes("a header's value", value)
+    return headers
 
 
-def _check_size(topic: str, value: bytes | None, key: bytes | None, headers: Headers) -> None:
+def _check(topic: str, value: bytes | None, key: bytes | None, headers: Headers, timestamp: int | None) -> None:
+    if type(value) is not bytes:
+        _check_bytes("a value", value)
+    if key is not None and type(key) is not bytes:
+        _check_bytes("a key", key)
     size = content_bytes(value, key, headers) if headers or key else len(value or b"")
     if size > RECORD_BYTES_MAX:
-        raise RecordTooLarge(f"a record of {size:,} bytes for topic {topic!r}: at most {RECORD_BYTES_MAX:,} are taken; nothing was sent")
+        raise _too_large(topic, size)
+    if timestamp is not None and not (isinstance(timestamp, int) and 0 <= timestamp < 2**53):
+        raise BadRequest(f"timestamp={timestamp!r}: must be milliseconds since 1970, 0 to 2**53 - 1")
+
+
+def _check_bytes(what: str, value: object) -> None:
+    if value is not None and not isinstance(value, bytes):
+        raise BadRequest(f"{what} must be bytes or None, not {type(value).__name__}", hint="text.encode(), bytes(buffer)")
+
+
+def _too_large(topic: str, size: int) -> RecordTooLarge:
+    return RecordTooLarge(f"a record of {size:,} bytes for topic {topic!r}: at most {RECORD_BYTES_MAX:,} are taken; it was not sent")
 
 
 @asynccontextmanager

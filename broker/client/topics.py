@@ -4,8 +4,16 @@ A topic's id never changes its meaning, so an outdated row can only lead to a re
 """
 
 from broker.client.cluster import Cluster, unexpected
-from broker.errors import TopicNotFound
+from broker.errors import BadName, TopicNotFound
 from broker.protocol import ClusterMetadata, Metadata, TopicEntry
+from broker.state.state import name_problem
+
+
+def check_name(name: str) -> None:
+    """Raises BadName."""
+    problem = name_problem(name) if isinstance(name, str) else f"a topic's name must be text, not {type(name).__name__}"
+    if problem is not None:
+        raise BadName(problem)
 
 
 class Topics:
@@ -27,7 +35,8 @@ class Topics:
         return self._known.get(name) or await self.ask(name)
 
     async def ask(self, name: str) -> TopicEntry:
-        """The topic as the leader knows it now. Raises TopicNotFound."""
+        """The topic as the leader knows it now. Raises TopicNotFound, BadName."""
+        check_name(name)
         self.forget(name)
         for entry in await self.list((name,)):
             if entry.name == name:

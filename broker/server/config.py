@@ -42,6 +42,9 @@ class ServerConfig:
 
     directory: Path
     """Of this node, born by `cluster init` or `cluster up`."""
+    cluster: str | None = None
+    node: int | None = None
+    """Whose directory it must be: one that was born with another cluster, or for another node, is refused."""
     listen: str | None = None
     """HOST:PORT; None means the address of the node's own entry in its base configuration."""
     insecure: bool = False
@@ -75,6 +78,13 @@ def parse(table: Mapping[str, object], source: str, folder: Path) -> ServerConfi
     if "directory" not in table:
         raise ConfigError(f"{source}: directory is missing: the node's born directory, as `zablog cluster init` wrote it")
     config = ServerConfig(directory=folder / _text(table["directory"], source, "directory"))
+    if "cluster" in table:
+        config = replace(config, cluster=_text(table["cluster"], source, "cluster"))
+    if "node" in table:
+        number = table["node"]
+        if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= 255:
+            raise ConfigError(f"{source}: node = {number!r}: must be a node id, 1 to 255")
+        config = replace(config, node=number)
     if "listen" in table:
         config = replace(config, listen=_address(table["listen"], source, "listen"))
     if "insecure" in table:
@@ -96,7 +106,7 @@ def parse(table: Mapping[str, object], source: str, folder: Path) -> ServerConfi
     return config
 
 
-_SERVER_KEYS: Final = ("directory", "listen", "insecure", "peers", "pace", "limits")
+_SERVER_KEYS: Final = ("directory", "cluster", "node", "listen", "insecure", "peers", "pace", "limits")
 _PACE_RANGES: Final = {"tick": (0.001, 1.0), "heartbeat": (0.002, 10.0), "lease": (0.01, 120.0)}
 _LIMIT_RANGES: Final = {
     "in_flight_requests": (1, 1 << 20),

@@ -6,6 +6,7 @@ has too much under way, is read no further; nobody else notices. What no client 
 an error frame (request number 0) and one line in the log.
 """
 
+from contextlib import suppress
 from functools import partial
 
 import structlog
@@ -74,15 +75,7 @@ class ClientConnection:
             self._closed = True
         if last_word is not None:
             log.warning("client sent away", client=peer, reason=last_word)
-            with trio.move_on_after(LAST_WORD_SECONDS):
-                await self._say(last_word)
-
-    async def _say(self, last_word: str) -> None:
-        try:
-            self._pipe.post(encode_response(0, Failed(Code.BAD_REQUEST, last_word[:900])))
-            await self._pipe.flush()
-        except BROKEN:
-            pass
+            await _say(self._pipe, Failed(Code.BAD_REQUEST, last_word[:900]))
 
     async def _write(self, scope: trio.CancelScope) -> None:
         try:
@@ -166,3 +159,15 @@ class ClientConnection:
         self._room.unpark_all()
         if not self._closed:
             self._pipe.post(encode_response(number, response))
+
+
+async def turn_away(stream: trio.abc.Stream, reason: str) -> None:
+    """For a client that cannot be served now."""
+    await _say(Pipe(stream), Failed(Code.OVERLOADED, reason))
+
+
+async def _say(pipe: Pipe, last_word: Failed) -> None:
+    """The last frame of a connection, if the client takes it soon."""
+    with trio.move_on_after(LAST_WORD_SECONDS), suppress(*BROKEN):
+        pipe.post(encode_response(0, last_word))
+        await pipe.flush()

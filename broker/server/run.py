@@ -6,7 +6,7 @@ from pathlib import Path
 
 import trio
 
-from broker.errors import AddressInUse, BrokerError, ConfigError, Corrupt, DirectoryInUse, DiskFull, InternalError
+from broker.errors import AddressInUse, BrokerError, ConfigError, Corrupt, DirectoryInUse, DiskFull, InternalError, WouldLoseData
 from broker.server.config import ServerConfig, load
 from broker.server.server import Server, open_server
 from zablog import ConfigError as NodeConfigError
@@ -47,6 +47,8 @@ def translated(error: Exception, config: ServerConfig) -> BrokerError:
             return ConfigError(str(error))
         case storage.DirectoryInUse():
             return DirectoryInUse(str(error))
+        case storage.Foreign():
+            return WouldLoseData(str(error), hint="a voter whose promises are lost must never vote again under its old identity")
         case storage.NotBorn() | storage.AlreadyBorn() | storage.NewerFormat():
             return ConfigError(str(error))
         case storage.StorageError():

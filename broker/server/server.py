@@ -12,7 +12,7 @@ from broker.log import Log
 from broker.server.application import BrokerApplication
 from broker.server.clock import LeaderClock
 from broker.server.config import Pace, ServerConfig
-from broker.server.connection import ClientConnection
+from broker.server.connection import ClientConnection, turn_away
 from broker.server.reads import Reads
 from broker.server.writes import Writes
 from zablog import Node, NodeConfig, PeerId, Timing, open_node
@@ -50,7 +50,10 @@ class _Clients:
         self._node = node
 
     async def __call__(self, stream: trio.abc.Stream, hello: Hello) -> None:
-        if self._node is None or self._connections >= self._config.limits.connections:
+        if self._node is None:
+            return
+        if self._connections >= self._config.limits.connections:
+            await turn_away(stream, f"this node serves {self._connections:,} clients, as many as it may")
             return
         self._connections += 1
         try:
@@ -78,6 +81,8 @@ def _node_config(config: ServerConfig) -> NodeConfig:
     return NodeConfig(
         directory=config.directory,
         listen=config.listen,
+        cluster=config.cluster,
+        node=PeerId(config.node) if config.node is not None else None,
         addresses={PeerId(id): address for id, address in config.peers.items()},
         insecure=config.insecure,
         timing=timing_of(config.pace),

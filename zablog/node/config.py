@@ -14,6 +14,10 @@ class NodeConfig:
 
     directory: Path
     listen: str | None = None
+    cluster: str | None = None
+    """The cluster that the directory must have been born with; a directory of another one is refused."""
+    node: PeerId | None = None
+    """The node that the directory must have been born for."""
     addresses: Mapping[PeerId, str] = field(default_factory=dict)
     insecure: bool = False
     """Listen on an address that is not loopback although nothing is encrypted or authenticated."""

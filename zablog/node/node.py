@@ -18,6 +18,7 @@ from zablog.node.driver import Driver
 from zablog.node.errors import ConfigError, Full, NodeStopped, NotLeading
 from zablog.node.status import Status
 from zablog.node.writer import Writer
+from zablog.storage.errors import Foreign
 from zablog.storage.files import FileDisk
 from zablog.storage.history import History
 from zablog.storage.manifest import Identity
@@ -122,7 +123,7 @@ async def open_node(config: NodeConfig, application: Application, clients: Clien
 
     `clients` serves connections of clients to the node's port, each in a task of its own.
 
-    Raises NotBorn, DirectoryInUse, Corrupt, MetadataLost, NewerFormat (zablog.storage.errors), InsecureAddress, AddressInUse
+    Raises NotBorn, Foreign, DirectoryInUse, Corrupt, MetadataLost, NewerFormat (zablog.storage.errors), InsecureAddress, AddressInUse
     (zablog.transport), ConfigError; NodeStopped when the node must not go on, whatever the block is doing.
     """
     if not __debug__:
@@ -132,6 +133,12 @@ async def open_node(config: NodeConfig, application: Application, clients: Clien
         disk.lock()
         storage = await trio.to_thread.run_sync(partial(Storage.open, disk, config.file_bytes))
         identity = storage.identity
+        if config.cluster not in (None, identity.cluster) or config.node not in (None, identity.node):
+            raise Foreign(
+                f"{config.directory} was born as node {identity.node} of cluster {identity.cluster}, and what is meant is node "
+                f"{config.node or identity.node} of cluster {config.cluster or identity.cluster}: it knows nothing of what that node "
+                "promised, and must not stand in for it. Put the node's own directory back."
+            )
         addresses = {member.id: config.addresses.get(member.id, member.address) for member in identity.members}
         contacts = [Contact(member.id, member.incarnation, (addresses[member.id],)) for member in identity.members]
         me = Self(identity.cluster, identity.node, identity.incarnation)

@@ -9,6 +9,10 @@ class NotBorn(StorageError):
     """There is no data directory here, or an empty one: a server never makes one."""
 
 
+class Foreign(StorageError):
+    """A data directory, but not the one that was meant: it was born with another cluster, or for another node."""
+
+
 class AlreadyBorn(StorageError):
     """A data directory can be born only where there is nothing."""
 

@@ -4,7 +4,7 @@ import pytest
 import trio
 
 from broker.client import connect
-from broker.errors import BadRequest, NotAllowed, PartitionNotFound, RecordTooLarge, TopicExists, TopicNotFound
+from broker.errors import BadName, BadRequest, NotAllowed, PartitionNotFound, RecordTooLarge, TopicExists, TopicNotFound
 from broker.records import RECORD_BYTES_MAX, Record
 from tests.broker.ensemble import Ensemble
 
@@ -92,6 +92,34 @@ async def test_an_oversized_record_is_refused_and_harms_nothing_else(ensemble: E
         assert receipt.offset == 0
 
 
+async def test_what_is_no_bytes_is_refused_before_it_is_taken(ensemble: Ensemble) -> None:
+    async with connect(ensemble.addresses) as zl:
+        await zl.create_topic("orders")
+        async with zl.producer() as out:
+            with pytest.raises(BadRequest, match="a value must be bytes or None, not str"):
+                await out.send("orders", "text")  # type: ignore[arg-type]  # that is the point
+            with pytest.raises(BadRequest, match="a key must be bytes"):
+                await out.send("orders", b"x", key=7)  # type: ignore[arg-type]  # that is the point
+            with pytest.raises(BadRequest, match="a header's value"):
+                await out.send("orders", b"x", headers={"a": "b"})  # type: ignore[dict-item]  # that is the point
+            with pytest.raises(BadRequest, match="timestamp=-1"):
+                await out.send("orders", b"x", timestamp=-1)
+            with pytest.raises(BadRequest):
+                await out.send_many("orders", [b"x", "y"])  # type: ignore[list-item]  # that is the point
+            await out.send("orders", None)
+
+        assert (await zl.describe_topic("orders")).partitions[0].end == 2
+
+
+async def test_records_without_a_key_visit_all_partitions(ensemble: Ensemble) -> None:
+    async with connect(ensemble.addresses) as zl:
+        await zl.create_topic("orders", partitions=3)
+        async with zl.producer() as out:
+            receipts = [await out.send("orders", b"x") for _ in range(9)]
+
+        assert [receipt.partition for receipt in receipts] == [0, 1, 2] * 3
+
+
 async def test_unknown_topics_and_partitions_are_named(ensemble: Ensemble) -> None:
     async with connect(ensemble.addresses) as zl:
         await zl.create_topic("orders")
@@ -157,5 +185,11 @@ async def test_a_topic_is_made_once_unless_it_may_exist(ensemble: Ensemble) -> N
         assert await zl.create_topic("orders", partitions=2, exist_ok=True) == first
         with pytest.raises(TopicExists, match="2 partitions"):
             await zl.create_topic("orders", partitions=3, exist_ok=True)
-        with pytest.raises(BadRequest):
-            await zl.create_topic("no/name")
+        for name in ("no/name", "", "x" * 5000, "\udc80"):
+            with pytest.raises(BadName):
+                await zl.create_topic(name)
+            with pytest.raises(BadName):
+                await zl.describe_topic(name)
+        for partitions in (0, -1, 10_001, 2**40):
+            with pytest.raises(BadRequest):
+                await zl.create_topic("many", partitions=partitions)

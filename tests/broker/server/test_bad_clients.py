@@ -2,6 +2,7 @@
 
 import random
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import trio
@@ -24,8 +25,9 @@ from broker.protocol import (
     encode_request,
 )
 from broker.records import Record, encode_batch
+from broker.server.config import Limits
 from broker.state import Part, Turn
-from tests.broker.ensemble import Ensemble
+from tests.broker.ensemble import Ensemble, open_ensemble
 from zablog.wire.frames import Frame, FrameReader, pieces
 from zablog.wire.handshake import CLIENT_VERSIONS, Hello, Purpose, encode_handshake
 
@@ -159,3 +161,14 @@ async def test_a_client_that_does_not_read_its_answers_slows_nobody_else(ensembl
             connection = await open_connection(nursery, address)
             assert await connection.call(Ping()) == Ponged()
             nursery.cancel_scope.cancel()
+
+
+async def test_more_clients_than_a_node_may_serve_are_turned_away_in_words(tmp_path: Path) -> None:
+    async with open_ensemble(tmp_path, limits=Limits(connections=1)) as ensemble, trio.open_nursery() as nursery:
+        first = await open_connection(nursery, ensemble.all_addresses[1])
+        assert await first.call(Ping()) == Ponged()
+        second = await open_connection(nursery, ensemble.all_addresses[1])
+        with pytest.raises(ConnectionLost, match="serves 1 clients"):
+            await second.call(Ping())
+        assert await first.call(Ping()) == Ponged()
+        nursery.cancel_scope.cancel()

@@ -45,7 +45,7 @@ def test_a_directory_is_enough(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("", "directory is missing"),
-        ('directory = "d"\nlisten_on = "x"', "unknown key listen_on; allowed here: directory, listen"),
+        ('directory = "d"\nlisten_on = "x"', "unknown key listen_on; allowed here: directory, cluster, node, listen"),
         ('directory = "d"\n[pace]\nspeed = 1', "unknown key pace.speed; allowed here: pace.tick"),
         ('directory = "d"\nlisten = "7401"', "listen = '7401': must be \"HOST:PORT\""),
         ('directory = "d"\ninsecure = "yes"', "insecure = 'yes': must be true or false"),

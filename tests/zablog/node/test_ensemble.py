@@ -10,7 +10,7 @@ import trio
 
 from zablog import Identity, Member, Node, NodeConfig, NodeStopped, NotLeading, PeerId, Status, Zxid, give_birth, open_node
 from zablog.core.trail import Payload
-from zablog.storage.errors import DirectoryInUse, NotBorn
+from zablog.storage.errors import DirectoryInUse, Foreign, NotBorn
 from zablog.storage.files import FileDisk
 from zablog.transport import errors as transport_errors
 
@@ -186,6 +186,17 @@ async def test_a_directory_that_was_not_born_is_refused(tmp_path: Path) -> None:
             pass
     with pytest.raises(NotBorn):
         async with open_node(NodeConfig(tmp_path / "nowhere"), Recorder()):
+            pass
+
+
+async def test_a_directory_of_another_birth_is_refused_in_words(tmp_path: Path) -> None:
+    (directory,) = bear(tmp_path, 1)
+
+    with pytest.raises(Foreign, match="must not stand in for it"):
+        async with open_node(NodeConfig(directory, cluster="ff" * 16), Recorder()):
+            pass
+    with pytest.raises(Foreign, match="node 2"):
+        async with open_node(NodeConfig(directory, node=PeerId(2)), Recorder()):
             pass
 
 
