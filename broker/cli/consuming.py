@@ -65,6 +65,8 @@ async def _consume(
     left = stop.records if isinstance(stop, Count) else None
     async with where.client(screen) as client:
         end: End | None = None if isinstance(stop, Count) else stop
+        if wish.node is not None:
+            await client.node_status(wish.node)  # raises what is wrong with that node within --timeout
         if stop == "end" and wish.node is not None:
             end = await _committed_ends(screen, client, wish)
         consumer = client.consumer(wish.topics, start=start, stop=end, partition=wish.partition, node=wish.node)

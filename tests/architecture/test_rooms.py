@@ -24,7 +24,7 @@ DOORS_WITHOUT_TRIO = (
     "zablog.sim",
     "broker",
     "broker.state",
-    "broker.cli",
+    "broker.cli.main",
 )
 
 

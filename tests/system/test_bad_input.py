@@ -81,6 +81,7 @@ def test_no_cluster_and_no_quorum(zablog: Zablog) -> None:
 
     refused(zablog, 3, "produce", "t", "--timeout", "1s", stdin=b"a\n")
     refused(zablog, 3, "topic", "create", "u", "--timeout", "1s")
+    refused(zablog, 3, "consume", "t", "--from", "earliest", "--node", "1", "--timeout", "1s")
     shown = zablog("cluster", "status", check=False)
     assert shown.returncode == 3
     assert b"unreachable" in shown.stdout

@@ -78,7 +78,7 @@ class Writer:
     def loop(self) -> None:
         while True:
             if not self.wake.acquire(timeout=IDLE_SECONDS) and not self.queue:
-                self.storage.seal_idle()
+                self.storage.seal_idle(self.watermark)
                 self.wake.acquire()
             while self.queue:
                 self.commit(self.take())
@@ -87,7 +87,7 @@ class Writer:
                 self.busy = True
                 self.wake.release()
             elif self.stopping:
-                self.storage.seal_idle()
+                self.storage.seal_idle(self.watermark)
                 return
 
     def take(self) -> list[DurableEffect]:
