@@ -18,9 +18,10 @@ class Pipe:
 
     __slots__ = ("_ends", "_nonempty", "_outbox", "_reader", "_room", "_sending", "_waiting_bytes", "received_at")
 
-    def __init__(self, stream: trio.abc.Stream, frame_bytes_max: int = FRAME_BYTES_MAX) -> None:
+    def __init__(self, stream: trio.abc.Stream, frame_bytes_max: int = FRAME_BYTES_MAX, reader: FrameReader | None = None) -> None:
+        """`reader` has read the handshake, and perhaps more than that."""
         self._ends = ends_of(stream)
-        self._reader = FrameReader(limit=frame_bytes_max)
+        self._reader = reader or FrameReader(limit=frame_bytes_max)
         self._outbox: list[Payload] = []
         self._waiting_bytes = 0
         self._sending = 0
@@ -36,14 +37,13 @@ class Pipe:
 
     async def burst(self) -> list[Frame]:
         """The next complete frames, at least one; none at the end of the stream. Raises FrameError, OSError or trio's errors."""
-        while True:
+        while not (frames := self._reader.frames()):
             count = await self._ends.receive_into(self._reader.space())
             if not count:
                 return []
             self.received_at = trio.current_time()
             self._reader.received(count)
-            if frames := self._reader.frames():
-                return frames
+        return frames
 
     def post(self, pieces: Sequence[Payload]) -> None:
         """Queue one frame for the writer."""
@@ -71,6 +71,13 @@ class Pipe:
             self._sending = 0
             self._room.unpark_all()
         self._nonempty = trio.Event()
+
+    async def discard(self) -> None:
+        """Read and throw away until the other side closes: closing over unread bytes would reset the connection, and take
+        our last words with it."""
+        nowhere = memoryview(bytearray(16 << 10))
+        while await self._ends.receive_into(nowhere):
+            pass
 
     async def aclose(self) -> None:
         await self._ends.close()

@@ -129,7 +129,7 @@ class Source:
 
     def _open(self, file: Path) -> int:
         if file == STDIN:
-            return sys.stdin.fileno()
+            return 0
         try:
             self._opened.append(os.open(file, os.O_RDONLY | os.O_CLOEXEC))
         except OSError as error:

@@ -138,7 +138,7 @@ async def open_connection(nursery: trio.Nursery, address: str, cluster: str | No
     except OSError as error:
         raise ConnectionLost(address, cause_of(error)) from error
     try:
-        welcome = await _shake_hands(stream, cluster)
+        welcome, reader = await _shake_hands(stream, cluster)
     except (OSError, trio.BrokenResourceError) as error:
         await trio.aclose_forcefully(stream)
         raise ConnectionLost(address, cause_of(error)) from error
@@ -151,24 +151,29 @@ async def open_connection(nursery: trio.Nursery, address: str, cluster: str | No
     if isinstance(welcome, Refused):
         await trio.aclose_forcefully(stream)
         raise ConnectionLost(address, f"refused: {welcome.text}")
-    connection = Connection(address, welcome.node, welcome.cluster, Pipe(stream))
+    connection = Connection(address, welcome.node, welcome.cluster, Pipe(stream, reader=reader))
     nursery.start_soon(connection.run, name=f"connection to {address}")
     return connection
 
 
-async def _shake_hands(stream: trio.SocketStream, cluster: str | None) -> Welcome | Refused:
+async def _shake_hands(stream: trio.SocketStream, cluster: str | None) -> tuple[Welcome | Refused, FrameReader]:
+    """The answer to our Hello, and the reader, which may hold what came right behind it."""
     for piece in encode_handshake(Hello(CLIENT_VERSIONS, Purpose.CLIENT, cluster)):
         await stream.send_all(piece)
     reader = FrameReader()
     while True:
-        arrived = await stream.receive_some()
+        arrived = await stream.receive_some(len(reader.space()))
         if not arrived:
             raise OSError("it closed the connection during the handshake")
-        for frame in reader.feed(arrived):
+        space = reader.space()
+        space[: len(arrived)] = arrived
+        reader.received(len(arrived))
+        for frame in reader.frames(at_most=1):
             word = decode_handshake(frame)
             if isinstance(word, Hello):
                 raise OSError("it calls instead of answering")
-            return word
+            reader.admit()
+            return word, reader
 
 
 def cause_of(error: BaseException) -> str:

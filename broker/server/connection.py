@@ -171,3 +171,4 @@ async def _say(pipe: Pipe, last_word: Failed) -> None:
     with trio.move_on_after(LAST_WORD_SECONDS), suppress(*BROKEN):
         pipe.post(encode_response(0, last_word))
         await pipe.flush()
+        await pipe.discard()

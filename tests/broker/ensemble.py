@@ -1,7 +1,6 @@
 """Three real nodes in one process, on real sockets and files, that can be stopped and started again."""
 
 import secrets
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ import trio
 
 from broker.server import Server, ServerConfig, open_server
 from broker.server.config import Limits, Pace
+from tests.ports import free_ports
 from zablog import Identity, Member, PeerId, give_birth
 from zablog.storage.files import FileDisk
 
@@ -68,18 +68,10 @@ class Ensemble:
             ended.set()
 
 
-def free_addresses(count: int) -> list[str]:
-    holders = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    addresses = [f"127.0.0.1:{holder.getsockname()[1]}" for holder in holders]
-    for holder in holders:
-        holder.close()
-    return addresses
-
-
 @asynccontextmanager
 async def open_ensemble(folder: Path, count: int = 3, limits: Limits | None = None) -> AsyncIterator[Ensemble]:
     """Born in `folder`, all nodes started."""
-    addresses = dict(enumerate(free_addresses(count), start=1))
+    addresses = dict(enumerate((f"127.0.0.1:{port}" for port in free_ports(count)), start=1))
     members = tuple(Member(PeerId(id), secrets.token_hex(16), address) for id, address in addresses.items())
     cluster = secrets.token_hex(16)
     for member in members:

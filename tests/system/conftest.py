@@ -5,19 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_ports
 from tests.system.driving import Zablog
 
 
 @pytest.fixture
-def ports(worker_id: str) -> Iterator[int]:
-    """A range of ports that no other worker of this run tries first."""
-    number = int(worker_id.removeprefix("gw")) if worker_id.startswith("gw") else 50
-    return iter([20000 + 100 * number])
-
-
-@pytest.fixture
-def zablog(tmp_path: Path, ports: Iterator[int]) -> Iterator[Zablog]:
-    command = Zablog(tmp_path / "state", next(ports))
+def zablog(tmp_path: Path) -> Iterator[Zablog]:
+    command = Zablog(tmp_path / "state", free_ports(1)[0])
     yield command
     for name in ("local", "demo"):
         command("--cluster", name, "cluster", "down", check=False)

@@ -1,6 +1,5 @@
 """Three real nodes in one process: real sockets on loopback, real files, real fsync."""
 
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.ports import free_ports
 from zablog import Identity, Member, Node, NodeConfig, NodeStopped, NotLeading, PeerId, Status, Zxid, give_birth, open_node
 from zablog.core.trail import Payload
 from zablog.storage.errors import DirectoryInUse, Foreign, NotBorn
@@ -29,14 +29,6 @@ class Recorder:
 
     def role_changed(self, status: Status) -> None:
         pass
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def bear(path: Path, nodes: int = 3) -> list[Path]:
