@@ -250,7 +250,7 @@ class TopicExists(AlreadyExists):
     """A topic of this name exists."""
 
     code = Code.TOPIC_EXISTS
-    default_hint = "use another name, or exist_ok=True"
+    default_hint = "use another name (or, in Python, exist_ok=True)"
 
 
 class AddressInUse(AlreadyExists):

@@ -216,8 +216,9 @@ class Consumer:
         if self._node is None:
             return await self._cluster.ask(request)
         while True:
+            connection = await self._connect()  # its own loss of patience is the caller's to hear
             try:
-                answer = await (await self._connect()).call(request)
+                answer = await connection.call(request)
             except ConnectionLost:
                 continue
             if isinstance(answer, Failed):

@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from broker.client import connect
-from broker.errors import BadRequest, NodeNotFound, NoStartPosition, OffsetOutOfRange, TopicNotFound
+from broker.errors import BadRequest, ConnectionLost, NodeNotFound, NoStartPosition, OffsetOutOfRange, TopicNotFound
 from tests.broker.ensemble import Ensemble
 
 
@@ -174,3 +174,13 @@ async def test_the_status_has_each_nodes_word_and_the_silent_ones(ensemble: Ense
 
     assert (whole.leader, [node.id for node in whole.nodes], whole.silent) == (leader, [1, 2, 3], ())
     assert [attempt.address for attempt in part.silent] == [ensemble.all_addresses[down]]
+
+
+async def test_a_consumer_of_a_dead_node_says_so(ensemble: Ensemble) -> None:
+    """Found by hand: the loss of patience with a node that is down was swallowed, and the consumer waited for ever."""
+    async with connect(ensemble.addresses, timeout=0.5) as zl:
+        await zl.create_topic("orders")
+        await ensemble.stop(1)
+        with trio.fail_after(20), pytest.raises(ConnectionLost):
+            async with zl.consumer("orders", start="earliest", node=1):
+                pass
