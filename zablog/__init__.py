@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from zablog.core.zxid import Epoch, PeerId, Zxid
     from zablog.node.application import Application
     from zablog.node.config import NodeConfig
-    from zablog.node.errors import ConfigError, Full, LeadershipLost, NodeError, NodeStopped, NotLeading
+    from zablog.node.errors import ConfigError, Full, LeadershipLost, NodeError, NodeStopped, NotLeading, PayloadTooLarge
     from zablog.node.node import Node, open_node
     from zablog.node.status import Status
+    from zablog.storage.errors import Corrupt, DirectoryInUse, Foreign, MetadataLost, NewerFormat, NotBorn, StorageError
     from zablog.storage.manifest import Identity, Member, give_birth
+    from zablog.transport.errors import AddressInUse, CannotListen, InsecureAddress, TransportError
 
 ROOMS = {
     "Limits": "zablog.core.state",
@@ -34,31 +36,55 @@ ROOMS = {
     "NodeError": "zablog.node.errors",
     "NodeStopped": "zablog.node.errors",
     "NotLeading": "zablog.node.errors",
+    "PayloadTooLarge": "zablog.node.errors",
     "Node": "zablog.node.node",
     "open_node": "zablog.node.node",
     "Status": "zablog.node.status",
+    "Corrupt": "zablog.storage.errors",
+    "DirectoryInUse": "zablog.storage.errors",
+    "Foreign": "zablog.storage.errors",
+    "MetadataLost": "zablog.storage.errors",
+    "NewerFormat": "zablog.storage.errors",
+    "NotBorn": "zablog.storage.errors",
+    "StorageError": "zablog.storage.errors",
     "Identity": "zablog.storage.manifest",
     "Member": "zablog.storage.manifest",
     "give_birth": "zablog.storage.manifest",
+    "AddressInUse": "zablog.transport.errors",
+    "CannotListen": "zablog.transport.errors",
+    "InsecureAddress": "zablog.transport.errors",
+    "TransportError": "zablog.transport.errors",
 }
 
 __all__ = [
+    "AddressInUse",
     "Application",
+    "CannotListen",
     "ConfigError",
+    "Corrupt",
+    "DirectoryInUse",
     "Epoch",
+    "Foreign",
     "Full",
     "Identity",
+    "InsecureAddress",
     "LeadershipLost",
     "Limits",
     "Member",
+    "MetadataLost",
+    "NewerFormat",
     "Node",
     "NodeConfig",
     "NodeError",
     "NodeStopped",
+    "NotBorn",
     "NotLeading",
+    "PayloadTooLarge",
     "PeerId",
     "Status",
+    "StorageError",
     "Timing",
+    "TransportError",
     "Zxid",
     "give_birth",
     "open_node",

@@ -1,6 +1,7 @@
 """Hands committed entries to the application, in order, in slices: no burst of commits keeps the event loop for long."""
 
 import time
+from collections.abc import Callable
 
 import trio
 
@@ -8,11 +9,14 @@ from zablog.core.trail import Entries
 from zablog.core.zxid import Zxid
 from zablog.node.application import Application
 from zablog.node.errors import NodeStopped
+from zablog.storage.errors import StorageError
 from zablog.storage.history import History
 
-SLICE_BYTES = 1 << 20
+READ_BYTES = 1 << 20
 SLICE_SECONDS = 0.005
 """After so long other tasks have their turn."""
+ENTRIES_A_LOOK = 32
+"""So many entries are applied between two looks at the clock."""
 
 
 class Applier:
@@ -23,8 +27,13 @@ class Applier:
         self.history = history
         self.applied = applied
         self.target = target
+        self.entries: Entries | None = None
+        self.at = 0
+        """Of `entries`, which are committed, so many have been applied."""
         self.woken = trio.Event()
         self.moved = trio.lowlevel.ParkingLot()
+        """Those who wait for something to be applied."""
+        self.burst: Callable[[], None] = lambda: None
 
     def deliver(self, upto: Zxid) -> None:
         """The watermark moved."""
@@ -32,7 +41,7 @@ class Applier:
         self.woken.set()
 
     async def run(self) -> None:
-        """For ever. Raises NodeStopped with what the application raised."""
+        """For ever. Raises NodeStopped with what the application or the disk raised."""
         while True:
             await self.catch_up()
             await self.woken.wait()
@@ -41,41 +50,50 @@ class Applier:
     async def catch_up(self) -> None:
         """Apply everything through `target`."""
         while self.applied < self.target:
-            if self.history.in_memory(self.applied):
-                self.apply_slice()
-            else:
-                entries = await trio.to_thread.run_sync(self.history.read, self.applied, self.target, SLICE_BYTES)
-                assert entries is not None, "the law that what is committed is in our log"
-                self.apply(entries)
-                self.finish()
+            if self.entries is None and not self.history.in_memory(self.applied):
+                await self.read_from_disk()
+            self.apply_slice()
             await trio.lowlevel.checkpoint()
 
+    async def read_from_disk(self) -> None:
+        """The thread sees the disk alone, never the tail in memory, which is the event loop's."""
+        upto = min(self.target, self.history.durable_last)
+        try:
+            self.entries = await trio.to_thread.run_sync(self.history.storage.read, self.applied, upto, READ_BYTES)
+        except (StorageError, OSError) as error:
+            raise NodeStopped(f"the log cannot be read above {self.applied}: {error}") from error
+        assert self.entries is not None, "the law that what is committed is in our log"
+
     def apply_slice(self) -> None:
-        """From memory, as much as a turn of the event loop may take."""
+        """As much as one turn of the event loop may take."""
         deadline = time.monotonic() + SLICE_SECONDS
-        while self.applied < self.target and self.history.in_memory(self.applied):
-            entries = self.history.read(self.applied, self.target, SLICE_BYTES)
-            assert entries is not None, "the law that what is committed is in our log"
-            self.apply(entries)
+        while self.applied < self.target:
+            if self.entries is None:
+                if not self.history.in_memory(self.applied):
+                    break
+                self.entries = self.history.read(self.applied, self.target, READ_BYTES)
+            self.apply_some()
             if time.monotonic() > deadline:
                 break
-        self.finish()
+        try:
+            self.application.applied(self.applied)
+        except Exception as error:
+            raise NodeStopped(f"the application failed after {self.applied}: {error!r}") from error
+        self.moved.unpark_all()
+        self.burst()
 
-    def apply(self, entries: Entries) -> None:
-        apply, first = self.application.apply, entries.first
-        for step, payload in enumerate(entries.payloads):
-            zxid = Zxid(first.epoch, first.counter + step)
+    def apply_some(self) -> None:
+        """The next few entries of those at hand."""
+        assert self.entries is not None, "the law that what is committed is in our log"
+        apply, (epoch, counter), payloads = self.application.apply, self.entries.first, self.entries.payloads
+        end = min(self.at + ENTRIES_A_LOOK, len(payloads))
+        for at in range(self.at, end):
+            zxid = Zxid(epoch, counter + at)
             try:
-                apply(zxid, payload)
+                apply(zxid, payloads[at])
             except Exception as error:
                 raise NodeStopped(f"the application failed at {zxid}: {error!r}") from error
-        self.applied = entries.last
-
-    def finish(self) -> None:
-        self.application.applied(self.applied)
-        self.moved.unpark_all()
-
-    async def wait(self, zxid: Zxid) -> None:
-        """Until everything through `zxid` is applied."""
-        while self.applied < zxid:
-            await self.moved.park()
+        self.applied = Zxid(epoch, counter + end - 1)
+        self.at = end
+        if end == len(payloads):
+            self.entries, self.at = None, 0

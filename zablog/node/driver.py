@@ -1,12 +1,14 @@
 """The shell round the core: events in, effects performed. Everything here runs on the event loop and never waits.
 
 `step` is called from link readers, the ticker, the writer's completions and proposals. Whatever an effect causes at once is another
-event in the same queue, so the core is never entered twice.
+event in the same queue, so the core is never entered twice. Once the node has ended, for whatever reason, nothing is stepped or sent.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from functools import partial
+from typing import Protocol, TypeVar
 
 import structlog
 import trio
@@ -28,8 +30,9 @@ from zablog.core.events import Congested, DigestRead, Durable, Event, Link, Link
 from zablog.core.gate import Gate
 from zablog.core.messages import Message, Propose
 from zablog.core.peer import Peer
+from zablog.core.state import Following, Leading, Phase
 from zablog.core.trail import Payload
-from zablog.core.zxid import ZERO, Zxid
+from zablog.core.zxid import ZERO, Epoch, Zxid
 from zablog.node.errors import LeadershipLost, NodeStopped
 from zablog.node.writer import Writer
 from zablog.storage.errors import StorageError
@@ -38,11 +41,17 @@ from zablog.storage.history import History
 STREAM_BYTES = 1 << 20
 """One Propose of a stream."""
 HOLD_BYTES = 32 << 20
-"""With so much waiting for the disk, links are read no further until some of it is written."""
+"""With so much waiting for the disk, nothing is proposed here and a leader is read slowly, until some of it is written."""
+HOLD_BYTES_MAX = 96 << 20
+"""With so much waiting for the disk, a leader is read no further."""
+HOLD_SECONDS = 0.05
+"""Between two bursts of a leader that is read slowly: it must still be heard in time."""
 STREAM_ROUND_BYTES = 16 << 20
 """After so much the core is told how far a stream has come: it counts as progress."""
 
 log = structlog.get_logger("zablog.node")
+
+Read = TypeVar("Read")
 
 
 class Links(Protocol):
@@ -67,6 +76,9 @@ class Driver:
         self.history = history
         self.links = links
         self.nursery = nursery
+        self.ended: str | None = None
+        """Why nothing more is done here."""
+        self.failing = False
         self.gate = Gate()
         self.writer: Writer | None = None
         self.events: deque[Event] = deque()
@@ -75,7 +87,9 @@ class Driver:
         self.live_links: set[Link] = set()
         self.role = RoleChanged(0, "draining", "election", peer.state.current, None, "starting")
         self.deliver: Callable[[Zxid], None] = lambda upto: None
-        self.role_changed: Callable[[RoleChanged], None] = lambda role: None
+        self.role_changed: Callable[[], None] = lambda: None
+        self.role_news = False
+        self.telling = False
         self.advanced = trio.lowlevel.ParkingLot()
         """Those who wait for room, for a commit or for another role."""
         self.proposed = ZERO
@@ -95,10 +109,7 @@ class Driver:
 
     def durable(self, token: int) -> None:
         """The writer: everything through `token` is on disk."""
-        for send in self.gate.open_to(token):
-            self.send(send)
         self.step(Durable(token))
-        self.history.durable(self.peer.state.durable.last)
 
     def failed(self, error: BaseException) -> None:
         """The writer: what it had is not durable, and nothing will be any more."""
@@ -109,16 +120,10 @@ class Driver:
 
     def propose(self, payloads: Sequence[Payload]) -> Zxid:
         """The zxid of the first. The caller has looked whether there is room."""
+        assert not self.stepping, "the law that nobody proposes from within a step"
         self.step(Proposals(payloads))
+        self.insist()
         return self.proposed
-
-    def stop(self, reason: str, cause: BaseException | None = None) -> None:
-        """End the node in the face of whoever opened it."""
-
-        async def end() -> None:
-            raise NodeStopped(reason) from cause
-
-        self.nursery.start_soon(end)
 
     def step(self, event: Event) -> None:
         """One event, and all that it causes at once."""
@@ -127,18 +132,84 @@ class Driver:
             return
         self.stepping = True
         try:
-            while self.events:
-                self.perform(self.peer.step(self.events.popleft()))
+            while self.events and self.ended is None:
+                event = self.events.popleft()
+                if isinstance(event, Durable):
+                    for send in self.gate.open_to(event.token):
+                        self.send(send)
+                self.perform(self.peer.step(event))
+                if isinstance(event, Durable):
+                    self.history.durable(self.peer.state.durable.last)
+        except Exception as error:
+            # A law is broken and the step half performed: no other may follow it. To raise here is no way to say so, for the caller
+            # may be the writer's completion, where an exception is the end of trio itself and of every other node in the process.
+            self.stop(f"this node broke a law of its own: {error!r}. Nothing is acknowledged after that; please report it.", error)
         finally:
             self.stepping = False
+        self.tell_role()
+        self.wake()
+
+    def tell_role(self) -> None:
+        """The application hears of a role between two steps, so that it may propose at once."""
+        if self.telling:
+            return
+        self.telling = True
+        try:
+            while self.role_news and self.ended is None:
+                self.role_news = False
+                self.role_changed()
+        except Exception as error:
+            self.stop(f"the application failed when it was told of its role: {error!r}", error)
+        finally:
+            self.telling = False
+
+    def wake(self) -> None:
+        """Something has happened: whoever waits may look."""
         if self.advanced:
             self.advanced.unpark_all()
 
     async def hold(self) -> None:
-        """Whoever reads a link waits here while the disk is far behind: what it has not written yet is in memory."""
+        """Whoever reads a link waits here while the disk is far behind: what it has not written yet is in memory.
+
+        Only a leader sends much. It is read slowly rather than not at all, since its pings stand in the same stream, and a follower
+        that does not hear them looks for another leader. What other peers send is short, and an election may hang on it.
+        """
         assert self.writer is not None, "the law that the writer lives before the first event"
-        if self.writer.queued_bytes > HOLD_BYTES:
-            await self.writer.relief()
+        if self.behind and isinstance(self.peer.state.role, Following):
+            with trio.move_on_after(HOLD_SECONDS if self.writer.queued_bytes < HOLD_BYTES_MAX else math.inf):
+                await self.writer.relief()
+
+    @property
+    def behind(self) -> bool:
+        """Is so much waiting for the disk that no more should be taken in?"""
+        return self.writer is not None and self.writer.queued_bytes > HOLD_BYTES
+
+    # -- the end ------------------------------------------------------------------------------------------------------------
+
+    def stop(self, reason: str, cause: BaseException | None = None) -> None:
+        """End the node in the face of whoever opened it."""
+        self.close(reason)
+        if self.failing:
+            return
+        self.failing = True
+
+        async def end() -> None:
+            raise NodeStopped(reason) from cause
+
+        self.nursery.start_soon(end)
+
+    def close(self, reason: str) -> None:
+        """From now on nothing is stepped, sent or promised. The first reason counts."""
+        if self.ended is None:
+            self.ended = reason
+            self.events.clear()
+            self.gate.void()
+        self.wake()
+
+    def insist(self) -> None:
+        """Raise NodeStopped if the node has ended."""
+        if self.ended is not None:
+            raise NodeStopped(self.ended)
 
     # -- effects ------------------------------------------------------------------------------------------------------------
 
@@ -165,7 +236,7 @@ class Driver:
                 case Stream():
                     self.stream(effect)
                 case ReadDigest(link, zxid):
-                    self.nursery.start_soon(self.read_digest, link, zxid)
+                    self.nursery.start_soon(self.read_digest, link, zxid, self.generation)
                 case DropLink(link, reason):
                     log.info("link dropped", node=self.peer.state.id, peer=link.peer, reason=reason)
                     self.live_links.discard(link)
@@ -174,6 +245,7 @@ class Driver:
                     self.change_role(effect)
                 case Halt(reason):
                     self.stop(reason)
+                    return  # what the same step wanted written is not: nobody is ever told that it was
         if durable:
             self.writer.put(durable)
 
@@ -186,6 +258,7 @@ class Driver:
             self.generation = role.generation
             self.gate.void()
         self.role = role
+        self.role_news = True
         log.info(
             "role",
             node=self.peer.state.id,
@@ -195,7 +268,6 @@ class Driver:
             leader=role.leader,
             reason=role.reason,
         )
-        self.role_changed(role)
 
     # -- reading to learners ------------------------------------------------------------------------------------------------
 
@@ -212,49 +284,76 @@ class Driver:
             if after == effect.upto:
                 self.events.append(Streamed(effect.link, after))
                 return
-        self.nursery.start_soon(self.stream_slowly, effect, after)
+        self.nursery.start_soon(self.stream_slowly, effect, after, self.generation)
 
-    async def stream_slowly(self, effect: Stream, after: Zxid) -> None:
-        """One round of a stream: it ends with word of how far it came, or with its link."""
-        generation, sent = self.generation, 0
+    async def stream_slowly(self, effect: Stream, after: Zxid, generation: int) -> None:
+        """One round of a stream: it ends with word of how far it came, or with its link or role."""
+        link, sent = effect.link, 0
         while after < effect.upto and sent < STREAM_ROUND_BYTES:
-            await self.links.room(effect.link)
-            if effect.link not in self.live_links or generation != self.generation:
+            await self.links.room(link)
+            if not self.wanted(link, generation):
                 return
             if self.history.in_memory(after):
                 entries = self.history.read(after, effect.upto, STREAM_BYTES)
             else:
-                try:
-                    entries = await trio.to_thread.run_sync(self.history.read, after, effect.upto, STREAM_BYTES)
-                except (StorageError, OSError) as error:
-                    self.stop(f"the log cannot be read: {error}", error)
-                    return
-            if entries is None or effect.link not in self.live_links or generation != self.generation:
+                upto = min(effect.upto, self.history.durable_last)
+                entries = await self.from_disk(generation, partial(self.history.storage.read, after, upto, STREAM_BYTES))
+            if entries is None or not self.wanted(link, generation):
                 break
-            self.links.send(effect.link, Propose(effect.epoch, entries, ZERO))
+            self.links.send(link, Propose(effect.epoch, entries, ZERO))
             after, sent = entries.last, sent + entries.size
-        if effect.link in self.live_links and generation == self.generation:
-            self.step(Streamed(effect.link, after))
+        if self.wanted(link, generation):
+            self.step(Streamed(link, after))
 
-    async def read_digest(self, link: Link, zxid: Zxid) -> None:
+    async def read_digest(self, link: Link, zxid: Zxid, generation: int) -> None:
+        if not self.wanted(link, generation):
+            return
         if self.history.in_memory(zxid):
-            self.step(DigestRead(link, zxid, self.history.digest_at(zxid)))
-            return
+            digest: int | None = self.history.digest_at(zxid)
+        else:
+            digest = await self.from_disk(generation, partial(self.history.storage.digest_at, zxid))
+        if digest is not None and self.wanted(link, generation):
+            self.step(DigestRead(link, zxid, digest))
+
+    def wanted(self, link: Link, generation: int) -> bool:
+        """Does anybody wait still for what is being read? The next role may already have cut it away."""
+        return self.ended is None and generation == self.generation and link in self.live_links
+
+    async def from_disk(self, generation: int, read: Callable[[], Read]) -> Read | None:
+        """Read the log in a thread; it sees the disk alone, never the tail in memory, which is the event loop's.
+
+        None if the log cannot be read: the node stops for it, unless the role has ended and the log was cut under the reader.
+        """
         try:
-            digest = await trio.to_thread.run_sync(self.history.digest_at, zxid)
+            return await trio.to_thread.run_sync(read)
         except (StorageError, OSError) as error:
-            self.stop(f"the log cannot be read: {error}", error)
-            return
-        self.step(DigestRead(link, zxid, digest))
+            if generation == self.generation:
+                self.stop(f"the log cannot be read: {error}", error)
+            return None
 
     # -- waiting ------------------------------------------------------------------------------------------------------------
 
-    async def committed(self, zxid: Zxid, generation: int) -> None:
-        """Wait until `zxid`, proposed in role `generation`, is committed. Raises LeadershipLost."""
-        while True:
-            if self.generation != generation:
-                raise LeadershipLost(f"this node lost its leadership before {zxid} was known to be committed: it may be, or not.")
-            if self.peer.watermark >= zxid:
-                await trio.lowlevel.checkpoint()
-                return
+    async def committed(self, zxid: Zxid) -> None:
+        """Wait until `zxid`, proposed here, is committed. Raises LeadershipLost.
+
+        A watermark above it is not enough: the log may have gone on, in a later epoch, without it.
+        """
+        state = self.peer.state
+        while zxid > state.watermark:
+            if self.ended is not None or not self.reigns_in(Epoch(zxid.epoch)):
+                raise LeadershipLost(f"this node stopped leading before {zxid} was known to be committed: it may be, or not.")
             await self.advanced.park()
+        if zxid not in state.trail:
+            raise LeadershipLost(f"{zxid} is not in the log, which is committed beyond it: it was given up with the reign it belonged to.")
+        await trio.lowlevel.checkpoint()
+
+    @property
+    def leads(self) -> bool:
+        """Does this node lead an established epoch?"""
+        role = self.peer.state.role
+        return isinstance(role, Leading) and role.phase is Phase.BROADCAST
+
+    def reigns_in(self, epoch: Epoch) -> bool:
+        """Is this node the leader of that epoch?"""
+        role = self.peer.state.role
+        return isinstance(role, Leading) and role.epoch == epoch

@@ -25,8 +25,12 @@ class Full(NodeError):
     """Nothing was proposed: the window of uncommitted entries is full. Wait, or use `propose`."""
 
 
+class PayloadTooLarge(NodeError):
+    """Nothing was proposed: one payload is more than a proposal takes. Cut it into several."""
+
+
 class LeadershipLost(NodeError):
-    """This node no longer leads the epoch of the proposal: it may be committed or not. The log will tell."""
+    """This node no longer leads the epoch of the proposal: unless the words say otherwise it may be committed or not. The log will tell."""
 
 
 class ConfigError(NodeError):

@@ -7,7 +7,6 @@ from random import SystemRandom
 
 import trio
 
-from zablog.core.effects import RoleChanged
 from zablog.core.peer import Peer
 from zablog.core.trail import Payload
 from zablog.core.zxid import ZERO, PeerId, Zxid
@@ -15,7 +14,7 @@ from zablog.node.application import Application
 from zablog.node.applier import Applier
 from zablog.node.config import NodeConfig
 from zablog.node.driver import Driver
-from zablog.node.errors import ConfigError, Full, NodeStopped, NotLeading
+from zablog.node.errors import ConfigError, Full, NodeStopped, NotLeading, PayloadTooLarge
 from zablog.node.status import Status
 from zablog.node.writer import Writer
 from zablog.storage.errors import Foreign
@@ -32,6 +31,9 @@ MISSED_TICKS_MAX = 100
 TICKS_AT_ONCE = 5
 """Between so many of them the links are read: a late loop must not suspect a leader whose pings wait in the socket."""
 
+PAYLOAD_BYTES_MAX = 16 << 20
+"""One payload, and all payloads of one call together. They travel as one frame, and a frame has its limit."""
+
 Clients = Callable[[trio.abc.Stream, Hello], Awaitable[None]]
 
 
@@ -47,40 +49,64 @@ class Node:
         """How late the last tick was."""
         self._driver = driver
         self._applier = applier
+        self._turn = trio.StrictFIFOLock()
+        """Whoever waits for room; trio wakes those who are parked together in any order."""
 
     def propose_nowait(self, payloads: Sequence[Payload]) -> Zxid:
         """Put payloads into the log, in this order, if there is room for all; returns the zxid of the first.
 
-        They are neither durable nor committed yet. Raises NotLeading, Full: nothing was proposed then.
+        They are neither durable nor committed yet. Raises NotLeading, Full, PayloadTooLarge, NodeStopped: nothing was proposed then.
+        The payloads must not change any more.
         """
-        room = self._driver.peer.room
+        driver = self._driver
+        driver.insist()
+        if not payloads:
+            raise ValueError("nothing to propose: give at least one payload, which may be empty")
+        if not driver.leads:
+            leader = driver.peer.state.leader
+            raise NotLeading(leader, self.addresses.get(leader) if leader is not None else None)
+        room = 0 if driver.behind else driver.peer.room
         if len(payloads) > room:
-            if room == 0 and not self.status().leads:
-                leader = self._driver.peer.state.leader
-                raise NotLeading(leader, self.addresses.get(leader) if leader is not None else None)
-            raise Full(f"there is room for {room} entries, not for {len(payloads)}")
-        return self._driver.propose(payloads)
+            raise Full(f"there is room for {room} entries, not for {len(payloads)}. Nothing was proposed.")
+        size = sum(map(len, payloads))
+        if size > PAYLOAD_BYTES_MAX:
+            if len(payloads) == 1:
+                raise PayloadTooLarge(f"a payload of {size:,} bytes: at most {PAYLOAD_BYTES_MAX:,} are taken. Nothing was proposed.")
+            raise Full(f"one call takes payloads of {PAYLOAD_BYTES_MAX:,} bytes in all, not of {size:,}. Nothing was proposed.")
+        return driver.propose(payloads)
 
     async def propose(self, payload: Payload) -> Zxid:
-        """Put a payload into the log, waiting for room. Returns its zxid; see `committed`. Raises NotLeading."""
-        while True:
-            await trio.lowlevel.checkpoint()
-            try:
-                return self.propose_nowait([payload])
-            except Full:
-                await self._driver.advanced.park()
+        """Put a payload into the log, waiting for room. Returns its zxid; see `committed`. Those who wait have their turn in order.
+
+        Cancelled, it has proposed nothing. Raises NotLeading, PayloadTooLarge, NodeStopped.
+        """
+        async with self._turn:
+            while True:
+                try:
+                    return self.propose_nowait([payload])
+                except Full:
+                    await self._driver.advanced.park()
 
     async def committed(self, zxid: Zxid) -> None:
         """Wait until an entry proposed here is committed. Raises LeadershipLost if this node stops leading before it is known to be."""
-        await self._driver.committed(zxid, self._driver.generation)
+        await self._driver.committed(zxid)
 
     async def wait_applied(self, zxid: Zxid) -> None:
-        """Wait until the application has seen everything through `zxid`."""
-        await self._applier.wait(zxid)
+        """Wait until the application has seen everything through `zxid`. Raises NodeStopped."""
+        while self._applier.applied < zxid:
+            self._driver.insist()
+            await self._applier.moved.park()
 
     async def changed(self) -> None:
-        """Wait until something has happened."""
+        """Wait until something has happened: a step, or a burst applied. Raises NodeStopped."""
+        self._driver.insist()
         await self._driver.advanced.park()
+
+    @property
+    def commit_seconds(self) -> float:
+        """How long the disk has been at the group commit under way, or took for the last one."""
+        assert self._driver.writer is not None, "the law that the writer lives as long as its node"
+        return self._driver.writer.commit_seconds
 
     def status(self) -> Status:
         """A moment of this node's life."""
@@ -154,9 +180,13 @@ async def open_node(config: NodeConfig, application: Application, clients: Clien
                 yield node
                 nursery.cancel_scope.cancel()
             finally:
+                # The links are still up. What comes from now on is nobody's: acknowledging it would be a promise of a node that leaves.
+                node._driver.close("the node was closed")
+                node._applier.moved.unpark_all()
                 await writer.drain()
     except BaseExceptionGroup as group:
-        raise the_one_of(group) from None
+        error = the_one_of(group)
+        raise error from error.__cause__
     finally:
         disk.close()
 
@@ -187,9 +217,10 @@ def assemble(
     applier = Applier(application, history, ZERO, storage.watermark)
     node = Node(config, storage.identity, driver, applier, addresses)
 
-    def role_changed(role: RoleChanged) -> None:
+    def role_changed() -> None:
         application.role_changed(node.status())
 
+    applier.burst = driver.wake
     driver.deliver = applier.deliver
     driver.role_changed = role_changed
     writer = driver.writer = Writer(storage, driver.durable, driver.failed)

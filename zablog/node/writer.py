@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+import structlog
 import trio
 
 from zablog.core.effects import Append, DurableEffect
@@ -18,6 +19,11 @@ IDLE_SECONDS = 0.25
 """An idle writer seals its last batch after so long."""
 COMMIT_BYTES_MAX = 8 << 20
 """A group commit takes about so much; what is behind it waits for the next."""
+SLOW_SECONDS = 1.0
+"""A commit that takes longer is worth a line in the log."""
+ZEROS_AGAIN_SECONDS = 10.0
+
+log = structlog.get_logger("zablog.node")
 
 
 class Writer:
@@ -33,12 +39,15 @@ class Writer:
         self.watermark: Zxid = ZERO
         self.queue: list[DurableEffect] = []
         self.queued_bytes = 0
-        self.sync_seconds = 0.0
+        self.last_seconds = 0.0
         """How long the last group commit took, for those who watch for slow disks."""
         self.begun_at: float | None = None
         """When the commit under way began (monotonic seconds)."""
         self.busy = False
-        self.preparing = False
+        self.zeros: threading.Thread | None = None
+        """Fills the next file of the log."""
+        self.zeros_again_at = 0.0
+        """Not before then: a full disk must not be tried at each commit."""
         self.stopping = False
         self.waiting = trio.lowlevel.ParkingLot()
         self.wake = threading.Semaphore(0)
@@ -67,6 +76,12 @@ class Writer:
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(self.thread.join)
 
+    @property
+    def commit_seconds(self) -> float:
+        """How long the commit under way has taken so far, or the last one took."""
+        begun_at = self.begun_at
+        return self.last_seconds if begun_at is None else time.monotonic() - begun_at
+
     # -- the thread ---------------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
@@ -74,6 +89,9 @@ class Writer:
             self.loop()
         except BaseException as error:  # whatever it is, nothing after it may be acknowledged
             self.tell(self.failed, error)
+        finally:
+            if self.zeros is not None:  # when we are gone, the directory is another's
+                self.zeros.join()
 
     def loop(self) -> None:
         while True:
@@ -105,25 +123,31 @@ class Writer:
     def commit(self, effects: list[DurableEffect]) -> None:
         self.begun_at = time.monotonic()
         self.storage.perform(effects, self.watermark)
-        self.sync_seconds = time.monotonic() - self.begun_at
-        self.begun_at = None
+        now = time.monotonic()
+        seconds, self.begun_at = now - self.begun_at, None
+        self.last_seconds = seconds
         size = sum(effect.entries.size for effect in effects if isinstance(effect, Append))
-        self.tell(self.completed, effects[-1].token, size)
-        if self.storage.wal.spare_bytes == 0 and not self.preparing:
-            self.preparing = True
-            threading.Thread(target=self.prepare, name="zablog-zeros", daemon=True).start()
+        self.tell(self.completed, effects[-1].token, size, seconds)
+        idle = self.zeros is None or not self.zeros.is_alive()
+        if idle and self.storage.wal.spare_bytes == 0 and now >= self.zeros_again_at:
+            self.zeros = threading.Thread(target=self.prepare, name="zablog-zeros", daemon=True)
+            self.zeros.start()
 
     def prepare(self) -> None:
-        with contextlib.suppress(OSError):  # the commit that needs the file will meet the same error, and that one is final
+        """The other thread."""
+        try:
             self.storage.prepare()
-        self.preparing = False
+        except OSError:  # the commit that needs the file will meet the same error, and that one is final
+            self.zeros_again_at = time.monotonic() + ZEROS_AGAIN_SECONDS
 
     def tell(self, call: Callable[..., None], *words: object) -> None:
         with contextlib.suppress(trio.RunFinishedError):  # nobody is left to be told
             self.token.run_sync_soon(call, *words)
 
-    def completed(self, token: int, size: int) -> None:
+    def completed(self, token: int, size: int, seconds: float) -> None:
         """Event loop: everything through `token` is durable."""
+        if seconds > SLOW_SECONDS:
+            log.warning("slow disk", node=self.storage.identity.node, seconds=round(seconds, 3), bytes=size)
         self.queued_bytes -= size
         self.waiting.unpark_all()
         self.done(token)

@@ -1,7 +1,7 @@
 """Three real nodes in one process: real sockets on loopback, real files, real fsync."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,10 @@ from zablog import Identity, Member, Node, NodeConfig, NodeStopped, NotLeading, 
 from zablog.core.trail import Payload
 from zablog.storage.errors import DirectoryInUse, Foreign, NotBorn
 from zablog.storage.files import FileDisk
+from zablog.storage.manifest import Manifest
 from zablog.transport import errors as transport_errors
+from zablog.wire.frames import FrameReader
+from zablog.wire.handshake import PEER_VERSIONS, Hello, Purpose, Refusal, Refused, decode_handshake, encode_handshake
 
 
 class Recorder:
@@ -40,6 +43,10 @@ def bear(path: Path, nodes: int = 3) -> list[Path]:
         give_birth(FileDisk(directory, create=True), Identity("ab" * 16, member.id, member.incarnation, members))
         directories.append(directory)
     return directories
+
+
+def addresses_in(directory: Path) -> list[str]:
+    return [member.address for member in Manifest(FileDisk(directory)).load().members]
 
 
 class Running:
@@ -75,10 +82,18 @@ class Running:
         await self.closed[id].wait()
 
     async def until(self, truth: Callable[[], bool]) -> None:
-        """Wait for something to become true, looking whenever anything happens."""
+        """Wait for something to become true, looking whenever anything happens on any node."""
         with trio.fail_after(20):
             while not truth():
-                await trio.sleep(0.005)
+                async with trio.open_nursery() as nursery:
+                    for node in self.nodes.values():
+                        nursery.start_soon(self.look_again, node, nursery.cancel_scope)
+
+    async def look_again(self, node: Node, scope: trio.CancelScope) -> None:
+        """One of them has moved; a node that is being closed may be waited for by nobody else."""
+        with suppress(NodeStopped):
+            await node.changed()
+        scope.cancel()
 
     def leader(self) -> Node | None:
         return next((node for node in self.nodes.values() if node.status().leads), None)
@@ -190,6 +205,43 @@ async def test_a_directory_of_another_birth_is_refused_in_words(tmp_path: Path) 
     with pytest.raises(Foreign, match="node 2"):
         async with open_node(NodeConfig(directory, node=PeerId(2)), Recorder()):
             pass
+
+
+async def test_a_node_of_another_birth_takes_no_part_however_long_it_knocks(tmp_path: Path) -> None:
+    directories = bear(tmp_path / "ours")
+    theirs = [Member(PeerId(id), f"{id + 100:032x}", address) for id, address in enumerate(addresses_in(directories[0]), 1)]
+    stranger = tmp_path / "theirs"
+    give_birth(FileDisk(stranger, create=True), Identity("cd" * 16, PeerId(3), theirs[2].incarnation, tuple(theirs)))
+    async with trio.open_nursery() as nursery:
+        running = Running(nursery, [*directories[:2], stranger])
+        for id in (1, 2, 3):
+            await running.start(id)
+        knocked = 0
+
+        async def knock() -> None:
+            nonlocal knocked
+            for id in (1, 2):
+                hello = Hello(PEER_VERSIONS, Purpose.PEER, "cd" * 16, PeerId(3), theirs[2].incarnation, PeerId(id))
+                stream = await trio.open_tcp_stream("127.0.0.1", int(theirs[id - 1].address.rpartition(":")[2]))
+                async with stream:
+                    await stream.send_all(b"".join(encode_handshake(hello)))
+                    (frame,) = FrameReader().feed(bytes(await stream.receive_some()))
+                    answer = decode_handshake(frame)
+                    assert isinstance(answer, Refused)
+                    assert answer.code == Refusal.WRONG_CLUSTER
+                    knocked += 1
+
+        with trio.fail_after(20):
+            await knock()
+
+        assert knocked == 2
+        assert running.nodes[3].status().links == ()
+        assert running.leader() is None, "a new-born ensemble begins when all its own members are there"
+        await running.stop(3)
+        running.directories[2] = directories[2]
+        await running.start(3)
+        await write(running, [b"ours"])
+        nursery.cancel_scope.cancel()
 
 
 async def test_no_address_but_loopback_is_listened_on_unasked(tmp_path: Path) -> None:

@@ -9,10 +9,11 @@ import pytest
 import trio
 import trio.testing
 
+import zablog
 from tests.ports import free_ports
 from zablog import Identity, LeadershipLost, Member, Node, NodeConfig, NodeStopped, PeerId, Status, Zxid, give_birth, open_node
 from zablog.core.effects import Effects
-from zablog.core.state import Leading, Limits
+from zablog.core.state import Limits
 from zablog.core.trail import Mark, Payload
 from zablog.node.errors import Full, PayloadTooLarge
 from zablog.node.node import PAYLOAD_BYTES_MAX
@@ -181,13 +182,13 @@ async def test_why_the_disk_failed_stands_behind_the_error(directory: Path, monk
 
 async def test_a_broken_law_stops_the_node_and_not_the_program(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Found when a writer's completion met it: an exception there is trio's own end, and takes every other node of the process along.
-    def broken(self: Leading) -> None:
+    def broken(*_: object) -> None:
         raise AssertionError("the law that laws are kept")
 
     with pytest.raises(NodeStopped, match="laws are kept"), trio.fail_after(20):
         async with open_node(NodeConfig(directory), Listing()) as node:
             await until_leading(node)
-            monkeypatch.setattr("zablog.core.broadcast.on_self_durable", lambda *_: broken(_))  # type: ignore[arg-type]  # never looked at
+            monkeypatch.setattr("zablog.core.broadcast.on_self_durable", broken)
             await node.propose(b"x")
             await trio.sleep_forever()
 
@@ -243,3 +244,10 @@ def test_a_zxid_pulls_in_no_trio() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
 
     assert done.stdout == "False\n"
+
+
+def test_every_name_of_the_front_door_opens() -> None:
+    assert set(zablog.__all__) == set(zablog.ROOMS)
+    assert all(getattr(zablog, name).__module__ == room or name in {"Epoch", "PeerId"} for name, room in zablog.ROOMS.items())
+    with pytest.raises(AttributeError, match="no attribute 'Zookeeper'"):
+        zablog.Zookeeper  # noqa: B018

@@ -1,0 +1,327 @@
+"""The shell round the core, with the core played by a script: what is performed, in which order, and when nothing is any more."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from zablog.core.effects import Append, Effect, Halt, ReadDigest, RoleChanged, SaveEpochs, Send, Stream
+from zablog.core.events import Congested, DigestRead, Durable, Event, Link, LinkUp, Streamed, Tick
+from zablog.core.messages import Ack, Message, Ping, Propose
+from zablog.core.peer import Peer
+from zablog.core.quorum import Configuration
+from zablog.core.state import Following, Timing
+from zablog.core.trail import ORIGIN, Entries, Trail, extend_digest
+from zablog.core.zxid import ZERO, Epoch, PeerId, Zxid
+from zablog.node.driver import HOLD_BYTES, HOLD_BYTES_MAX, Driver
+from zablog.node.errors import NodeStopped
+from zablog.node.writer import Writer
+from zablog.storage.errors import Corrupt
+from zablog.storage.files import FileDisk
+from zablog.storage.history import History
+from zablog.storage.manifest import Identity, Member, give_birth
+from zablog.storage.storage import Storage
+
+LINK = Link(PeerId(2), 1)
+Answers = Callable[[Event], Sequence[Effect]]
+
+
+class ScriptedPeer(Peer):
+    """A core that answers as it is told, and remembers what it heard."""
+
+    def __init__(self) -> None:
+        configuration = Configuration(0, (PeerId(1), PeerId(2), PeerId(3)))
+        super().__init__(PeerId(1), configuration, Epoch(0), Epoch(0), None, Trail(), ZERO, Timing(), lambda n: 0)
+        self.heard: list[Event] = []
+        self.answers: Answers = lambda event: []
+
+    def step(self, event: Event) -> Sequence[Effect]:
+        self.heard.append(event)
+        return self.answers(event)
+
+
+class FakeLinks:
+    """A network that remembers; `full` says whether outboxes are."""
+
+    def __init__(self) -> None:
+        self.sent: list[Message] = []
+        self.full = False
+        self.open = trio.Event()
+
+    def send(self, link: Link, message: Message) -> bool:
+        self.sent.append(message)
+        return not self.full
+
+    def drop(self, link: Link, reason: str) -> None:
+        pass
+
+    async def room(self, link: Link) -> None:
+        await self.open.wait()
+
+
+class IdleWriter(Writer):
+    """Takes everything, writes nothing."""
+
+    def __init__(self) -> None:
+        self.queued_bytes = 0
+        self.watermark = ZERO
+        self.taken: list[Effect] = []
+        self.waiting = trio.lowlevel.ParkingLot()
+
+    def put(self, effects: Sequence[Effect]) -> None:
+        self.taken += effects
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Iterator[Storage]:
+    member = Member(PeerId(1), f"{1:032x}", "127.0.0.1:1")
+    disk = FileDisk(tmp_path / "data", create=True)
+    give_birth(disk, Identity("ab" * 16, member.id, member.incarnation, (member,)))
+    yield Storage.open(disk, 1 << 16)
+    disk.close()
+
+
+class Stage:
+    """A driver among fakes."""
+
+    def __init__(self, storage: Storage, nursery: trio.Nursery) -> None:
+        self.peer, self.links, self.writer = ScriptedPeer(), FakeLinks(), IdleWriter()
+        self.driver = Driver(self.peer, History(storage), self.links, nursery)
+        self.driver.writer = self.writer
+        self.driver.link_up(LINK)
+        self.peer.heard.clear()
+
+
+@pytest.fixture
+def stage(storage: Storage, nursery: trio.Nursery) -> Stage:
+    return Stage(storage, nursery)
+
+
+def run(words: list[bytes]) -> Entries:
+    """The first entries of all."""
+    first = Zxid(1, 1)
+    return Entries(first, ZERO, words, extend_digest(ORIGIN.digest, ZERO, first, words))
+
+
+def role(generation: int) -> RoleChanged:
+    return RoleChanged(generation, "looking", "election", Epoch(0), None, "the script says so")
+
+
+async def test_a_vote_leaves_when_what_it_speaks_of_is_durable(stage: Stage) -> None:
+    ack, ping = Ack(Epoch(1), Zxid(1, 1)), Ping(Epoch(1), 1)
+    stage.peer.answers = lambda event: [Append(1, run([b"x"])), Send(LINK, ack, 1), Send(LINK, ping, 0)] if event == Tick() else []
+
+    stage.driver.tick()
+    assert stage.links.sent == [ping]
+
+    stage.driver.durable(1)
+    assert stage.links.sent == [ping, ack]
+
+
+async def test_a_new_role_voids_what_the_old_one_had_to_say(stage: Stage) -> None:
+    save, vote = SaveEpochs(1, Epoch(1), Epoch(0), None), Send(LINK, Ack(Epoch(1), ZERO), 1)
+    stage.peer.answers = lambda event: [save, vote, role(1)] if event == Tick() else []
+
+    stage.driver.tick()
+    stage.driver.durable(1)
+
+    assert stage.links.sent == []
+    assert stage.writer.taken == [save]
+
+
+async def test_a_phase_within_a_role_voids_nothing(stage: Stage) -> None:
+    ack = Ack(Epoch(1), ZERO)
+    stage.peer.answers = lambda event: [role(1), Send(LINK, ack, 1), role(1)] if event == Tick() else []
+
+    stage.driver.tick()
+    stage.driver.durable(1)
+
+    assert stage.links.sent == [ack]
+
+
+async def test_a_full_outbox_is_an_event_after_the_step_that_filled_it(stage: Stage) -> None:
+    stage.links.full = True
+    stage.peer.answers = lambda event: [Send(LINK, Propose(Epoch(1), run([b"x"]), ZERO), 0)] * 2 if event == Tick() else []
+
+    stage.driver.tick()
+
+    assert stage.peer.heard == [Tick(), Congested(LINK), Congested(LINK)]
+
+
+async def test_a_heartbeat_into_a_full_outbox_congests_nothing(stage: Stage) -> None:
+    stage.links.full = True
+    stage.peer.answers = lambda event: [Send(LINK, Ping(Epoch(1), 1), 0)] if event == Tick() else []
+
+    stage.driver.tick()
+
+    assert stage.peer.heard == [Tick()]
+
+
+async def test_what_is_in_memory_is_streamed_before_anything_else_happens(stage: Stage) -> None:
+    entries = run([b"a", b"b"])
+    stage.driver.history.append(entries)
+    stage.peer.answers = lambda event: [Stream(LINK, Epoch(1), ZERO, entries.last)] if event == Tick() else []
+
+    stage.driver.tick()
+
+    assert stage.links.sent == [Propose(Epoch(1), entries, ZERO)]
+    assert stage.peer.heard == [Tick(), Streamed(LINK, entries.last)]
+
+
+async def test_what_is_on_disk_alone_is_streamed_at_the_pace_of_the_link(stage: Stage, storage: Storage) -> None:
+    entries = run([b"a", b"b"])
+    storage.perform([Append(1, entries)], ZERO)
+    stage.driver.history = History(storage)
+    stage.peer.answers = lambda event: [Stream(LINK, Epoch(1), ZERO, entries.last)] if event == Tick() else []
+
+    stage.driver.tick()
+    await trio.testing.wait_all_tasks_blocked()
+    assert stage.links.sent == []
+
+    stage.links.open.set()
+    while stage.peer.heard[-1] != Streamed(LINK, entries.last):
+        await trio.lowlevel.checkpoint()
+    assert stage.links.sent == [Propose(Epoch(1), entries, ZERO)]
+
+
+async def test_a_stream_ends_silently_with_the_role_it_belonged_to(stage: Stage, storage: Storage) -> None:
+    entries = run([b"a"])
+    storage.perform([Append(1, entries)], ZERO)
+    stage.driver.history = History(storage)
+    stage.peer.answers = lambda event: [Stream(LINK, Epoch(1), ZERO, entries.last), role(1)] if event == Tick() else []
+
+    stage.driver.tick()
+    stage.links.open.set()
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert stage.links.sent == []
+    assert stage.peer.heard == [Tick()]
+
+
+async def test_a_digest_that_was_cut_away_under_its_reader_harms_nobody(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(self: Storage, zxid: Zxid) -> int:
+        raise Corrupt(f"the log has no entry {zxid}")
+
+    monkeypatch.setattr(Storage, "digest_at", gone)
+    monkeypatch.setattr(History, "in_memory", lambda self, after: False)
+    stage.peer.answers = lambda event: [ReadDigest(LINK, Zxid(1, 1))] if event == Tick() else []
+    stage.driver.tick()
+    await trio.lowlevel.checkpoint()  # the reader is on its way, and now the role ends
+    stage.driver.change_role(role(1))
+
+    await trio.testing.wait_all_tasks_blocked(0.05)
+
+    assert stage.driver.ended is None
+    assert not any(isinstance(event, DigestRead) for event in stage.peer.heard)
+
+
+async def test_after_a_halt_nothing_is_written_sent_or_stepped(storage: Storage) -> None:
+    ack = Ack(Epoch(1), ZERO)
+    with pytest.raises(ExceptionGroup) as caught:
+        async with trio.open_nursery() as nursery:
+            stage = Stage(storage, nursery)
+            stage.peer.answers = lambda event: (
+                [Send(LINK, ack, 1), Append(1, run([b"x"])), Halt("histories diverge")] if event == Tick() else []
+            )
+
+            stage.driver.tick()
+            stage.driver.durable(1)
+            stage.driver.tick()
+
+            assert stage.peer.heard == [Tick()]
+            assert stage.links.sent == []
+            assert stage.writer.taken == []
+    assert caught.group_contains(NodeStopped, match="histories diverge")
+
+
+async def test_after_a_broken_law_nothing_is_stepped_and_the_breach_stands_behind_the_error(storage: Storage) -> None:
+    breach = AssertionError("the law that laws are kept")
+
+    def answers(event: Event) -> Sequence[Effect]:
+        raise breach
+
+    with pytest.raises(ExceptionGroup) as caught:
+        async with trio.open_nursery() as nursery:
+            stage = Stage(storage, nursery)
+            stage.peer.answers = answers
+            stage.driver.tick()
+            stage.driver.tick()
+            assert stage.peer.heard == [Tick()]
+
+    (stopped,) = caught.value.exceptions
+    assert isinstance(stopped, NodeStopped)
+    assert stopped.__cause__ is breach
+
+
+async def test_the_core_is_never_entered_twice(stage: Stage) -> None:
+    depth: list[int] = []
+
+    def answers(event: Event) -> Sequence[Effect]:
+        depth.append(len(depth))
+        if event == Tick():
+            stage.driver.step(LinkUp(LINK))
+            assert len(depth) == 1, "the law that the core is never entered twice"
+        return []
+
+    stage.peer.answers = answers
+    stage.driver.tick()
+
+    assert stage.peer.heard == [Tick(), LinkUp(LINK)]
+
+
+async def test_a_follower_behind_its_disk_hears_its_leader_slowly_but_in_time(stage: Stage, autojump_clock: trio.testing.MockClock) -> None:
+    stage.peer.state.role = Following(PeerId(2), since=0)
+    begun = trio.current_time()
+    await stage.driver.hold()
+    assert trio.current_time() == begun
+
+    stage.writer.queued_bytes = HOLD_BYTES + 1
+    await stage.driver.hold()
+    waited_seconds = trio.current_time() - begun
+
+    assert 0 < waited_seconds < Timing().suspect * 0.010
+
+
+async def test_a_follower_whose_disk_hangs_takes_nothing_more_in(stage: Stage, nursery: trio.Nursery) -> None:
+    stage.peer.state.role = Following(PeerId(2), since=0)
+    stage.writer.queued_bytes = HOLD_BYTES_MAX
+    free = trio.Event()
+
+    async def hold() -> None:
+        await stage.driver.hold()
+        free.set()
+
+    nursery.start_soon(hold)
+    await trio.testing.wait_all_tasks_blocked()
+    assert not free.is_set()
+
+    stage.writer.waiting.unpark_all()
+    with trio.fail_after(5):
+        await free.wait()
+
+
+async def test_elections_are_heard_however_far_the_disk_is_behind(stage: Stage) -> None:
+    stage.writer.queued_bytes = HOLD_BYTES_MAX
+
+    with trio.fail_after(5):
+        await stage.driver.hold()
+
+
+async def test_a_durable_event_reaches_the_core_after_the_gate_is_open(stage: Stage) -> None:
+    ack = Ack(Epoch(1), ZERO)
+    order: list[str] = []
+
+    def answers(event: Event) -> Sequence[Effect]:
+        if event == Tick():
+            return [Send(LINK, ack, 1)]
+        order.append(f"{type(event).__name__} after {len(stage.links.sent)} sent")
+        return []
+
+    stage.peer.answers = answers
+    stage.driver.tick()
+    stage.driver.durable(1)
+
+    assert order == ["Durable after 1 sent"]
+    assert stage.peer.heard == [Tick(), Durable(1)]
