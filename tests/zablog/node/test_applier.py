@@ -12,7 +12,7 @@ from zablog.core.effects import Append
 from zablog.core.trail import ORIGIN, Entries, Payload, extend_digest
 from zablog.core.zxid import ZERO, PeerId, Zxid
 from zablog.node import applier as room
-from zablog.node.applier import ENTRIES_A_LOOK, Applier
+from zablog.node.applier import Applier
 from zablog.node.errors import NodeStopped
 from zablog.node.status import Status
 from zablog.storage.errors import Corrupt
@@ -21,7 +21,7 @@ from zablog.storage.history import History
 from zablog.storage.manifest import Identity, Member, give_birth
 from zablog.storage.storage import Storage
 
-WORDS = [b"%d" % number for number in range(10 * ENTRIES_A_LOOK + 7)]
+WORDS = [b"%d" % number for number in range(1000)]
 ENTRIES = Entries(Zxid(1, 1), ZERO, WORDS, extend_digest(ORIGIN.digest, ZERO, Zxid(1, 1), WORDS))
 
 
@@ -68,7 +68,7 @@ async def test_what_is_committed_is_applied_once_and_in_order_from(storage: Stor
         history = History(storage)
     applier = Applier(diary, history, ZERO, ZERO)
 
-    for counter in (1, ENTRIES_A_LOOK, ENTRIES_A_LOOK + 1, len(WORDS)):
+    for counter in (1, 32, 33, 40, len(WORDS)):
         applier.deliver(Zxid(1, counter))
         await applier.catch_up()
         assert diary.entries == numbered(counter)
@@ -80,13 +80,13 @@ async def test_a_burst_of_many_small_entries_does_not_keep_the_event_loop(storag
     history.append(ENTRIES)
     applier = Applier(diary, history, ZERO, ENTRIES.last)
     monkeypatch.setattr(room, "time", SimpleNamespace(monotonic=lambda: diary.seconds))
-    diary.seconds_an_entry = room.SLICE_SECONDS / ENTRIES_A_LOOK * 1.5
+    diary.seconds_an_entry = room.SLICE_SECONDS / 16
 
     await applier.catch_up()
 
     assert diary.entries == numbered(len(WORDS))
     steps = [after.counter - before.counter for before, after in zip([ZERO, *diary.bursts], diary.bursts, strict=False)]
-    assert max(steps) <= ENTRIES_A_LOOK
+    assert max(steps) * diary.seconds_an_entry <= 3 * room.SLICE_SECONDS
 
 
 async def test_a_wait_ends_when_the_entry_has_been_applied(storage: Storage) -> None:

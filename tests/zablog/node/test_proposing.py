@@ -15,6 +15,8 @@ from zablog import Identity, LeadershipLost, Member, Node, NodeConfig, NodeStopp
 from zablog.core.effects import Effects
 from zablog.core.state import Limits
 from zablog.core.trail import Mark, Payload
+from zablog.core.zxid import ZERO
+from zablog.node.driver import HOLD_BYTES
 from zablog.node.errors import Full, PayloadTooLarge
 from zablog.node.node import PAYLOAD_BYTES_MAX
 from zablog.storage.errors import StorageFailed
@@ -128,6 +130,26 @@ async def test_proposals_that_wait_for_room_are_made_in_the_order_of_their_askin
             await node.wait_applied(node.status().last)
 
     assert application.words == words
+
+
+async def test_a_leader_whose_disk_is_far_behind_takes_nothing_more(directory: Path) -> None:
+    # Followers may be a quorum without it: the window of what is uncommitted would never fill, and its memory would.
+    with trio.fail_after(20):
+        async with open_node(NodeConfig(directory), Listing()) as node:
+            await until_leading(node)
+            writer = node._driver.writer
+            assert writer is not None
+            writer.queued_bytes += HOLD_BYTES + 1
+
+            with pytest.raises(Full):
+                node.propose_nowait([b"x"])
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(node.propose, b"waits")
+                await trio.testing.wait_all_tasks_blocked()
+                assert node.status().last == ZERO
+                writer.queued_bytes -= HOLD_BYTES + 1
+
+            await node.committed(node.status().last)
 
 
 async def test_an_application_may_propose_as_soon_as_it_hears_that_it_leads(directory: Path) -> None:

@@ -186,3 +186,31 @@ async def test_how_long_the_disk_has_been_at_it_can_be_seen_while_it_is() -> Non
 
     assert writer.commit_seconds == writer.last_seconds >= first
     await writer.drain()
+
+
+async def test_a_full_disk_is_not_filled_with_zeros_at_each_commit() -> None:
+    class FullDisk(ScriptedStorage):
+        tries = 0
+
+        def prepare(self) -> None:
+            self.tries += 1
+            self.prepared.set()
+            raise OSError(28, "No space left on device")
+
+    storage, ears = FullDisk(), Ears()
+    storage.wal.spare_bytes = 0
+    writer = Writer(storage, ears.done.append, ears.failed.append)
+    writer.put([save(1)])
+    storage.go.release()
+    assert await trio.to_thread.run_sync(storage.prepared.wait, 20)
+    assert writer.zeros is not None
+    await trio.to_thread.run_sync(writer.zeros.join, 20)
+
+    for token in (2, 3, 4):
+        writer.put([save(token)])
+        storage.go.release()
+        await ears.until(token)
+    await writer.drain()
+
+    assert storage.tries == 1
+    assert ears.failed == []
