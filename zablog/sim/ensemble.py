@@ -1,11 +1,14 @@
 """An ensemble in one thread: its nodes, the network between them, and clients that remember what they were promised."""
 
+from collections.abc import Callable
+
 from zablog.core.events import Link
 from zablog.core.messages import Message
 from zablog.core.state import Leading, Limits, Phase, Timing
 from zablog.core.zxid import PeerId, Zxid
 from zablog.sim.disk import SimDisk
-from zablog.sim.invariants import Integrity, Invariants, Liveness
+from zablog.sim.guarantees import Integrity, Liveness, TotalOrder
+from zablog.sim.invariants import Invariants
 from zablog.sim.network import Network
 from zablog.sim.node import Node
 from zablog.sim.schedule import Schedule
@@ -38,6 +41,8 @@ class Ensemble:
         """What each leader (node, life, generation) was handed and has not committed."""
         self.acknowledged: list[tuple[Zxid, bytes]] = []
         self.number = 0
+        self.clients = True
+        """Do clients propose?"""
         for id in ids:
             self.schedule.at(self.schedule.random.randint(0, 50_000), self.start, id)
 
@@ -88,7 +93,7 @@ class Ensemble:
 
     def drive(self, per_second: int) -> None:
         """Clients hand new payloads to whoever says that it leads, and note what was committed while it did."""
-        for id, node in self.nodes.items():
+        for id, node in self.nodes.items() if self.clients else ():
             if node.running and node.paused is None and (room := node.peer.room):
                 payloads = []
                 for _ in range(min(room, self.schedule.random.randint(1, 4))):
@@ -127,7 +132,7 @@ class Ensemble:
         self.network.heal()
         self.network.delay = (50, 1_000)
         for id, node in self.nodes.items():
-            node.crash_at = None
+            node.crash_at = node.fail_at = None
             node.sync_micros = SYNC_MICROS
             if node.running and node.paused is not None:
                 node.resume()
@@ -141,22 +146,38 @@ class Ensemble:
         return phases and sum(isinstance(state.role, Leading) for state in roles) == 1
 
     def finish(self, seconds: float = 15.0) -> None:
-        """The healed ensemble must serve, commit something new everywhere, and hold everything that was acknowledged, once."""
-        deadline = self.schedule.now + int(seconds * 1_000_000)
-        goal = None
-        while self.schedule.now < deadline:
-            self.schedule.run_until(self.schedule.now + 20_000)
-            self.collect()
-            if goal is None and self.serving:
-                goal = len(self.invariants.committed) + 3
-            if goal is not None and all(len(node.delivered) >= goal for node in self.nodes.values()):
-                break
-        else:
-            states = {id: (type(node.peer.state.role).__name__, node.peer.state.phase.name) for id, node in self.nodes.items()}
-            raise Liveness(f"after {seconds:g} s without faults: {states}")
+        """The healed ensemble must serve, commit something new everywhere, fall silent, and hold everything that was acknowledged, once."""
+        self.wait_for(lambda: self.serving, seconds, "nobody leads everybody")
+        goal = len(self.invariants.committed) + 3
+        self.wait_for(lambda: all(len(node.delivered) >= goal for node in self.nodes.values()), seconds, "nothing new is committed")
+        self.clients = False
+        self.wait_for(lambda: self.silent, seconds, "what is committed does not reach everybody")
         log = self.invariants.committed
+        for id, node in self.nodes.items():
+            if node.delivered != log:
+                raise TotalOrder(f"in the end node {id} has delivered another sequence than was committed")
         if len({payload for _, payload in log}) != len(log):
             raise Integrity("a payload was delivered twice")
         missing = set(self.acknowledged) - set(log)
         if missing:
             raise Integrity(f"{len(missing)} acknowledged entries are lost, the first is {min(missing)}")
+
+    @property
+    def silent(self) -> bool:
+        """Nothing proposed is still open, and everybody has delivered all of it."""
+        self.collect()
+        count = len(self.invariants.committed)
+        return self.serving and not any(self.waiting.values()) and all(len(node.delivered) == count for node in self.nodes.values())
+
+    def wait_for(self, truth: Callable[[], bool], seconds: float, else_say: str) -> None:
+        """Let virtual time pass until something is true, but not for ever."""
+        deadline = self.schedule.now + int(seconds * 1_000_000)
+        while not truth():
+            if self.schedule.now >= deadline:
+                states = {
+                    id: (type(node.peer.state.role).__name__, node.peer.state.phase.name, len(node.delivered)) if node.running else "dead"
+                    for id, node in self.nodes.items()
+                }
+                raise Liveness(f"after {seconds:g} s without faults {else_say}: {states}")
+            self.schedule.run_until(self.schedule.now + 20_000)
+            self.collect()

@@ -3,9 +3,28 @@
 from dataclasses import asdict, dataclass, field
 from random import Random
 
+from zablog.core.messages import AckEpoch, AckNewLeader, CEpoch, Diff, NewEpoch, NewLeader, Trunc, UpToDate
 from zablog.sim.ensemble import Ensemble
 
-KINDS = ("crash", "power_loss", "blackout", "crash_in_write", "link_cut", "partition", "one_way", "pause", "slow_disk", "congestion", "rot")
+KINDS = (
+    "crash",
+    "power_loss",
+    "blackout",
+    "crash_in_write",
+    "link_cut",
+    "partition",
+    "one_way",
+    "pause",
+    "slow_disk",
+    "congestion",
+    "rot",
+    "crash_in_recovery",
+    "disk_error",
+    "rot_copy",
+    "ambush",
+)
+TRAPS = (CEpoch, NewEpoch, AckEpoch, Diff, Trunc, NewLeader, AckNewLeader, UpToDate)
+"""What is said between the end of one reign and the next: a few milliseconds, which chance alone hardly ever hits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +43,15 @@ class Options:
 
 
 def draw(random: Random, nodes: int | None = None, seconds: float = 4.0) -> Options:
-    """The mix of one seed: each kind is often absent."""
-    faults = {kind: random.choice((0.0, 0.0, 0.3, 1.0, 3.0)) for kind in KINDS}
+    """The mix of one seed: most kinds are absent, for where everything fails at once nothing gets far enough to be broken."""
+    faults = dict.fromkeys(KINDS, 0.0)
+    for kind in random.sample(KINDS, random.randint(1, 7)):
+        faults[kind] = random.choice((0.3, 1.0, 3.0))
     faults["blackout"] = min(faults["blackout"], 1.0)
     return Options(
-        nodes=nodes or random.choice((1, 3, 3, 3, 5, 5)),
+        nodes=nodes or random.choice((3, 3, 3, 3, 5, 5)),
         seconds=seconds,
-        proposals_per_second=random.choice((20, 150, 400)),
+        proposals_per_second=random.choice((4, 20, 150, 400)),
         faults=faults,
         delay_micros=random.choice((300, 1_000, 15_000)),
         counter_max=random.choice((None, None, None, 25)),
@@ -46,6 +67,10 @@ class Injector:
         self.random = ensemble.schedule.random
         self.counts = dict.fromkeys(KINDS, 0)
         self.active = True
+        self.trap: type[object] | None = None
+        self.traps = 0
+        """How often the trap will spring."""
+        ensemble.schedule.witness = self.witness
         for kind in KINDS:
             if options.faults.get(kind, 0) > 0:
                 self.plan(kind)
@@ -81,6 +106,21 @@ class Injector:
         victim.crash_at = self.random.randint(1, 12)
         victim.power_fails = self.random.random() < 0.7
         return True
+
+    def crash_in_recovery(self, node: int) -> bool:
+        """The process dies, and its next life dies between two operations of the disk while it recovers, or soon after."""
+        if not self.ensemble.kill(node, power_loss=self.random.random() < 0.7):
+            return False
+        victim = self.ensemble.nodes[node]
+        victim.crash_at = self.random.randint(1, 12)
+        victim.power_fails = self.random.random() < 0.7
+        return True
+
+    def disk_error(self, node: int) -> bool:
+        """A write, a sync or a renaming fails: the process must stop, and what the failed sync should have written may be gone for good."""
+        victim = self.ensemble.nodes[node]
+        victim.fail_at = self.random.randint(1, 8)
+        return victim.running
 
     def link_cut(self, node: int) -> bool:
         wires = sorted(self.ensemble.network.wires)
@@ -130,6 +170,42 @@ class Injector:
             return False
         rotted.add(victim.id)
         return True
+
+    def rot_copy(self, node: int) -> bool:
+        """The power fails, and a bit rots in one of the two copies of what the node promised, or of who it is."""
+        victim = self.ensemble.nodes[node]
+        return victim.running and victim.rot_copy()
+
+    def ambush(self, node: int) -> bool:
+        """From now on, the next few times that some message of a recovery arrives, its sender or receiver is struck. Counts when it is."""
+        self.trap, self.traps = self.random.choice(TRAPS), self.random.randint(1, 4)
+        return False
+
+    def witness(self, node: int, what: object) -> None:
+        if self.traps and self.active and isinstance(what, tuple) and type(what[1]) is self.trap:
+            self.traps -= 1
+            victim = self.random.choice((node, what[0]))
+            self.ensemble.schedule.at(self.random.choice((1, 500, 5_000)) + self.random.randint(0, 500), self.spring, victim)
+
+    def spring(self, node: int) -> None:
+        """The trap: the node dies, or is cut off from everybody for a moment."""
+        if not self.active:
+            return
+        others = [other for other in sorted(self.ensemble.nodes) if other != node]
+        match self.random.randrange(4):
+            case 0:
+                struck = self.crash(node)
+            case 1:
+                struck = self.power_loss(node)
+            case 2:
+                struck = self.crash_in_write(node)
+            case _:
+                struck = self.ensemble.alive(node)
+                self.ensemble.network.isolate(node)
+                self.block({pair for other in others for pair in ((node, other), (other, node))})
+        if struck:
+            self.counts["ambush"] += 1
+            self.ensemble.schedule.count(node, "ambush")
 
     def congestion(self, node: int) -> bool:
         victim = self.ensemble.nodes[node]

@@ -1,7 +1,8 @@
-"""What must be true after every step: a class for each guarantee (zab-protocol, section 5).
+"""Every guarantee of `zablog.sim.guarantees`, checked after every step against what has happened so far.
 
 Ghost state: `committed` is G, everything any node ever delivered, in order; `digests` is B, the running digest of every entry that was ever
-broadcast; `owner` tells who established which epoch.
+broadcast; `node.delivered` is D[n], `node.image` is dur(n); `owner` tells which candidacy established which epoch.
+Checks look at what a step changed, never at whole logs: a place in a log stands for everything before it, since LogMatching holds.
 """
 
 from __future__ import annotations
@@ -10,90 +11,41 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from zablog.core.effects import DurableEffect, RoleChanged, Send, Truncate
-from zablog.core.messages import Ack, AckEpoch, AckNewLeader
-from zablog.core.state import Leading, Phase
+from zablog.core.events import Link
+from zablog.core.messages import Ack, AckEpoch, AckNewLeader, NewEpoch, Notification
+from zablog.core.state import Following, Leading, Phase
 from zablog.core.trail import Entries, Mark, Trail, extend_digest
 from zablog.core.zxid import ZERO, Epoch, Zxid
+from zablog.sim.guarantees import (
+    CommitQuorum,
+    CommittedKept,
+    Contiguity,
+    CwSane,
+    Diverged,
+    DurableBeforeAck,
+    GlobalOrder,
+    Integrity,
+    LeaderComplete,
+    Legal,
+    LocalOrder,
+    LogMatching,
+    NoStaleAck,
+    OneCandidate,
+    PrimaryIntegrity,
+    ProcessConsistency,
+    PromiseMono,
+    RestartFidelity,
+    SingleLeader,
+    TotalOrder,
+)
 from zablog.sim.image import Image
 from zablog.storage.storage import Storage
 
 if TYPE_CHECKING:
     from zablog.sim.node import Node
 
-
-class Violation(AssertionError):
-    """A guarantee was broken."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"{type(self).__name__}: {reason}")
-
-
-class PromiseMono(Violation):
-    """acceptedEpoch and currentEpoch on disk never decrease."""
-
-
-class OneCandidate(Violation):
-    """A node's promise of an epoch counts for one candidate."""
-
-
-class SingleLeader(Violation):
-    """At most one process ever establishes an epoch."""
-
-
-class DurableBeforeAck(Violation):
-    """What an acknowledgement says is on disk before it is sent."""
-
-
-class NoStaleAck(Violation):
-    """No acknowledgement of an epoch is sent above which something was promised."""
-
-
-class CommitQuorum(Violation):
-    """When the watermark passes an entry, a quorum has it on disk, bound to the epoch."""
-
-
-class LeaderComplete(Violation):
-    """An established leader has everything that was ever committed."""
-
-
-class CommittedKept(Violation):
-    """A committed entry stays on the disks of a quorum."""
-
-
-class TotalOrder(Violation):
-    """Everybody delivers the same entries in the same order (prefix, agreement, total order)."""
-
-
-class Integrity(Violation):
-    """Only what was broadcast is delivered, once, in ascending order."""
-
-
-class PrimaryOrder(Violation):
-    """Entries of an epoch are delivered as broadcast, epochs in order; nothing of an older epoch appears beside the initial history."""
-
-
-class LogMatching(Violation):
-    """The same zxid in two logs means the same history up to there."""
-
-
-class CwSane(Violation):
-    """The watermark never goes back in a life, and names something committed."""
-
-
-class RestartFidelity(Violation):
-    """What is recovered is what was durable."""
-
-
-class Legal(Violation):
-    """No message comes out of its phase."""
-
-
-class Diverged(Violation):
-    """A healthy node must not halt."""
-
-
-class Liveness(Violation):
-    """Once faults are healed, an epoch is established and writes commit."""
+Candidacy = tuple[int, int, int]
+"""A node, its life, and the generation of its role."""
 
 
 class Invariants:
@@ -102,117 +54,88 @@ class Invariants:
     def __init__(self, quorum: int) -> None:
         self.quorum = quorum
         self.nodes: list[Node] = []
+        """In the order of their numbers, from 1."""
         self.committed: list[tuple[Zxid, bytes]] = []
+        self.places: set[Zxid] = set()
+        """The zxids of `committed`; asked for membership only."""
+        self.digest = 0
+        """The running digest of `committed`."""
+        self.committed_in: dict[int, Zxid] = {}
+        """The last entry committed in the reign of each epoch."""
+        self.last_of: dict[int, Zxid] = {}
+        """The last entry of each epoch that was delivered."""
         self.digests: dict[Zxid, int] = {ZERO: 0}
         self.proposed: set[bytes] = set()
-        self.counted: dict[tuple[int, Epoch], int] = {}
-        self.owner: dict[Epoch, tuple[int, int]] = {}
+        self.counted: dict[tuple[int, Epoch], Link] = {}
+        self.owner: dict[Epoch, Candidacy] = {}
+        self.fixed: dict[Epoch, Zxid] = {}
+        """The end of the initial history of each epoch that got one."""
         self.initial: dict[Epoch, Trail] = {}
-        self.latest = Epoch(0)
+        """The initial histories of established epochs."""
         self.watermarks: dict[tuple[int, int], Zxid] = {}
         self.under_way: dict[int, Sequence[DurableEffect]] = {}
         self.rotted: set[int] = set()
         """Nodes whose last synced batch rotted, and that have not been given it back yet."""
-        self.elections = self.truncations = self.suspects = 0
+        self.suspect: set[int] = set()
+        """Nodes that recovered with a suspect tail, and have not been repaired yet."""
+        self.elections = self.truncations = self.suspects = self.repairs = 0
 
-    # -- what nodes do ------------------------------------------------------------------------------------------------------
+    # -- what nodes write ---------------------------------------------------------------------------------------------------
 
     def appended(self, node: Node, entries: Entries) -> None:
-        """LogMatching: an entry's running digest is the same wherever it stands."""
-        digest = self.digests[entries.prev]
+        """Contiguity, LogMatching, ProcessConsistency. `node.end` is where its log ended before."""
+        first, prev = entries.first, entries.prev
+        follows = first.counter == prev.counter + 1 if first.epoch == prev.epoch else (first.epoch > prev.epoch and first.counter == 1)
+        if prev != node.end or not follows or prev not in self.digests:
+            raise Contiguity(f"node {node.id} appends {first} after {prev}, its log ends at {node.end}")
+        digest = self.digests[prev]
         for step, payload in enumerate(entries.payloads):
-            zxid = entries.first.after(step)
-            digest = extend_digest(digest, entries.prev if step == 0 else entries.first, entries.first, (payload,))
+            zxid = first.after(step)
+            digest = extend_digest(digest, prev if step == 0 else first, first, (payload,))
             if self.digests.setdefault(zxid, digest) != digest:
                 raise LogMatching(f"node {node.id} appends {zxid} with another history than was seen before")
         if digest != entries.digest:
             raise LogMatching(f"node {node.id} appends {entries.last} with a digest that is not its own")
+        node.end = entries.last
+        self.consistent(node, node.end)
+
+    def consistent(self, node: Node, end: Zxid) -> None:
+        """ProcessConsistency."""
+        role = node.peer.state.role
+        if not (isinstance(role, Following) and role.acked):
+            return
+        leader = self.nodes[role.leader - 1]
+        leads = leader.running and isinstance(leading := leader.peer.state.role, Leading) and leading.epoch == role.epoch
+        if leads and end not in leader.peer.state.trail:
+            raise ProcessConsistency(f"follower {node.id} has {end}, its leader {leader.id} of epoch {role.epoch} has not")
 
     def truncated(self, node: Node, mark: Mark) -> None:
+        """CommittedKept: what was committed in an earlier epoch than the one that orders the cut."""
         self.truncations += 1
+        role = node.peer.state.role
+        ordered_in = role.epoch if isinstance(role, Following) and role.epoch is not None else node.image.accepted
+        for epoch, last in self.committed_in.items():
+            place = node.image.trail.floor(last)
+            if epoch < ordered_in and place > mark.zxid and place in self.places:
+                raise CommittedKept(f"node {node.id} is to cut above {mark.zxid} in epoch {ordered_in}; {place} was committed in {epoch}")
+        node.end = mark.zxid
 
-    def sending(self, node: Node, send: Send) -> None:
-        """DurableBeforeAck, NoStaleAck, OneCandidate."""
+    def remembered(self, node: Node, before: Image) -> None:
+        """PromiseMono, after each change of a disk."""
         image = node.image
-        match send.message:
-            case AckEpoch(epoch, counted):
-                if image.accepted < epoch:
-                    raise DurableBeforeAck(f"node {node.id} acknowledges epoch {epoch}, its disk has promised {image.accepted}")
-                if counted and self.counted.setdefault((node.id, epoch), send.link.peer) != send.link.peer:
-                    raise OneCandidate(f"node {node.id} counts for {send.link.peer} and another in epoch {epoch}")
-            case AckNewLeader(epoch, last):
-                if image.current != epoch or last not in image.trail:
-                    raise DurableBeforeAck(f"node {node.id} acknowledges NEWLEADER {epoch} at {last}, its disk ends at {image.trail.last}")
-                if epoch in self.initial and self.initial[epoch].last not in image.trail:
-                    raise DurableBeforeAck(f"node {node.id} acknowledges NEWLEADER {epoch} without its initial history")
-            case Ack(epoch, zxid):
-                if zxid not in image.trail:
-                    raise DurableBeforeAck(f"node {node.id} acknowledges {zxid}, its disk ends at {image.trail.last}")
-                if image.accepted > epoch:
-                    raise NoStaleAck(f"node {node.id} acknowledges in epoch {epoch}, but has promised {image.accepted}")
-            case _:
-                pass
-
-    def role_changed(self, node: Node, role: RoleChanged) -> None:
-        """SingleLeader, LeaderComplete."""
-        if "illegal" in role.reason:
-            raise Legal(f"node {node.id}: {role.reason}")
-        state = node.peer.state
-        leading = state.role
-        if not (isinstance(leading, Leading) and leading.phase is Phase.BROADCAST and role.phase == "broadcast"):
-            return
-        epoch = role.epoch
-        self.elections += 1
-        if self.owner.setdefault(epoch, (node.id, node.life)) != (node.id, node.life):
-            raise SingleLeader(f"epoch {epoch} is established by node {node.id} and by {self.owner[epoch]}")
-        self.initial[epoch] = state.trail.copy()
-        self.latest = max(self.latest, epoch)
-        if self.committed and epoch == self.latest and self.committed[-1][0] not in state.trail:
-            raise LeaderComplete(f"leader {node.id} of epoch {epoch} lacks {self.committed[-1][0]}, which is committed")
-
-    def dropped(self, node: Node, reason: str) -> None:
-        if "illegal" in reason:
-            raise Legal(f"node {node.id}: {reason}")
-
-    def halted(self, node: Node, reason: str) -> None:
-        raise Diverged(f"node {node.id}: {reason}")
-
-    def delivered(self, node: Node, index: int) -> None:
-        """TotalOrder, Integrity, PrimaryOrder."""
-        zxid, payload = node.delivered[index]
-        if index < len(self.committed):
-            if self.committed[index] != (zxid, payload):
-                raise TotalOrder(f"node {node.id} delivers {zxid} as number {index}, others delivered {self.committed[index][0]}")
-            return
-        last = self.committed[-1][0] if self.committed else ZERO
-        if payload not in self.proposed or zxid <= last:
-            raise Integrity(f"node {node.id} delivers {zxid} after {last}")
-        if (zxid.epoch == last.epoch and zxid.counter != last.counter + 1) or (zxid.epoch > last.epoch and zxid.counter != 1):
-            raise PrimaryOrder(f"node {node.id} delivers {zxid} after {last}")
-        for epoch, trail in self.initial.items():
-            if epoch > zxid.epoch and zxid not in trail:
-                raise PrimaryOrder(f"{zxid} is delivered first by node {node.id}, but is not in the initial history of epoch {epoch}")
-        self.committed.append((zxid, payload))
-        self.kept(zxid)
-
-    def watermark_moved(self, node: Node, watermark: Zxid) -> None:
-        """CommitQuorum, CwSane."""
-        if watermark < self.watermarks.get((node.id, node.life), ZERO):
-            raise CwSane(f"the watermark of node {node.id} goes back to {watermark}")
-        self.watermarks[node.id, node.life] = watermark
-        if watermark > ZERO and (not self.committed or watermark > self.committed[-1][0]):
-            raise CwSane(f"the watermark {watermark} of node {node.id} is above everything committed")
-
-    def kept(self, zxid: Zxid) -> None:
-        """A quorum of disks has it."""
-        holders = [node.id for node in self.nodes if zxid in node.image.trail and node.image.current >= zxid.epoch]
-        if len(holders) < self.quorum - len(self.rotted):
-            raise CommitQuorum(f"{zxid} is committed, and on the disks of {holders} only")
+        if image.accepted < before.accepted or image.current < before.current or image.current > image.accepted:
+            raise PromiseMono(
+                f"the disk of node {node.id} goes from {before.accepted}, {before.current} to {image.accepted}, {image.current} "
+                "(acceptedEpoch, currentEpoch)"
+            )
 
     def wrote(self, node: Node) -> None:
         """CommittedKept, after each change of a disk."""
         if node.storage.suspect is None:
             self.rotted.discard(node.id)
+            if node.id in self.suspect:
+                self.suspect.remove(node.id)
+                self.repairs += 1
         if self.committed:
             zxid = self.committed[-1][0]
             holders = [other.id for other in self.nodes if zxid in other.image.trail]
@@ -224,7 +147,7 @@ class Invariants:
         self.under_way[node.id] = effects
 
     def recovered(self, node: Node, storage: Storage) -> None:
-        """PromiseMono, RestartFidelity, CommittedKept."""
+        """PromiseMono, RestartFidelity, CwSane."""
         image = node.image
         if storage.accepted < image.accepted or storage.current < image.current:
             raise PromiseMono(f"node {node.id} has forgotten that it promised {image.accepted}, {image.current}")
@@ -235,10 +158,143 @@ class Invariants:
             raise RestartFidelity(f"node {node.id} had {image.trail.last} on disk and recovers {storage.trail.last}")
         if self.digests.get(storage.trail.last) != storage.trail.digest:
             raise RestartFidelity(f"node {node.id} recovers {storage.trail.last} with another digest than it was broadcast with")
-        if storage.suspect is not None:
+        if storage.watermark != ZERO and storage.watermark not in self.places:
+            raise CwSane(f"node {node.id} recovers the hint that {storage.watermark} is committed, which it is not")
+        if storage.suspect is not None and node.id not in self.suspect:
+            self.suspect.add(node.id)
             self.suspects += 1
 
-    def after_step(self, node: Node) -> None:
+    def unrecoverable(self, node: Node, error: Exception) -> None:
+        raise RestartFidelity(f"node {node.id} cannot recover: {error}")
+
+    # -- what nodes say -----------------------------------------------------------------------------------------------------
+
+    def sending(self, node: Node, send: Send) -> None:
+        """DurableBeforeAck, NoStaleAck, OneCandidate."""
+        image = node.image
+        match send.message:
+            case Notification(accepted=accepted, self_vote=vote):
+                if accepted > image.accepted or vote.current > image.current or (vote.last not in image.trail and not node.just_cut):
+                    raise DurableBeforeAck(
+                        f"node {node.id} stands for election with {accepted}, {vote.current}, {vote.last}; "
+                        f"its disk has {image.accepted}, {image.current}, {image.trail.last}"
+                    )
+            case NewEpoch(epoch):
+                if image.accepted < epoch:
+                    raise DurableBeforeAck(f"node {node.id} names epoch {epoch}, its own disk has promised {image.accepted} (W1)")
+            case AckEpoch(epoch, counted, current, last):
+                if image.accepted < epoch or image.current < current or last not in image.trail:
+                    raise DurableBeforeAck(
+                        f"node {node.id} acknowledges epoch {epoch} with history {current}, {last}; "
+                        f"its disk has {image.accepted}, {image.current}, {image.trail.last}"
+                    )
+                if counted and self.counted.setdefault((node.id, epoch), send.link) != send.link:
+                    raise OneCandidate(f"node {node.id} counts on two links in epoch {epoch}: {send.link}, {self.counted[node.id, epoch]}")
+                self.not_stale(node, epoch)
+            case AckNewLeader(epoch, last):
+                if image.current != epoch or last not in image.trail:
+                    raise DurableBeforeAck(f"node {node.id} acknowledges NEWLEADER {epoch} at {last}, its disk ends at {image.trail.last}")
+                if epoch in self.fixed and self.fixed[epoch] not in image.trail:
+                    raise DurableBeforeAck(f"node {node.id} acknowledges NEWLEADER {epoch} without its initial history")
+                self.not_stale(node, epoch)
+                self.consistent(node, last)
+            case Ack(epoch, zxid):
+                if zxid not in image.trail:
+                    raise DurableBeforeAck(f"node {node.id} acknowledges {zxid}, its disk ends at {image.trail.last}")
+                self.not_stale(node, epoch)
+            case _:
+                pass
+
+    def not_stale(self, node: Node, epoch: Epoch) -> None:
+        if node.image.accepted > epoch:
+            raise NoStaleAck(f"node {node.id} acknowledges in epoch {epoch}, but has promised {node.image.accepted}")
+
+    def outlived(self, node: Node, send: Send) -> None:
+        """Legal: the gate released what an ended role had to say."""
+        raise Legal(f"node {node.id} sends {send.message} to {send.link.peer}, though the role that had it to say has ended (W12)")
+
+    def role_changed(self, node: Node, role: RoleChanged) -> None:
+        """Legal, SingleLeader, CommitQuorum, LeaderComplete, PrimaryIntegrity."""
+        if "illegal" in role.reason:
+            raise Legal(f"node {node.id}: {role.reason}")
         state = node.peer.state
-        if state.watermark > ZERO and not node.delivered:
-            raise CwSane(f"node {node.id} has a watermark {state.watermark} and delivered nothing")
+        leading = state.role
+        if not isinstance(leading, Leading) or leading.initial is None or role.generation != state.generation:
+            return
+        epoch = role.epoch if role.phase == "broadcast" else leading.epoch
+        assert epoch is not None, "the law that an initial history is that of an epoch"
+        self.fixed.setdefault(epoch, leading.initial)
+        if leading.phase is Phase.BROADCAST and role.phase == "broadcast":
+            self.established(node, epoch, leading.initial)
+
+    def established(self, node: Node, epoch: Epoch, initial: Zxid) -> None:
+        """A leader says that a quorum is bound to its epoch."""
+        self.elections += 1
+        trail = node.peer.state.trail
+        candidacy = (node.id, node.life, node.generation)
+        if self.owner.setdefault(epoch, candidacy) != candidacy:
+            raise SingleLeader(f"epoch {epoch} is established by node {node.id} and by {self.owner[epoch]}")
+        bound = [other.id for other in self.nodes if other.image.current >= epoch and initial in other.image.trail]
+        if len(bound) < self.quorum - len(self.rotted):
+            raise CommitQuorum(f"epoch {epoch} is established with history through {initial}, and on the disks of {bound} only")
+        for earlier, last in self.committed_in.items():
+            if earlier < epoch and last not in trail:
+                raise LeaderComplete(f"leader {node.id} of epoch {epoch} lacks {last}, which was committed in epoch {earlier}")
+        for earlier, last in self.last_of.items():
+            if earlier < epoch and last not in trail:
+                raise PrimaryIntegrity(f"epoch {epoch} begins without {last}, which was delivered")
+        self.initial[epoch] = trail.copy()
+
+    def dropped(self, node: Node, reason: str) -> None:
+        if "illegal" in reason:
+            raise Legal(f"node {node.id}: {reason}")
+
+    def halted(self, node: Node, reason: str) -> None:
+        raise Diverged(f"node {node.id}: {reason}")
+
+    # -- what nodes deliver -------------------------------------------------------------------------------------------------
+
+    def delivered(self, node: Node, index: int) -> None:
+        """TotalOrder, Integrity, LocalOrder, GlobalOrder, PrimaryIntegrity."""
+        zxid, payload = node.delivered[index]
+        if index < len(self.committed):
+            if self.committed[index] != (zxid, payload):
+                raise TotalOrder(f"node {node.id} delivers {zxid} as number {index}, others delivered {self.committed[index][0]}")
+            return
+        last = self.committed[-1][0] if self.committed else ZERO
+        if zxid.epoch < last.epoch:
+            raise GlobalOrder(f"node {node.id} delivers {zxid} after {last}")
+        if payload not in self.proposed or zxid <= last:
+            raise Integrity(f"node {node.id} delivers {zxid} after {last}")
+        self.digest = extend_digest(self.digest, last, zxid, (payload,))
+        if zxid.counter != (last.counter + 1 if zxid.epoch == last.epoch else 1) or self.digests.get(zxid) != self.digest:
+            raise LocalOrder(f"node {node.id} delivers {zxid} after {last}, not as epoch {zxid.epoch} broadcast it")
+        for epoch, trail in self.initial.items():
+            if epoch > zxid.epoch and zxid not in trail:
+                raise PrimaryIntegrity(f"{zxid} is delivered first by node {node.id}, but is not in the initial history of epoch {epoch}")
+        self.committed.append((zxid, payload))
+        self.places.add(zxid)
+        self.last_of[zxid.epoch] = zxid
+
+    def watermark_moved(self, node: Node, watermark: Zxid, news: bool) -> None:
+        """CwSane; and CommitQuorum, if some of what was delivered is `news` to everybody."""
+        if watermark < self.watermarks.get((node.id, node.life), ZERO):
+            raise CwSane(f"the watermark of node {node.id} goes back to {watermark}")
+        self.watermarks[node.id, node.life] = watermark
+        if watermark != ZERO and watermark not in self.places:
+            raise CwSane(f"the watermark {watermark} of node {node.id} is not the place of anything committed")
+        if news:
+            role = node.peer.state.role
+            epoch = (
+                role.epoch if isinstance(role, Leading | Following) and role.phase is Phase.BROADCAST and role.epoch else watermark.epoch
+            )
+            self.committed_in[epoch] = watermark
+            holders = [other.id for other in self.nodes if other.image.current >= epoch and watermark in other.image.trail]
+            if len(holders) < self.quorum - len(self.rotted):
+                raise CommitQuorum(f"{watermark} is committed in epoch {epoch}, and on the disks of {holders} only")
+
+    def after_step(self, node: Node) -> None:
+        """CwSane: what is known to be committed has been delivered, neither less nor more."""
+        applied = node.delivered[-1][0] if node.delivered else ZERO
+        if node.peer.state.watermark != applied:
+            raise CwSane(f"node {node.id} has a watermark {node.peer.state.watermark} and has delivered through {applied}")

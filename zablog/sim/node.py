@@ -3,8 +3,9 @@
 The twin of `zablog.node.driver`, in virtual time.
 """
 
+import errno
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 
 from zablog.core.effects import (
@@ -33,6 +34,7 @@ from zablog.sim.image import Image
 from zablog.sim.invariants import Invariants
 from zablog.sim.network import Network
 from zablog.sim.schedule import Schedule
+from zablog.storage.errors import StorageError, StorageFailed
 from zablog.storage.history import History
 from zablog.storage.storage import Storage
 
@@ -41,6 +43,8 @@ MISSED_TICKS_MAX = 100
 FILE_BYTES = 4096
 MEMORY_BYTES = 400
 STREAM_BYTES = 120
+IDLE = 250_000
+"""An idle writer seals its last batch after so long."""
 
 
 class Node:
@@ -61,17 +65,28 @@ class Node:
         self.tick_micros = TICK
         self.sync_micros = (50, 3_000)
         self.crash_at: int | None = None
-        """The process dies at this many disk operations from now."""
+        """The process dies at this many disk operations from now, be it while it recovers."""
+        self.fail_at: int | None = None
+        """The disk fails once, at this many operations from now."""
         self.power_fails = False
         disk.step = self.disk_step
         self.image = Image(Epoch(0), Epoch(0), Trail())
+        self.power_losses = 0
         self.delivered: list[tuple[Zxid, bytes]] = []
 
     # -- lives --------------------------------------------------------------------------------------------------------------
 
     def start(self, timing: Timing, limits: Limits) -> None:
         """Recover, and begin another life."""
-        self.storage = Storage.open(self.disk, FILE_BYTES)
+        try:
+            self.storage = Storage.open(self.disk, FILE_BYTES)
+        except PowerLost:
+            self.schedule.say(f"{self.id} dies while it recovers")
+            return self.die(self.power_fails)
+        except OSError as error:
+            return self.schedule.say(f"{self.id} does not start: {error}")
+        except StorageError as error:
+            self.invariants.unrecoverable(self, error)
         self.invariants.recovered(self, self.storage)
         self.remember()
         storage = self.storage
@@ -89,6 +104,14 @@ class Node:
         )
         self.history = History(storage, MEMORY_BYTES)
         self.gate = Gate()
+        self.held: dict[int, Send] = {}
+        """What this role has waiting in the gate, by identity."""
+        self.end = storage.trail.last
+        """Where the log ends with all that the core has emitted so far."""
+        self.just_cut = False
+        """Did the last group commit hold a truncation?"""
+        self.idle_since = self.schedule.now
+        self.idling = False
         self.queue: list[DurableEffect] = []
         self.writing = False
         self.generation = 0
@@ -106,15 +129,17 @@ class Node:
         )
         self.schedule.at(self.random.randint(0, TICK), self.tick, self.life)
         self.network.connect_all()
+        return None
 
     def die(self, power_loss: bool) -> None:
         """The process is gone; its disk keeps what it must, and of the rest what chance leaves."""
         self.running = False
         self.paused = None
-        self.crash_at = None
+        self.crash_at = self.fail_at = None
         self.network.isolate(self.id)
         if power_loss:
             self.disk.power_loss(self.random)
+            self.power_losses += 1
         self.schedule.say(f"{self.id} {'loses its power' if power_loss else 'is killed'}")
 
     def rot(self) -> bool:
@@ -128,18 +153,36 @@ class Node:
         self.schedule.say(f"{self.id} has a rotten last batch")
         return True
 
+    def rot_copy(self) -> bool:
+        """Lose power, and a bit of one of two copies that were both whole: the other must do."""
+        name = self.random.choice(("epochs", "manifest"))
+        copies = [self.disk.files[f"{name}.{letter}"] for letter in "ab"]
+        if any(copy.unsynced or copy.now != copy.durable for copy in copies):
+            return False
+        self.die(power_loss=True)
+        rotten = f"{name}.{self.random.choice('ab')}"
+        self.disk.flip(rotten, self.random.randrange(self.disk.size(rotten)), self.random.randrange(8))
+        self.schedule.say(f"{self.id} has a rotten {rotten}")
+        return True
+
     def disk_step(self, operation: str) -> None:
         """Before each operation of the disk."""
-        if self.running:
-            self.schedule.count(self.id, operation)
-        if self.crash_at is not None and self.running:
+        self.schedule.count(self.id, operation)
+        if self.crash_at is not None:
             self.crash_at -= 1
             if self.crash_at <= 0:
                 raise PowerLost
+        if self.fail_at is not None:
+            self.fail_at -= 1
+            if self.fail_at <= 0:
+                self.fail_at = None
+                raise OSError(errno.EIO, f"the {operation} failed")
 
     def remember(self) -> None:
         """The disk's image, as far as it is synced."""
+        before = self.image
         self.image = Image(self.storage.accepted, self.storage.current, self.storage.trail)
+        self.invariants.remembered(self, before)
 
     # -- events -------------------------------------------------------------------------------------------------------------
 
@@ -207,6 +250,8 @@ class Node:
                 case Send():
                     if self.gate.passes(effect):
                         self.send(effect)
+                    else:
+                        self.held[id(effect)] = effect
                 case Append(_, entries):
                     self.invariants.appended(self, entries)
                     self.queue.append(effect)
@@ -241,7 +286,9 @@ class Node:
             self.schedule.at(self.random.randint(*self.sync_micros), self.write, self.life)
 
     def void_gate(self) -> None:
+        """What the old role still had to say is nobody's to hear."""
         self.gate.void()
+        self.held.clear()
 
     def send(self, send: Send) -> None:
         self.invariants.sending(self, send)
@@ -250,6 +297,7 @@ class Node:
     def deliver(self, upto: Zxid) -> None:
         """The application: it only remembers."""
         after = self.delivered[-1][0] if self.delivered else ZERO
+        known = len(self.invariants.committed)
         while after < upto:
             entries = self.history.read(after, upto, 10_000)
             assert entries is not None, "the law that what is committed is in our log"
@@ -259,7 +307,7 @@ class Node:
                 if self.schedule.witness is not None:
                     self.schedule.witness(self.id, self.delivered[-1])
             after = entries.last
-        self.invariants.watermark_moved(self, upto)
+        self.invariants.watermark_moved(self, upto, len(self.delivered) > known)
 
     def write(self, life: int) -> None:
         """The log writer: a group commit of all that has queued up, or of the first part of it."""
@@ -270,15 +318,26 @@ class Node:
             return
         count = len(self.queue) if self.random.random() < 0.7 else self.random.randint(1, len(self.queue))
         effects, self.queue = self.queue[:count], self.queue[count:]
+        if self.on_disk(lambda: self.storage.perform(effects, self.peer.watermark), effects):
+            self.just_cut = any(isinstance(effect, Truncate) for effect in effects)
+            self.schedule.at(self.random.randint(1, 300), self.wrote, life, effects[-1].token)
+
+    def on_disk(self, work: Callable[[], None], effects: Sequence[DurableEffect] = ()) -> bool:
+        """Do something to the disk. Whatever fails there is the end of this life: True if nothing did."""
         try:
-            self.storage.perform(effects, self.peer.watermark)
+            work()
         except PowerLost:
             self.invariants.interrupted(self, effects)
             self.die(self.power_fails)
-            return
+            return False
+        except StorageFailed as error:
+            self.schedule.say(f"{self.id} stops: {error}")
+            self.invariants.interrupted(self, effects)
+            self.die(power_loss=False)
+            return False
         self.remember()
         self.invariants.wrote(self)
-        self.schedule.at(self.random.randint(1, 300), self.wrote, life, effects[-1].token)
+        return True
 
     def wrote(self, life: int, token: int) -> None:
         if life != self.life or not self.running:
@@ -288,12 +347,43 @@ class Node:
             return
         self.writing = False
         for send in self.gate.open_to(token):
+            if self.held.pop(id(send), None) is None:
+                self.invariants.outlived(self, send)
             self.send(send)
+        if not self.gate.waiting:
+            self.held.clear()  # acks that a later one made superfluous
         self.step(Durable(token))
         self.history.durable(self.peer.state.durable.last)
         if self.running and self.queue and not self.writing:
             self.writing = True
             self.schedule.at(self.random.randint(*self.sync_micros), self.write, life)
+        self.idle_since = self.schedule.now
+        if self.running and not self.idling:
+            self.idling = True
+            self.schedule.at(IDLE, self.idle, life)
+        if self.running and self.storage.wal.spare_bytes == 0:
+            self.schedule.at(self.random.randint(100, 100_000), self.prepare, life)
+
+    def idle(self, life: int) -> None:
+        """A writer without work seals its last batch."""
+        if life != self.life or not self.running:
+            return
+        wait = IDLE if self.writing or self.paused is not None else self.idle_since + IDLE - self.schedule.now
+        if wait > 0:
+            self.schedule.at(wait, self.idle, life)
+            return
+        self.idling = False
+        self.on_disk(lambda: self.storage.seal_idle(self.peer.watermark))
+
+    def prepare(self, life: int) -> None:
+        """The next file of the log is filled with zeros ahead of use. If that fails, whoever needs the file will meet the error."""
+        if life == self.life and self.running and self.paused is None:
+            try:
+                self.storage.prepare()
+            except PowerLost:
+                self.die(self.power_fails)
+            except OSError as error:
+                self.schedule.say(f"{self.id} has no file prepared: {error}")
 
     # -- reading to learners ------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,23 @@ from zablog.core.state import Limits
 from zablog.sim.ensemble import Ensemble
 from zablog.sim.faults import Injector, Options, draw
 
+COUNTS = (
+    "seeds",
+    "events",
+    "seconds",
+    "violations",
+    "elections",
+    "truncations",
+    "snapshots",
+    "power_losses",
+    "torn_tails",
+    "partitions",
+    "suspects",
+    "repairs",
+    "acked",
+    "committed",
+)
+
 
 @dataclass(slots=True)
 class Report:
@@ -23,7 +40,11 @@ class Report:
     elections: int = 0
     truncations: int = 0
     torn_tails: int = 0
+    suspects: int = 0
     repairs: int = 0
+    snapshots: int = 0
+    power_losses: int = 0
+    partitions: int = 0
     acked: int = 0
     committed: int = 0
     faults: dict[str, int] = field(default_factory=dict)
@@ -31,20 +52,17 @@ class Report:
     hash: str = ""
 
     def add(self, other: "Report") -> None:
-        for name in ("seeds", "events", "seconds", "violations", "elections", "truncations", "torn_tails", "repairs", "acked", "committed"):
+        for name in COUNTS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for kind, count in other.faults.items():
             self.faults[kind] = self.faults.get(kind, 0) + count
         self.failures += other.failures
 
     def to_json(self) -> dict[str, Any]:
-        """The counts, flat; `events_per_s` is for one core."""
+        """The counts, flat, and how often each kind of fault struck; `events_per_s` is for one core."""
         record = asdict(self)
-        faults = record.pop("faults")
         seconds = record.pop("seconds")
-        faults["power_losses"] = faults.get("power_loss", 0) + faults.get("blackout", 0)
-        faults["partitions"] = faults.get("partition", 0) + faults.get("one_way", 0)
-        return {**record, "events_per_s": round(self.events / seconds) if seconds else 0, "faults": faults}
+        return {**record, "events_per_s": round(self.events / seconds) if seconds else 0}
 
 
 def run(seed: int, options: Options | None = None, tell: Callable[[str], None] | None = None, nodes: int | None = None) -> Report:
@@ -71,6 +89,7 @@ def run(seed: int, options: Options | None = None, tell: Callable[[str], None] |
             f"({where.filename.rsplit('/', 1)[-1]}:{where.lineno}) with {options.words()}"
         )
     invariants = ensemble.invariants
+    ensemble.schedule.hash.update(f"{invariants.digest} {[node.delivered[-1:] for node in ensemble.nodes.values()]}".encode())
     return Report(
         seeds=1,
         events=ensemble.schedule.events,
@@ -79,7 +98,10 @@ def run(seed: int, options: Options | None = None, tell: Callable[[str], None] |
         elections=invariants.elections,
         truncations=invariants.truncations,
         torn_tails=sum(node.disk.torn_writes for node in ensemble.nodes.values()),
-        repairs=invariants.suspects,
+        suspects=invariants.suspects,
+        repairs=invariants.repairs,
+        power_losses=sum(node.power_losses for node in ensemble.nodes.values()),
+        partitions=injector.counts["partition"] + injector.counts["one_way"],
         acked=len(ensemble.acknowledged),
         committed=len(invariants.committed),
         faults=injector.counts,

@@ -1,0 +1,110 @@
+"""The guarantees of Zab, a class each (zab-protocol, section 5): what a run that breaks one is refused with.
+
+SnapshotExact and ConfigChain come with their subjects. `zablog.sim.invariants` does the checking.
+"""
+
+
+class Violation(AssertionError):
+    """A guarantee was broken."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{type(self).__name__}: {reason}")
+
+
+# -- promises and acknowledgements --------------------------------------------------------------------------------------------
+
+
+class PromiseMono(Violation):
+    """acceptedEpoch and currentEpoch on disk never decrease, and the second never exceeds the first."""
+
+
+class OneCandidate(Violation):
+    """A node's promise of an epoch counts once, for one candidacy."""
+
+
+class SingleLeader(Violation):
+    """At most one candidacy ever establishes an epoch."""
+
+
+class DurableBeforeAck(Violation):
+    """What a message says of promises and history is on its sender's disk before it is sent (W1, W2, W3, W6, W9)."""
+
+
+class NoStaleAck(Violation):
+    """No acknowledgement of an epoch is sent above which something was promised."""
+
+
+# -- what is committed stays --------------------------------------------------------------------------------------------------
+
+
+class CommitQuorum(Violation):
+    """When the watermark passes an entry, a quorum has it on disk and is bound to the epoch that commits it (W8)."""
+
+
+class LeaderComplete(Violation):
+    """An established leader has everything that was committed in earlier epochs."""
+
+
+class CommittedKept(Violation):
+    """A committed entry stays on the disks of a quorum, and no later epoch orders it cut."""
+
+
+# -- what is delivered --------------------------------------------------------------------------------------------------------
+
+
+class TotalOrder(Violation):
+    """Everybody delivers the same entries in the same order (prefix, agreement, total order)."""
+
+
+class Integrity(Violation):
+    """Only what was broadcast is delivered, once, in ascending order; and what was acknowledged is."""
+
+
+class LocalOrder(Violation):
+    """The entries of an epoch are delivered as they were broadcast, without a gap."""
+
+
+class GlobalOrder(Violation):
+    """The epochs of what is delivered never go back."""
+
+
+class PrimaryIntegrity(Violation):
+    """An epoch begins with everything of earlier epochs that is ever delivered, before it or after."""
+
+
+# -- logs and watermarks ------------------------------------------------------------------------------------------------------
+
+
+class LogMatching(Violation):
+    """The same zxid in two logs means the same history up to there."""
+
+
+class Contiguity(Violation):
+    """Successive entries of a log: the next counter, or counter 1 of a later epoch."""
+
+
+class ProcessConsistency(Violation):
+    """The history of a follower past NEWLEADER is a prefix of its leader's."""
+
+
+class CwSane(Violation):
+    """The watermark never goes back in a life, and names something committed; what it passed is delivered."""
+
+
+class RestartFidelity(Violation):
+    """What is recovered is what was durable."""
+
+
+# -- conduct ------------------------------------------------------------------------------------------------------------------
+
+
+class Legal(Violation):
+    """No message comes out of its phase, and none outlives the role that had it to say (W12)."""
+
+
+class Diverged(Violation):
+    """A healthy node must not halt."""
+
+
+class Liveness(Violation):
+    """Once faults are healed, an epoch is established, writes commit, and everybody delivers them."""
