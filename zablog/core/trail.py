@@ -127,5 +127,11 @@ class Trail:
         if mark.zxid > self.last:
             self.ends.append(mark)
 
+    def rebase(self, mark: Mark) -> None:
+        """Let the log begin at `mark`, a place of this history."""
+        assert mark.zxid in self, "the law that a log begins at a place of its history"
+        self.ends = [end for end in self.ends if end.zxid > mark.zxid]
+        self.base = mark
+
     def copy(self) -> "Trail":
         return Trail(self.base, list(self.ends))

@@ -33,6 +33,10 @@ class Corrupt(StorageError):
     """Bytes that may have been acknowledged are damaged. Nothing was cut."""
 
 
+class Trimmed(StorageError):
+    """What is asked for lies below the place where the log begins; the snapshot covers it."""
+
+
 class Diverged(StorageError):
     """Our history at a zxid has another digest than the leader's. Nothing was cut."""
 

@@ -6,13 +6,15 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import google_crc32c
+
 from zablog.core.effects import Append, DurableEffect, SaveEpochs, Truncate
 from zablog.core.trail import Entries, Mark, Payload, Trail
 from zablog.core.zxid import ZERO, Epoch, Zxid
 from zablog.storage.disk import Disk
 from zablog.storage.epochs import BIRTH, Epochs, EpochsFile
 from zablog.storage.errors import Corrupt, Diverged, MetadataLost, StorageFailed
-from zablog.storage.manifest import Identity, Manifest
+from zablog.storage.manifest import Contents, Identity, Manifest, Snapshot
 from zablog.storage.wal import Wal
 
 FILE_BYTES = 16 << 20
@@ -23,13 +25,16 @@ BATCH_BYTES_MAX = 8 << 20
 class Storage:
     """An open data directory. Reading is safe beside the writer, in other threads."""
 
-    def __init__(self, identity: Identity, epochs_file: EpochsFile, epochs: Epochs, wal: Wal) -> None:
+    def __init__(self, disk: Disk, manifest: Manifest, identity: Identity, epochs_file: EpochsFile, epochs: Epochs, wal: Wal) -> None:
+        self.disk = disk
+        self.manifest = manifest
         self.identity = identity
         self.epochs_file = epochs_file
         self.epochs = epochs
         self.wal = wal
         self.failure: BaseException | None = None
-        self.watermark = wal.hint
+        snapshot = manifest.contents.snapshot
+        self.watermark = max(wal.hint, snapshot.mark.zxid) if snapshot else wal.hint
         """The highest zxid known here to be committed; after `open` a place of the trail."""
         self.batches = 0
         self.syncs = 0
@@ -40,12 +45,20 @@ class Storage:
 
         Raises NotBorn, NewerFormat, MetadataLost, Corrupt; OSError where the disk itself fails.
         """
-        identity = Manifest(disk).load()
+        manifest = Manifest(disk)
+        identity = manifest.load()
         epochs_file = EpochsFile(disk)
         epochs = epochs_file.load()
-        wal = Wal(disk, bytes.fromhex(identity.incarnation), file_bytes)
+        contents = manifest.contents
+
+        def rolled(generation: int) -> None:
+            manifest.switch(manifest.contents._replace(newest=generation))
+
+        wal = Wal(disk, bytes.fromhex(identity.incarnation), file_bytes, contents, rolled)
         wal.recover()
-        if not wal.files and epochs != BIRTH:
+        emptied = contents.newest < contents.first and contents.snapshot is not None
+        """A snapshot was installed, and the power failed before the log that goes on from it had its first file."""
+        if not wal.files and not emptied and (epochs != BIRTH or contents.newest > 0):
             raise MetadataLost(
                 f"the log is gone: no wal-*.log is here, though epoch {epochs.accepted} was promised. A node that has lost its "
                 "history must not vote again under its old identity. Put the files back, or go on without this node."
@@ -59,8 +72,14 @@ class Storage:
             suspect = max(wal.suspect, epochs.suspect or wal.suspect)
             epochs = epochs._replace(suspect=suspect)
             epochs_file.save(epochs)
+        snapshot = contents.snapshot
+        if snapshot is not None and wal.trail.last < snapshot.mark.zxid:
+            raise Corrupt(
+                f"the log ends at {wal.trail.last}, and the snapshot {snapshot.name} stands at {snapshot.mark.zxid}: the log was durable "
+                "through there when the snapshot was taken. Keep the directory; the other nodes go on without this one."
+            )
         wal.begin()
-        return cls(identity, epochs_file, epochs, wal)
+        return cls(disk, manifest, identity, epochs_file, epochs, wal)
 
     @property
     def accepted(self) -> Epoch:
@@ -162,6 +181,63 @@ class Storage:
                 self.watermark = max(self.watermark, watermark)
                 self.wal.seal(min(self.watermark, self.wal.trail.last))
                 self.wal.sync()
+
+    # -- snapshots ----------------------------------------------------------------------------------------------------------
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """The one that the manifest names."""
+        return self.manifest.contents.snapshot
+
+    def checkpoint(self, snapshot: Snapshot, keep_bytes: int = 0) -> None:
+        """The writer: `snapshot` is on disk, synced. Let the manifest name it, then let go of log that it covers, except `keep_bytes`.
+
+        The log must be durable through the snapshot: a snapshot ahead of its log would survive a crash that the log does not (W11).
+        Raises StorageFailed.
+        """
+        with self.final():
+            mark, last = snapshot.mark, self.snapshot
+            assert self.digest_at(mark.zxid) == mark.digest, "the law that a snapshot is that of a durable place of our own log"
+            assert mark.zxid <= self.watermark, "the law that a snapshot holds nothing uncommitted"
+            assert last is None or mark.zxid > last.mark.zxid, "the law that snapshots go forward"
+            first = self.wal.trimmed(mark.zxid, keep_bytes)
+            contents = self.manifest.contents._replace(base=first.header.start, first=first.header.generation, snapshot=snapshot)
+            self.manifest.switch(contents)
+            self.wal.trim(first)
+            self.forget(last)
+
+    def install(self, snapshot: Snapshot) -> None:
+        """The writer: `snapshot` came from the leader and is on disk, verified and synced. One switch replaces snapshot, base and log (W5).
+
+        Nothing of the old log survives: what it held above the snapshot is not the leader's word. Raises StorageFailed.
+        """
+        with self.final():
+            last = self.snapshot
+            assert snapshot.mark.zxid > self.wal.trail.base.zxid, "the law that snapshots go forward"
+            first = self.wal.generation + 1
+            contents = Contents(snapshot.mark, first, self.wal.generation, snapshot)
+            self.manifest.switch(contents)
+            self.wal.restart(snapshot.mark, first)
+            self.watermark = max(self.watermark, snapshot.mark.zxid)
+            self.forget(last)
+
+    def forget(self, old: Snapshot | None) -> None:
+        """No durable manifest names it any longer."""
+        snapshot = self.snapshot
+        if old is not None and snapshot is not None and old.name != snapshot.name and self.disk.exists(old.name):
+            self.disk.unlink(old.name)
+
+    def read_snapshot(self) -> bytes:
+        """The file that the manifest names, verified. Raises Corrupt."""
+        snapshot = self.snapshot
+        assert snapshot is not None, "whoever asks has looked whether there is one"
+        raw = self.disk.read(snapshot.name, 0, snapshot.length + 1) if self.disk.exists(snapshot.name) else b""
+        if len(raw) != snapshot.length or google_crc32c.value(raw) != snapshot.crc:
+            raise Corrupt(
+                f"{snapshot.name} has {len(raw)} bytes with another checksum than the {snapshot.length} that the manifest names. "
+                "Keep the directory; the other nodes go on without this one."
+            )
+        return raw
 
     def prepare(self) -> None:
         """Fill the next file of the log with zeros ahead of use; may run beside the writer. An error here costs nothing yet."""

@@ -8,14 +8,14 @@ truncating, and leaving a damaged tail behind are the same step, and a crash lea
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Final
 
 import google_crc32c
 
-from zablog.core.trail import ORIGIN, Entries, Mark, Payload, Trail, extend_digest
+from zablog.core.trail import Entries, Mark, Payload, Trail, extend_digest
 from zablog.core.zxid import BEYOND, ZERO, Zxid
 from zablog.storage.batch import (
     BATCH_BYTES,
@@ -31,7 +31,8 @@ from zablog.storage.batch import (
     encode_body,
 )
 from zablog.storage.disk import Disk
-from zablog.storage.errors import Corrupt, NewerFormat
+from zablog.storage.errors import Corrupt, NewerFormat, Trimmed
+from zablog.storage.manifest import Contents
 
 ZEROS: Final = bytes(1 << 20)
 PREPARED: Final = "prepared.tmp"
@@ -65,12 +66,23 @@ class File:
 class Wal:
     """One node's log. `append`, `cut` and `seal` are for one thread; `read` and `prepare` may run beside them in others."""
 
-    def __init__(self, disk: Disk, owner: bytes, file_bytes: int = 16 << 20) -> None:
+    def __init__(
+        self,
+        disk: Disk,
+        owner: bytes,
+        file_bytes: int = 16 << 20,
+        contents: Contents | None = None,
+        rolled: Callable[[int], None] = lambda generation: None,
+    ) -> None:
         self.disk = disk
         self.owner = owner
         self.file_bytes = file_bytes
+        self.contents = contents or Contents()
+        """What the manifest said at the start."""
+        self.rolled = rolled
+        """Called with the generation of each file once it has been put to use, before anything is written to it."""
         self.files: list[File] = []
-        self.trail = Trail()
+        self.trail = Trail(self.contents.base)
         self.hint = ZERO
         """The highest commit hint found."""
         self.suspect: Zxid | None = None
@@ -98,9 +110,12 @@ class Wal:
             if name.endswith(".tmp"):
                 self.disk.unlink(name)
         files, void = self.chain()
-        mark = files[0].header.start if files else ORIGIN
-        if mark != ORIGIN:
-            raise Corrupt(f"the log begins at {mark.zxid} in {files[0].name}: what came before it is missing. {HELP}")
+        mark = files[0].header.start if files else self.contents.base
+        if mark != self.contents.base:
+            raise Corrupt(
+                f"the log begins at {mark.zxid} in {files[0].name}, and should begin at {self.contents.base.zxid}: "
+                f"what came between is missing. {HELP}"
+            )
         for file, following in zip_longest(files, files[1:]):
             mark = self.recover_file(file, mark, following)
         self.files = files
@@ -116,11 +131,14 @@ class Wal:
             if name.startswith("wal-"):
                 headers.append(File(name, self.file_header(name)))
         headers.sort(key=lambda file: file.header.generation)
-        if headers:
-            self.generation = headers[-1].header.generation
+        first, newest = self.contents.first, self.contents.newest
+        found = headers[-1].header.generation if headers else 0
+        if headers and found < newest and newest >= first:
+            raise Corrupt(f"{file_name(newest)} was put to use and is missing: the log would end too early without it. {HELP}")
+        self.generation = max(found, newest, first - 1)
         files: list[File] = []
-        void: list[str] = []
-        for file in reversed(headers):
+        void = [file.name for file in headers if file.header.generation < first]
+        for file in reversed(headers[len(void) :]):
             if files and file.header.start.zxid >= files[0].header.start.zxid:
                 void.append(file.name)
             else:
@@ -293,6 +311,7 @@ class Wal:
             name = file_name(self.generation)
             self.disk.rename(PREPARED, name)
             self.disk.sync_names()
+            self.rolled(self.generation)
         with self.lock:
             void = [file.name for file in self.files if file.header.start.zxid >= start.zxid]
             self.files = [file for file in self.files if file.header.start.zxid < start.zxid]
@@ -301,6 +320,37 @@ class Wal:
         self.sealed, self.last_offset = True, FILE_BYTES  # the header of the new file names the last batch
         for old in reversed(void):
             self.disk.unlink(old)
+
+    def trimmed(self, upto: Zxid, keep_bytes: int) -> File:
+        """The file that the log may begin with if nothing through `upto` is needed but the last `keep_bytes` bytes of it."""
+        kept = 0
+        for at in range(len(self.files) - 1, 0, -1):
+            if self.files[at].header.start.zxid <= upto and kept >= keep_bytes:
+                return self.files[at]
+            kept += self.files[at].end
+        return self.files[0]
+
+    def trim(self, first: File) -> None:
+        """Let the log begin with `first`. The manifest says so already; what is below it is void."""
+        with self.lock:
+            at = self.files.index(first)
+            void, self.files = self.files[:at], self.files[at:]
+            self.cursors.clear()
+        self.trail.rebase(first.header.start)
+        for old in void:
+            self.disk.unlink(old.name)
+
+    def restart(self, base: Mark, first: int) -> None:
+        """Let an empty log begin at `base`, in files of the generation `first` and above. The manifest says so already."""
+        with self.lock:
+            void, self.files = self.files, []
+            self.cursors.clear()
+        self.trail = Trail(base)
+        self.suspect = None
+        self.generation = max(self.generation, first - 1)
+        self.take_over(base)
+        for old in void:
+            self.disk.unlink(old.name)
 
     def prepare(self) -> None:
         """Have a zero-filled file ready before it is needed: appending into zeros costs a tenth of growing a file."""
@@ -356,7 +406,12 @@ class Wal:
         return entries if entries.last <= limit else part(entries, header.prev, limit)
 
     def read(self, after: Zxid, upto: Zxid, bytes_max: int) -> Entries | None:
-        """The next entries above `after`, up to `upto`: of one batch, at least one, about `bytes_max` bytes. None if there are none."""
+        """The next entries above `after`, up to `upto`: of one batch, at least one, about `bytes_max` bytes. None if there are none.
+
+        Raises Trimmed where the log begins above `after`.
+        """
+        if after < self.trail.base.zxid:
+            raise Trimmed(f"the log begins at {self.trail.base.zxid}: what stood between {after} and that is in the snapshot")
         try:
             return self.read_next(after, upto, bytes_max)
         except FileNotFoundError:  # cut from under a reader of another thread, whose role has ended with that
