@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from zablog.core.effects import Append, Effect, SaveEpochs, Send, Truncate
+from zablog.core.effects import Append, Effect, Install, SaveEpochs, Send, Truncate
 from zablog.core.events import Durable, Event, Link, LinkDown, LinkUp, Proposals, Received, Tick
 from zablog.core.messages import (
     AckEpoch,
@@ -21,7 +21,7 @@ from zablog.core.messages import (
 from zablog.core.peer import Peer
 from zablog.core.quorum import Configuration
 from zablog.core.state import Limits, Timing
-from zablog.core.trail import Entries, Trail, extend_digest
+from zablog.core.trail import Entries, Mark, Trail, extend_digest
 from zablog.core.zxid import ZERO, Epoch, PeerId, Zxid
 
 
@@ -55,6 +55,7 @@ class Bench:
         watermark: Zxid = ZERO,
         timing: Timing | None = None,
         limits: Limits | None = None,
+        snapshot: Mark | None = None,
     ) -> None:
         self.timing = timing or Timing()
         self.peer = Peer(
@@ -68,6 +69,7 @@ class Bench:
             self.timing,
             lambda bound: 0,
             limits,
+            snapshot,
         )
         self.generation = 0
         self.links: dict[int, Link] = {}
@@ -193,4 +195,4 @@ def sent(effects: Sequence[Effect], kind: type[Message] | None = None) -> list[t
 
 def durable(effects: Sequence[Effect]) -> list[Effect]:
     """The effects that must reach the disk."""
-    return [effect for effect in effects if isinstance(effect, Append | Truncate | SaveEpochs)]
+    return [effect for effect in effects if isinstance(effect, Append | Truncate | Install | SaveEpochs)]

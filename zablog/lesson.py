@@ -14,6 +14,7 @@ from zablog.core.messages import (
     Ack,
     AckEpoch,
     AckNewLeader,
+    AckSnap,
     CEpoch,
     Commit,
     Diff,
@@ -88,6 +89,8 @@ def explain(sender: int, receiver: int, message: Message) -> str | None:
             return f"{way}  TRUNC: we agree through {after}; cut what you have above it, nobody committed that."
         case Snap(_, zxid):
             return f"{way}  SNAP: your history ends before mine begins; take the state at {zxid}."
+        case AckSnap(_, zxid):
+            return f"{way}  ACK(SNAP): the state at {zxid} is on my disk; go on from there."
         case NewLeader(epoch, last):
             return f"{way}  NEWLEADER: you have everything through {last}. Will you be bound to epoch {epoch}?"
         case AckNewLeader(epoch, last):

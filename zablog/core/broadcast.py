@@ -59,7 +59,7 @@ def on_ack(state: State, leading: Leading, learner: Learner, message: Ack, out: 
     """Leader: everything through `zxid` is durable there. Only acks behind ACK(NEWLEADER) count."""
     if message.epoch != leading.epoch or learner.acked is None:
         state.drop(learner.link, f"illegal: {message} before ACK(NEWLEADER) or of another epoch", out)
-    elif message.zxid not in state.trail:
+    elif not state.covers(message.zxid):
         state.drop(learner.link, f"illegal: ack of {message.zxid}, which we never sent", out)
     elif message.zxid > learner.acked:
         learner.acked = message.zxid

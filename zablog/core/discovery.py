@@ -156,7 +156,7 @@ def fix_history(state: State, leading: Leading, out: Effects) -> None:
     witnesses = [
         peer
         for peer, ack in acks.items()
-        if ack.suspect is None or (ack.suspect in state.trail and ack.current <= state.current and peer != state.id)
+        if ack.suspect is None or (state.covers(ack.suspect) and ack.current <= state.current and peer != state.id)
     ]
     if state.suspect is None and state.configuration.is_quorum(witnesses):
         synchronization.begin(state, leading, out)

@@ -1,6 +1,6 @@
 """Everything a peer can ask of the world, and the accumulator that keeps the order in which it must become true.
 
-Append, Truncate and SaveEpochs are *durable*: one FIFO domain, numbered by `token`. The driver hands them to the one log writer
+Append, Truncate, Install and SaveEpochs are *durable*: one FIFO domain, numbered by `token`. The driver hands them to the one log writer
 and reports `Durable(token)`. A Send with `after` above 0 waits until that token is durable, in the same role generation
 (`core/gate.py`); any other Send leaves at once.
 """
@@ -31,6 +31,14 @@ class Truncate:
 
 
 @dataclass(frozen=True, slots=True)
+class Install:
+    """Put the staged snapshot at `mark` in the place of snapshot and log, by one switch; the application goes on from it."""
+
+    token: int
+    mark: Mark
+
+
+@dataclass(frozen=True, slots=True)
 class SaveEpochs:
     """Save acceptedEpoch, currentEpoch and the end of the suspect range (None: there is none), together."""
 
@@ -40,7 +48,7 @@ class SaveEpochs:
     suspect: Zxid | None
 
 
-DurableEffect = Append | Truncate | SaveEpochs
+DurableEffect = Append | Truncate | Install | SaveEpochs
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +81,18 @@ class ReadDigest:
 
     link: Link
     zxid: Zxid
+
+
+@dataclass(frozen=True, slots=True)
+class FetchSnapshot:
+    """Fetch the leader's snapshot at `mark` beside the messages of this link, stage it, verify and sync it; then answer Staged.
+
+    Ends without an answer when the link or the role does. What was staged stays for the next try.
+    """
+
+    link: Link
+    epoch: Epoch
+    mark: Mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +129,7 @@ class Halt:
     reason: str
 
 
-Effect = Append | Truncate | SaveEpochs | Send | DropLink | Deliver | ReadDigest | Stream | RoleChanged | Halt
+Effect = Append | Truncate | Install | SaveEpochs | Send | DropLink | Deliver | ReadDigest | FetchSnapshot | Stream | RoleChanged | Halt
 
 
 class Effects:
@@ -140,6 +160,10 @@ class Effects:
     def truncate(self, mark: Mark) -> None:
         self.token += 1
         self.list.append(Truncate(self.token, mark))
+
+    def install(self, mark: Mark) -> None:
+        self.token += 1
+        self.list.append(Install(self.token, mark))
 
     def save_epochs(self, accepted: Epoch, current: Epoch, suspect: Zxid | None) -> None:
         self.token += 1

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from zablog.core.messages import Message
-from zablog.core.trail import Payload
+from zablog.core.trail import Mark, Payload
 from zablog.core.zxid import PeerId, Zxid
 
 
@@ -81,4 +81,27 @@ class Congested:
     link: Link
 
 
-Event = LinkUp | LinkDown | Received | Durable | Tick | Proposals | DigestRead | Streamed | Congested
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """The answer to a FetchSnapshot: all of it is here, verified and synced."""
+
+    link: Link
+    mark: Mark
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """Our snapshot is being fetched over this link: it made progress."""
+
+    link: Link
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpointed:
+    """A snapshot at `snapshot` is durable, and the log begins at `base` now: what stood before is gone."""
+
+    snapshot: Mark
+    base: Mark
+
+
+Event = LinkUp | LinkDown | Received | Durable | Tick | Proposals | DigestRead | Streamed | Congested | Staged | Fetched | Checkpointed

@@ -7,6 +7,7 @@
 | NewEpoch | NEWEPOCH | leader to follower | the leader's promise of the new epoch is durable |
 | AckEpoch | ACK-E | follower to leader | the follower's promise is durable |
 | Diff, Trunc, Snap | NEWLEADER(e', I) | leader to follower | a quorum acknowledged the epoch; how the history is repaired |
+| AckSnap | | follower to leader | the snapshot is installed, durably |
 | NewLeader | NEWLEADER | leader to follower | the follower has been sent all of the initial history |
 | AckNewLeader | ACK-LD | follower to leader | history, then epoch, durable |
 | UpToDate | COMMIT-LD | leader to follower | established, and this follower acknowledged |
@@ -121,6 +122,14 @@ class Snap:
 
 
 @dataclass(frozen=True, slots=True)
+class AckSnap:
+    """The snapshot at `zxid` has replaced the sender's history, durably: go on from there."""
+
+    epoch: Epoch
+    zxid: Zxid
+
+
+@dataclass(frozen=True, slots=True)
 class NewLeader:
     """NEWLEADER: you have been sent everything through `last`, which covers the initial history of `epoch`."""
 
@@ -193,6 +202,7 @@ Message = (
     | Diff
     | Trunc
     | Snap
+    | AckSnap
     | NewLeader
     | AckNewLeader
     | UpToDate

@@ -10,15 +10,18 @@ from collections.abc import Callable, Sequence
 from zablog.core import broadcast, discovery, election, heartbeat, synchronization
 from zablog.core.effects import Effect, Effects
 from zablog.core.events import (
+    Checkpointed,
     Congested,
     DigestRead,
     Durable,
     Event,
+    Fetched,
     Link,
     LinkDown,
     LinkUp,
     Proposals,
     Received,
+    Staged,
     Streamed,
     Tick,
 )
@@ -26,6 +29,7 @@ from zablog.core.messages import (
     Ack,
     AckEpoch,
     AckNewLeader,
+    AckSnap,
     CEpoch,
     Commit,
     Diff,
@@ -42,7 +46,7 @@ from zablog.core.messages import (
 )
 from zablog.core.quorum import Configuration
 from zablog.core.state import Draining, Following, Image, Leading, Learner, Limits, Looking, Phase, State, Timing
-from zablog.core.trail import Trail
+from zablog.core.trail import Mark, Trail
 from zablog.core.zxid import Epoch, PeerId, Zxid
 
 
@@ -65,6 +69,7 @@ class Peer:
         timing: Timing,
         jitter: Callable[[int], int],
         limits: Limits | None = None,
+        snapshot: Mark | None = None,
     ) -> None:
         self.state = State(
             id,
@@ -79,6 +84,7 @@ class Peer:
             jitter,
             durable=Image(0, accepted, current, trail.last),
             role=Draining("started"),
+            snapshot=snapshot,
         )
         self.out = Effects()
 
@@ -128,6 +134,14 @@ class Peer:
             case Streamed(link, upto):
                 if (learner := self.learner(link)) and learner.streaming:
                     synchronization.on_streamed(state, self.leading, learner, upto, out)
+            case Staged(link, mark):
+                if isinstance(state.role, Following):
+                    synchronization.on_staged(state, state.role, link, mark, out)
+            case Fetched(link):
+                if self.learner(link):
+                    synchronization.on_fetched(state, self.leading)
+            case Checkpointed(snapshot, base):
+                synchronization.on_checkpointed(state, snapshot, base, out)
             case Congested(link):
                 if (learner := self.learner(link)) and learner.live:
                     learner.live = False
@@ -156,14 +170,14 @@ class Peer:
                     case Diff() | Trunc():
                         return synchronization.on_repair(state, role, message, out)
                     case Snap():
-                        return synchronization.on_snap(role, message, out)
+                        return synchronization.on_snap(state, role, message, out)
                     case NewLeader():
                         return synchronization.on_new_leader(state, role, message, out)
                     case UpToDate():
                         return synchronization.on_up_to_date(state, role, message, out)
                     case CEpoch():
                         return out.abandon(f"{link.peer} would follow us while we follow it")
-                    case AckEpoch() | AckNewLeader() | Ack() | Pong():
+                    case AckEpoch() | AckSnap() | AckNewLeader() | Ack() | Pong():
                         return out.abandon(f"illegal: {message} from our own leader")
             case Leading() if (learner := self.learner(link)) is not None:
                 match message:
@@ -173,6 +187,8 @@ class Peer:
                         return heartbeat.on_pong(state, role, learner, message)
                     case AckEpoch():
                         return discovery.on_ack_epoch(state, role, learner, message, out)
+                    case AckSnap():
+                        return synchronization.on_ack_snap(state, role, learner, message, out)
                     case AckNewLeader():
                         return synchronization.on_ack_new_leader(state, role, learner, message, out)
                     case _:

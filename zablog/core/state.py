@@ -103,7 +103,9 @@ class Following:
     epoch: Epoch | None = None
     heard_at: int = 0
     repaired: bool = False
-    """The leader has said by DIFF or TRUNC where our histories meet."""
+    """The leader has said by DIFF or TRUNC where our histories meet, or its snapshot is in the place of our history."""
+    fetching: Mark | None = None
+    """The leader's snapshot that we are to take."""
     acked: bool = False
 
 
@@ -120,6 +122,8 @@ class Learner:
     """The last common place of our histories, once synchronization began."""
     position: Zxid | None = None
     """The last entry sent on the link, or the place where sending began."""
+    offered: Mark | None = None
+    """The snapshot that it is to take."""
     streaming: bool = False
     """A Stream is under way; it alone sends entries on the link."""
     live: bool = False
@@ -183,6 +187,8 @@ class State:
     jitter: Callable[[int], int]
     durable: Image
     role: Role
+    snapshot: Mark | None = None
+    """The last checkpoint: the state of a committed place, not below the base of the log."""
     now: int = 0
     round: int = 0
     generation: int = 0
@@ -206,6 +212,15 @@ class State:
         assert mark.zxid >= self.watermark, "the law that nothing delivered is ever truncated"
         self.trail.truncate(mark)
         out.truncate(mark)
+        self.pending.append((out.token, mark.zxid, None, None))
+
+    def install(self, mark: Mark, out: Effects) -> None:
+        """The leader's snapshot in the place of our history: what it covers was committed, and is delivered with it."""
+        assert mark.zxid > self.trail.last, "the law that no snapshot is taken at or below our own last entry"
+        self.trail = Trail(mark)
+        self.watermark = mark.zxid
+        self.snapshot = mark
+        out.install(mark)
         self.pending.append((out.token, mark.zxid, None, None))
 
     def promise(self, accepted: Epoch, out: Effects) -> None:
@@ -236,6 +251,10 @@ class State:
                 self.durable.last = last
             if accepted is not None and current is not None:
                 self.durable.accepted, self.durable.current = accepted, current
+
+    def covers(self, zxid: Zxid) -> bool:
+        """Is this a place of our log, or of what lies below its base, all of which is committed and in our snapshot?"""
+        return zxid in self.trail or zxid < self.trail.base.zxid
 
     def commit_to(self, watermark: Zxid, out: Effects) -> None:
         """Everything through `watermark` is committed; what is new of it is delivered."""
@@ -312,6 +331,7 @@ class State:
         assert self.durable.current <= self.current, "the disk is of no later epoch than memory"
         assert self.trail.base.zxid <= self.watermark <= self.trail.last, "the watermark lies within the log"
         assert self.watermark in self.trail, "the watermark is the zxid of an entry"
+        assert self.snapshot is None or self.trail.base.zxid <= self.snapshot.zxid <= self.watermark, "no log begins above its snapshot"
         ends = [mark.zxid for mark in self.trail.ends]
         assert ends == sorted(set(ends)), "the epochs of a history ascend"
         assert not self.pending or self.pending[0][0] > self.durable.token, "nothing durable is pending"

@@ -8,8 +8,9 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from zablog.core.broadcast import acked_by, advance, stream
-from zablog.core.effects import Effects, ReadDigest
-from zablog.core.messages import AckNewLeader, Diff, NewLeader, Snap, Trunc, UpToDate
+from zablog.core.effects import Effects, FetchSnapshot, ReadDigest
+from zablog.core.events import Link
+from zablog.core.messages import AckNewLeader, AckSnap, Diff, NewLeader, Snap, Trunc, UpToDate
 from zablog.core.state import Following, Leading, Learner, Phase, State
 from zablog.core.trail import Mark, Trail
 from zablog.core.zxid import Zxid
@@ -68,9 +69,12 @@ def begin(state: State, leading: Leading, out: Effects) -> None:
 def meet(state: State, leading: Leading, learner: Learner, out: Effects) -> None:
     """Leader: find where our histories meet."""
     assert learner.ack is not None and learner.after is None, "a learner is synchronized once a link"
+    assert leading.epoch is not None, "only a leader with an epoch synchronizes"
     repair, after = plan(state.trail, learner.ack.last, learner.ack.base)
     if repair is Repair.SNAP:
-        return state.drop(learner.link, f"history through {learner.ack.last} ends before ours begins: it needs a snapshot", out)
+        assert state.snapshot is not None, "the law that a log begins above the origin only behind a snapshot"
+        learner.offered = state.snapshot
+        return out.send(learner.link, Snap(leading.epoch, *state.snapshot))
     if repair is Repair.FENCE:
         return state.drop(learner.link, f"fenced: our last common place {after} lies below its base {learner.ack.base}", out)
     learner.after = after
@@ -89,6 +93,37 @@ def repair_history(state: State, leading: Leading, learner: Learner, digest: int
     out.send(learner.link, kind(leading.epoch, learner.after, digest))
     learner.position = learner.after
     follow_up(state, leading, learner, out)
+
+
+def on_ack_snap(state: State, leading: Leading, learner: Learner, message: AckSnap, out: Effects) -> None:
+    """Leader: our snapshot is in the place of the learner's history. If our log begins above it by now, there is a newer one."""
+    offered, learner.offered = learner.offered, None
+    if offered is None or (message.epoch, message.zxid) != (leading.epoch, offered.zxid):
+        return state.drop(learner.link, f"illegal: {message} in {leading.phase.name}", out)
+    if offered.zxid < state.trail.base.zxid:
+        return state.drop(learner.link, f"our log does not reach back to the snapshot at {offered.zxid} any longer", out)
+    learner.after = learner.position = offered.zxid
+    leading.since = state.now
+    return follow_up(state, leading, learner, out)
+
+
+def on_fetched(state: State, leading: Leading) -> None:
+    """Leader: a learner has taken another piece of our snapshot, which is progress."""
+    if leading.phase is Phase.SYNC:
+        leading.since = state.now
+
+
+def on_checkpointed(state: State, snapshot: Mark, base: Mark, out: Effects) -> None:
+    """Any role: our log begins at `base` now. A learner that we would have read to from below it comes back for the snapshot."""
+    assert state.snapshot is None or snapshot.zxid >= state.snapshot.zxid, "the law that snapshots go forward"
+    state.snapshot = snapshot
+    if base.zxid > state.trail.base.zxid:
+        state.trail.rebase(base)
+    if isinstance(state.role, Leading):
+        for _, learner in sorted(state.role.learners.items()):
+            reached = learner.position if learner.position is not None else learner.after
+            if reached is not None and reached < base.zxid:
+                state.drop(learner.link, f"our log begins at {base.zxid} now, above {reached}: it needs a snapshot", out)
 
 
 def on_streamed(state: State, leading: Leading, learner: Learner, upto: Zxid, out: Effects) -> None:
@@ -114,7 +149,7 @@ def follow_up(state: State, leading: Leading, learner: Learner, out: Effects) ->
 
 def on_ack_new_leader(state: State, leading: Leading, learner: Learner, message: AckNewLeader, out: Effects) -> None:
     """Leader: this learner holds the initial history, and is bound to this epoch."""
-    if message.epoch != leading.epoch or not learner.newleader_sent or learner.acked is not None or message.last not in state.trail:
+    if message.epoch != leading.epoch or not learner.newleader_sent or learner.acked is not None or not state.covers(message.last):
         return state.drop(learner.link, f"illegal: {message} in {leading.phase.name}", out)
     assert leading.initial is not None, "the initial history is fixed before NEWLEADER is sent"
     if message.last < leading.initial:
@@ -160,7 +195,8 @@ def bring_up_to_date(state: State, leading: Leading, learner: Learner, out: Effe
 
 def on_repair(state: State, following: Following, message: Diff | Trunc, out: Effects) -> None:
     """Follower: this is where our history meets the leader's. Nothing is cut on the word of an unconfirmed leader."""
-    if message.epoch != following.epoch or following.phase is not Phase.SYNC or following.repaired:
+    misplaced = following.phase is not Phase.SYNC or following.repaired or following.fetching is not None
+    if message.epoch != following.epoch or misplaced:
         return out.abandon(f"illegal: {message} in {following.phase.name}")
     if message.after not in state.trail or (isinstance(message, Diff) and message.after != state.trail.last):
         return out.abandon(f"the leader knows a place {message.after} of our history that is not there")
@@ -181,9 +217,23 @@ def on_repair(state: State, following: Following, message: Diff | Trunc, out: Ef
     return None
 
 
-def on_snap(following: Following, message: Snap, out: Effects) -> None:
-    """Follower: a snapshot would follow beside the stream."""
-    out.abandon(f"leader {following.leader} offers a snapshot at {message.zxid}, which this version cannot take")
+def on_snap(state: State, following: Following, message: Snap, out: Effects) -> None:
+    """Follower: our history ends before the leader's begins. Its snapshot is fetched beside the stream; until then ours stands whole."""
+    assert following.link is not None, "a follower hears its leader on a link"
+    misplaced = following.phase is not Phase.SYNC or following.repaired or following.fetching is not None
+    if message.epoch != following.epoch or misplaced or message.zxid <= state.trail.last:
+        return out.abandon(f"illegal: {message} in {following.phase.name} with history through {state.trail.last}")
+    following.fetching = Mark(message.zxid, message.digest)
+    return out.emit(FetchSnapshot(following.link, message.epoch, following.fetching))
+
+
+def on_staged(state: State, following: Following, link: Link, mark: Mark, out: Effects) -> None:
+    """Follower: the snapshot is here. One durable step puts it in the place of our history; then the leader hears of it (W5)."""
+    if following.link != link or following.fetching != mark or following.repaired or state.accepted != following.epoch:
+        return  # of a role or a promise that has ended
+    following.repaired = True
+    state.install(mark, out)
+    out.vote(link, AckSnap(following.epoch, mark.zxid))
 
 
 def on_new_leader(state: State, following: Following, message: NewLeader, out: Effects) -> None:

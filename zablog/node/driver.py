@@ -18,7 +18,9 @@ from zablog.core.effects import (
     Deliver,
     DropLink,
     Effect,
+    FetchSnapshot,
     Halt,
+    Install,
     ReadDigest,
     RoleChanged,
     SaveEpochs,
@@ -35,7 +37,7 @@ from zablog.core.trail import Payload
 from zablog.core.zxid import ZERO, Epoch, Zxid
 from zablog.node.errors import LeadershipLost, NodeStopped
 from zablog.node.writer import Writer
-from zablog.storage.errors import StorageError
+from zablog.storage.errors import StorageError, Trimmed
 from zablog.storage.history import History
 
 STREAM_BYTES = 1 << 20
@@ -233,6 +235,12 @@ class Driver:
                     self.history.truncate(mark)
                 case SaveEpochs():
                     durable.append(effect)
+                case FetchSnapshot(link, _, mark):
+                    reason = f"our history ends before the leader's begins, and this version cannot fetch its snapshot at {mark.zxid}"
+                    self.live_links.discard(link)
+                    self.links.drop(link, reason)
+                case Install():
+                    raise AssertionError("the law that what is installed was fetched")
                 case Stream():
                     self.stream(effect)
                 case ReadDigest(link, zxid):
@@ -326,6 +334,8 @@ class Driver:
         """
         try:
             return await trio.to_thread.run_sync(read)
+        except Trimmed:  # whom it was for has been dropped, and comes back for the snapshot
+            return None
         except (StorageError, OSError) as error:
             if generation == self.generation:
                 self.stop(f"the log cannot be read: {error}", error)

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, field
 from random import Random
 
 from zablog.core.messages import AckEpoch, AckNewLeader, CEpoch, Diff, NewEpoch, NewLeader, Trunc, UpToDate
+from zablog.sim import snapshots
 from zablog.sim.ensemble import Ensemble
 
 KINDS = (
@@ -37,6 +38,8 @@ class Options:
     faults: dict[str, float] = field(default_factory=dict)
     delay_micros: int = 1_000
     counter_max: int | None = None
+    checkpoints_per_second: float = 0.0
+    """Of all nodes together."""
 
     def words(self) -> str:
         return str({key: value for key, value in asdict(self).items() if value is not None})
@@ -55,6 +58,7 @@ def draw(random: Random, nodes: int | None = None, seconds: float = 4.0) -> Opti
         faults=faults,
         delay_micros=random.choice((300, 1_000, 15_000)),
         counter_max=random.choice((None, None, None, 25)),
+        checkpoints_per_second=random.choice((0.0, 2.0, 20.0)),
     )
 
 
@@ -71,6 +75,8 @@ class Injector:
         self.traps = 0
         """How often the trap will spring."""
         ensemble.schedule.witness = self.witness
+        if options.checkpoints_per_second > 0:
+            ensemble.schedule.at(50_000, self.checkpoint)
         for kind in KINDS:
             if options.faults.get(kind, 0) > 0:
                 self.plan(kind)
@@ -87,6 +93,14 @@ class Injector:
         if getattr(self, kind)(node):
             self.counts[kind] += 1
             self.ensemble.schedule.count(node, kind)
+
+    def checkpoint(self) -> None:
+        """Not a fault: somebody puts its state on the disk, and lets go of its log."""
+        if self.active:
+            self.ensemble.schedule.at(int(self.random.expovariate(self.options.checkpoints_per_second) * 1_000_000) + 1, self.checkpoint)
+            node = self.random.choice(sorted(self.ensemble.nodes))
+            if snapshots.checkpoint(self.ensemble.nodes[node]):
+                self.ensemble.schedule.count(node, "checkpoint")
 
     def crash(self, node: int) -> bool:
         return self.ensemble.kill(node, power_loss=False)

@@ -1,6 +1,6 @@
 """The guarantees of Zab, a class each (zab-protocol, section 5): what a run that breaks one is refused with.
 
-SnapshotExact and ConfigChain come with their subjects. `zablog.sim.invariants` does the checking.
+ConfigChain comes with its subject. `zablog.sim.invariants` does the checking.
 """
 
 
@@ -89,6 +89,10 @@ class ProcessConsistency(Violation):
 
 class CwSane(Violation):
     """The watermark never goes back in a life, and names something committed; what it passed is delivered."""
+
+
+class SnapshotExact(Violation):
+    """A snapshot is the exact state at one committed place."""
 
 
 class RestartFidelity(Violation):

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from zablog.core.effects import DurableEffect, RoleChanged, Send, Truncate
+from zablog.core.effects import DurableEffect, Install, RoleChanged, Send, Truncate
 from zablog.core.events import Link
-from zablog.core.messages import Ack, AckEpoch, AckNewLeader, NewEpoch, Notification
+from zablog.core.messages import Ack, AckEpoch, AckNewLeader, AckSnap, NewEpoch, Notification
 from zablog.core.state import Following, Leading, Phase
 from zablog.core.trail import Entries, Mark, Trail, extend_digest
 from zablog.core.zxid import ZERO, Epoch, Zxid
@@ -36,6 +36,7 @@ from zablog.sim.guarantees import (
     PromiseMono,
     RestartFidelity,
     SingleLeader,
+    SnapshotExact,
     TotalOrder,
 )
 from zablog.sim.image import Image
@@ -78,6 +79,7 @@ class Invariants:
         """Nodes whose last synced batch rotted, and that have not been given it back yet."""
         self.suspect: set[int] = set()
         """Nodes that recovered with a suspect tail, and have not been repaired yet."""
+        self.checkpoints = self.snapshots = 0
         self.elections = self.truncations = self.suspects = self.repairs = 0
 
     # -- what nodes write ---------------------------------------------------------------------------------------------------
@@ -106,7 +108,7 @@ class Invariants:
             return
         leader = self.nodes[role.leader - 1]
         leads = leader.running and isinstance(leading := leader.peer.state.role, Leading) and leading.epoch == role.epoch
-        if leads and end not in leader.peer.state.trail:
+        if leads and not self.holds(leader.peer.state.trail, end):
             raise ProcessConsistency(f"follower {node.id} has {end}, its leader {leader.id} of epoch {role.epoch} has not")
 
     def truncated(self, node: Node, mark: Mark) -> None:
@@ -118,6 +120,23 @@ class Invariants:
             place = node.image.trail.floor(last)
             if epoch < ordered_in and place > mark.zxid and place in self.places:
                 raise CommittedKept(f"node {node.id} is to cut above {mark.zxid} in epoch {ordered_in}; {place} was committed in {epoch}")
+        node.end = mark.zxid
+
+    def holds(self, trail: Trail, zxid: Zxid) -> bool:
+        """Is this place in the log, or under the snapshot that the log goes on from?"""
+        return zxid in trail or (zxid < trail.base.zxid and (zxid in self.places or zxid == ZERO))
+
+    def restored(self, node: Node, mark: Mark) -> None:
+        """SnapshotExact: the state at a place is what everything committed through there makes, no less and no more."""
+        if mark.zxid not in self.places or self.digests[mark.zxid] != mark.digest:
+            raise SnapshotExact(f"node {node.id} has a snapshot at {mark.zxid}, which is not a committed place")
+        if node.delivered != self.committed[: len(node.delivered)] or node.delivered[-1][0] != mark.zxid:
+            raise SnapshotExact(f"node {node.id} has a snapshot at {mark.zxid} that is not the state there")
+
+    def installed(self, node: Node, mark: Mark) -> None:
+        """A leader's snapshot takes the place of everything."""
+        self.snapshots += 1
+        self.restored(node, mark)
         node.end = mark.zxid
 
     def remembered(self, node: Node, before: Image) -> None:
@@ -138,7 +157,7 @@ class Invariants:
                 self.repairs += 1
         if self.committed:
             zxid = self.committed[-1][0]
-            holders = [other.id for other in self.nodes if zxid in other.image.trail]
+            holders = [other.id for other in self.nodes if self.holds(other.image.trail, zxid)]
             if len(holders) < self.quorum - len(self.rotted):
                 raise CommittedKept(f"{zxid} is committed, and left on the disks of {holders} only")
 
@@ -151,10 +170,10 @@ class Invariants:
         image = node.image
         if storage.accepted < image.accepted or storage.current < image.current:
             raise PromiseMono(f"node {node.id} has forgotten that it promised {image.accepted}, {image.current}")
-        cut = any(isinstance(effect, Truncate) for effect in self.under_way.pop(node.id, ()))
+        cut = any(isinstance(effect, Truncate | Install) for effect in self.under_way.pop(node.id, ()))
         if node.id in self.rotted:
             image = Image(image.accepted, image.current, storage.trail)  # what the rotten batch held is missing, and the mark says so
-        if not cut and image.trail.last not in storage.trail:
+        if not cut and not self.holds(storage.trail, image.trail.last):
             raise RestartFidelity(f"node {node.id} had {image.trail.last} on disk and recovers {storage.trail.last}")
         if self.digests.get(storage.trail.last) != storage.trail.digest:
             raise RestartFidelity(f"node {node.id} recovers {storage.trail.last} with another digest than it was broadcast with")
@@ -174,7 +193,11 @@ class Invariants:
         image = node.image
         match send.message:
             case Notification(accepted=accepted, self_vote=vote):
-                if accepted > image.accepted or vote.current > image.current or (vote.last not in image.trail and not node.just_cut):
+                if (
+                    accepted > image.accepted
+                    or vote.current > image.current
+                    or (not self.holds(image.trail, vote.last) and not node.just_cut)
+                ):
                     raise DurableBeforeAck(
                         f"node {node.id} stands for election with {accepted}, {vote.current}, {vote.last}; "
                         f"its disk has {image.accepted}, {image.current}, {image.trail.last}"
@@ -183,7 +206,7 @@ class Invariants:
                 if image.accepted < epoch:
                     raise DurableBeforeAck(f"node {node.id} names epoch {epoch}, its own disk has promised {image.accepted} (W1)")
             case AckEpoch(epoch, counted, current, last):
-                if image.accepted < epoch or image.current < current or last not in image.trail:
+                if image.accepted < epoch or image.current < current or not self.holds(image.trail, last):
                     raise DurableBeforeAck(
                         f"node {node.id} acknowledges epoch {epoch} with history {current}, {last}; "
                         f"its disk has {image.accepted}, {image.current}, {image.trail.last}"
@@ -192,14 +215,14 @@ class Invariants:
                     raise OneCandidate(f"node {node.id} counts on two links in epoch {epoch}: {send.link}, {self.counted[node.id, epoch]}")
                 self.not_stale(node, epoch)
             case AckNewLeader(epoch, last):
-                if image.current != epoch or last not in image.trail:
+                if image.current != epoch or not self.holds(image.trail, last):
                     raise DurableBeforeAck(f"node {node.id} acknowledges NEWLEADER {epoch} at {last}, its disk ends at {image.trail.last}")
-                if epoch in self.fixed and self.fixed[epoch] not in image.trail:
+                if epoch in self.fixed and not self.holds(image.trail, self.fixed[epoch]):
                     raise DurableBeforeAck(f"node {node.id} acknowledges NEWLEADER {epoch} without its initial history")
                 self.not_stale(node, epoch)
                 self.consistent(node, last)
-            case Ack(epoch, zxid):
-                if zxid not in image.trail:
+            case Ack(epoch, zxid) | AckSnap(epoch, zxid):
+                if not self.holds(image.trail, zxid):
                     raise DurableBeforeAck(f"node {node.id} acknowledges {zxid}, its disk ends at {image.trail.last}")
                 self.not_stale(node, epoch)
             case _:
@@ -234,14 +257,14 @@ class Invariants:
         candidacy = (node.id, node.life, node.generation)
         if self.owner.setdefault(epoch, candidacy) != candidacy:
             raise SingleLeader(f"epoch {epoch} is established by node {node.id} and by {self.owner[epoch]}")
-        bound = [other.id for other in self.nodes if other.image.current >= epoch and initial in other.image.trail]
+        bound = [other.id for other in self.nodes if other.image.current >= epoch and self.holds(other.image.trail, initial)]
         if len(bound) < self.quorum - len(self.rotted):
             raise CommitQuorum(f"epoch {epoch} is established with history through {initial}, and on the disks of {bound} only")
         for earlier, last in self.committed_in.items():
-            if earlier < epoch and last not in trail:
+            if earlier < epoch and not self.holds(trail, last):
                 raise LeaderComplete(f"leader {node.id} of epoch {epoch} lacks {last}, which was committed in epoch {earlier}")
         for earlier, last in self.last_of.items():
-            if earlier < epoch and last not in trail:
+            if earlier < epoch and not self.holds(trail, last):
                 raise PrimaryIntegrity(f"epoch {epoch} begins without {last}, which was delivered")
         self.initial[epoch] = trail.copy()
 
@@ -270,7 +293,7 @@ class Invariants:
         if zxid.counter != (last.counter + 1 if zxid.epoch == last.epoch else 1) or self.digests.get(zxid) != self.digest:
             raise LocalOrder(f"node {node.id} delivers {zxid} after {last}, not as epoch {zxid.epoch} broadcast it")
         for epoch, trail in self.initial.items():
-            if epoch > zxid.epoch and zxid not in trail:
+            if epoch > zxid.epoch and not self.holds(trail, zxid):
                 raise PrimaryIntegrity(f"{zxid} is delivered first by node {node.id}, but is not in the initial history of epoch {epoch}")
         self.committed.append((zxid, payload))
         self.places.add(zxid)
@@ -289,7 +312,7 @@ class Invariants:
                 role.epoch if isinstance(role, Leading | Following) and role.phase is Phase.BROADCAST and role.epoch else watermark.epoch
             )
             self.committed_in[epoch] = watermark
-            holders = [other.id for other in self.nodes if other.image.current >= epoch and watermark in other.image.trail]
+            holders = [other.id for other in self.nodes if other.image.current >= epoch and self.holds(other.image.trail, watermark)]
             if len(holders) < self.quorum - len(self.rotted):
                 raise CommitQuorum(f"{watermark} is committed in epoch {epoch}, and on the disks of {holders} only")
 

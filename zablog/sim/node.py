@@ -1,6 +1,7 @@
 """A simulated node: the shipped core, gate, storage, history and codec; only the disk's platters and the wires are not real.
 
-The twin of `zablog.node.driver`, in virtual time.
+The twin of `zablog.node.driver`, in virtual time. It is long because driver, writer and applier stand here together: a node's life and
+its death interleave with all of them.
 """
 
 import errno
@@ -14,7 +15,9 @@ from zablog.core.effects import (
     DropLink,
     DurableEffect,
     Effect,
+    FetchSnapshot,
     Halt,
+    Install,
     ReadDigest,
     RoleChanged,
     SaveEpochs,
@@ -22,7 +25,19 @@ from zablog.core.effects import (
     Stream,
     Truncate,
 )
-from zablog.core.events import Congested, DigestRead, Durable, Event, Link, LinkDown, LinkUp, Proposals, Received, Streamed, Tick
+from zablog.core.events import (
+    Congested,
+    DigestRead,
+    Durable,
+    Event,
+    Link,
+    LinkDown,
+    LinkUp,
+    Proposals,
+    Received,
+    Streamed,
+    Tick,
+)
 from zablog.core.gate import Gate
 from zablog.core.messages import Message, Propose
 from zablog.core.peer import Peer
@@ -34,7 +49,8 @@ from zablog.sim.image import Image
 from zablog.sim.invariants import Invariants
 from zablog.sim.network import Network
 from zablog.sim.schedule import Schedule
-from zablog.storage.errors import StorageError, StorageFailed
+from zablog.sim.snapshots import fetch, state_of
+from zablog.storage.errors import StorageError, StorageFailed, Trimmed
 from zablog.storage.history import History
 from zablog.storage.storage import Storage
 
@@ -101,6 +117,7 @@ class Node:
             timing,
             self.random.randrange,
             limits,
+            storage.snapshot.mark if storage.snapshot else None,
         )
         self.history = History(storage, MEMORY_BYTES)
         self.gate = Gate()
@@ -108,6 +125,8 @@ class Node:
         """What this role has waiting in the gate, by identity."""
         self.end = storage.trail.last
         """Where the log ends with all that the core has emitted so far."""
+        self.staged = b""
+        """The snapshot that was fetched last."""
         self.just_cut = False
         """Did the last group commit hold a truncation?"""
         self.idle_since = self.schedule.now
@@ -119,6 +138,9 @@ class Node:
         self.stepping = False
         self.delivered = []
         self.life += 1
+        if storage.snapshot is not None:
+            self.delivered = state_of(storage.read_snapshot())
+            self.invariants.restored(self, storage.snapshot.mark)
         self.deliver(storage.watermark)
         self.running = True
         self.paused = None
@@ -262,6 +284,15 @@ class Node:
                     self.history.truncate(mark)
                 case SaveEpochs():
                     self.queue.append(effect)
+                case FetchSnapshot(link, _, mark):
+                    self.schedule.at(self.random.randint(1_000, 200_000), fetch, self, self.life, self.generation, link, mark)
+                case Install(_, mark):
+                    self.queue.append(effect)
+                    self.history.install(mark)
+                    self.delivered = state_of(self.staged)
+                    self.invariants.installed(self, mark)
+                    self.invariants.watermark_moved(self, mark.zxid, news=False)
+                    self.schedule.say(f"{self.id} takes the snapshot at {mark.zxid}")
                 case Deliver(upto):
                     self.deliver(upto)
                 case ReadDigest(link, zxid):
@@ -319,7 +350,7 @@ class Node:
         count = len(self.queue) if self.random.random() < 0.7 else self.random.randint(1, len(self.queue))
         effects, self.queue = self.queue[:count], self.queue[count:]
         if self.on_disk(lambda: self.storage.perform(effects, self.peer.watermark), effects):
-            self.just_cut = any(isinstance(effect, Truncate) for effect in effects)
+            self.just_cut = any(isinstance(effect, Truncate | Install) for effect in effects)
             self.schedule.at(self.random.randint(1, 300), self.wrote, life, effects[-1].token)
 
     def on_disk(self, work: Callable[[], None], effects: Sequence[DurableEffect] = ()) -> bool:
@@ -330,7 +361,7 @@ class Node:
             self.invariants.interrupted(self, effects)
             self.die(self.power_fails)
             return False
-        except StorageFailed as error:
+        except (StorageFailed, OSError) as error:
             self.schedule.say(f"{self.id} stops: {error}")
             self.invariants.interrupted(self, effects)
             self.die(power_loss=False)
@@ -404,7 +435,10 @@ class Node:
         if life != self.life or generation != self.generation or not self.running:
             return
         if self.paused is None:
-            after = self.stream_once(effect, after)
+            try:
+                after = self.stream_once(effect, after)
+            except Trimmed:  # the core has dropped that learner
+                return
         if after < effect.upto and self.random.random() < 0.8:
             self.schedule.at(self.random.randint(10, 5_000), self.stream_piece, life, generation, effect, after)
         else:

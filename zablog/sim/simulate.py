@@ -18,6 +18,7 @@ COUNTS = (
     "violations",
     "elections",
     "truncations",
+    "checkpoints",
     "snapshots",
     "power_losses",
     "torn_tails",
@@ -42,6 +43,7 @@ class Report:
     torn_tails: int = 0
     suspects: int = 0
     repairs: int = 0
+    checkpoints: int = 0
     snapshots: int = 0
     power_losses: int = 0
     partitions: int = 0
@@ -100,6 +102,8 @@ def run(seed: int, options: Options | None = None, tell: Callable[[str], None] |
         torn_tails=sum(node.disk.torn_writes for node in ensemble.nodes.values()),
         suspects=invariants.suspects,
         repairs=invariants.repairs,
+        snapshots=invariants.snapshots,
+        checkpoints=invariants.checkpoints,
         power_losses=sum(node.power_losses for node in ensemble.nodes.values()),
         partitions=injector.counts["partition"] + injector.counts["one_way"],
         acked=len(ensemble.acknowledged),

@@ -8,8 +8,8 @@ from collections import deque
 
 from zablog.core.trail import Entries, Mark, extend_digest
 from zablog.core.zxid import Zxid
+from zablog.storage.runs import part, slice_run
 from zablog.storage.storage import Storage
-from zablog.storage.wal import part, slice_run
 
 
 class History:
@@ -41,6 +41,12 @@ class History:
         if not self.tail and self.begin > mark.zxid:
             self.begin, self.begin_digest = mark.zxid, mark.digest
         self.durable_last = min(self.durable_last, mark.zxid)
+
+    def install(self, mark: Mark) -> None:
+        """The core has put a snapshot in the place of everything."""
+        self.tail.clear()
+        self.bytes = 0
+        self.begin, self.begin_digest = mark
 
     def digest_before(self, entries: Entries) -> int:
         """The running digest before a run of the tail that has just been taken off its end, or stands in it."""

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import google_crc32c
 
-from zablog.core.effects import Append, DurableEffect, SaveEpochs, Truncate
+from zablog.core.effects import Append, DurableEffect, Install, SaveEpochs, Truncate
 from zablog.core.trail import Entries, Mark, Payload, Trail
 from zablog.core.zxid import ZERO, Epoch, Zxid
 from zablog.storage.disk import Disk
@@ -36,6 +36,8 @@ class Storage:
         snapshot = manifest.contents.snapshot
         self.watermark = max(wal.hint, snapshot.mark.zxid) if snapshot else wal.hint
         """The highest zxid known here to be committed; after `open` a place of the trail."""
+        self.staged: Snapshot | None = None
+        """A snapshot that came from the leader: here, verified and synced, and named by no manifest yet."""
         self.batches = 0
         self.syncs = 0
 
@@ -68,11 +70,17 @@ class Storage:
                 f"the log ends at {wal.trail.last}, but the epochs record knows of no promise above epoch {epochs.accepted}: "
                 "it is an old copy. A voter whose promises are lost must not vote again under its old identity. Go on without this node."
             )
-        if wal.suspect is not None:  # the mark is durable before the damaged bytes are left behind
+        snapshot = contents.snapshot
+        covered = snapshot is not None and wal.suspect is not None and wal.suspect <= snapshot.mark.zxid
+        if wal.suspect is not None and not covered:  # the mark is durable before the damaged bytes are left behind
             suspect = max(wal.suspect, epochs.suspect or wal.suspect)
             epochs = epochs._replace(suspect=suspect)
             epochs_file.save(epochs)
-        snapshot = contents.snapshot
+        if snapshot is not None and wal.trail.last < snapshot.mark.zxid and wal.suspect is not None:
+            # The last batch is damaged, and the snapshot stands within it. Whole, it is all that the log was through there.
+            verified(disk, snapshot)
+            manifest.switch(Contents(snapshot.mark, wal.generation + 1, wal.generation, snapshot))
+            wal.restart(snapshot.mark, wal.generation + 1)
         if snapshot is not None and wal.trail.last < snapshot.mark.zxid:
             raise Corrupt(
                 f"the log ends at {wal.trail.last}, and the snapshot {snapshot.name} stands at {snapshot.mark.zxid}: the log was durable "
@@ -116,6 +124,9 @@ class Storage:
                         continue
                     case Truncate(_, mark):
                         self.truncate(mark)
+                    case Install(_, mark):
+                        assert self.staged is not None and self.staged.mark == mark, "the law that what is installed was staged"
+                        self.install(self.staged)
                     case SaveEpochs(_, accepted, current, suspect):
                         self.save(Epochs(accepted, current, suspect))
                 at += 1
@@ -229,15 +240,8 @@ class Storage:
 
     def read_snapshot(self) -> bytes:
         """The file that the manifest names, verified. Raises Corrupt."""
-        snapshot = self.snapshot
-        assert snapshot is not None, "whoever asks has looked whether there is one"
-        raw = self.disk.read(snapshot.name, 0, snapshot.length + 1) if self.disk.exists(snapshot.name) else b""
-        if len(raw) != snapshot.length or google_crc32c.value(raw) != snapshot.crc:
-            raise Corrupt(
-                f"{snapshot.name} has {len(raw)} bytes with another checksum than the {snapshot.length} that the manifest names. "
-                "Keep the directory; the other nodes go on without this one."
-            )
-        return raw
+        assert self.snapshot is not None, "whoever asks has looked whether there is one"
+        return verified(self.disk, self.snapshot)
 
     def prepare(self) -> None:
         """Fill the next file of the log with zeros ahead of use; may run beside the writer. An error here costs nothing yet."""
@@ -258,3 +262,14 @@ class Storage:
         if digest is None:
             raise Corrupt(f"the log has no entry {zxid}")
         return digest
+
+
+def verified(disk: Disk, snapshot: Snapshot) -> bytes:
+    """The file of a snapshot. Raises Corrupt."""
+    raw = disk.read(snapshot.name, 0, snapshot.length + 1) if disk.exists(snapshot.name) else b""
+    if len(raw) != snapshot.length or google_crc32c.value(raw) != snapshot.crc:
+        raise Corrupt(
+            f"{snapshot.name} has {len(raw)} bytes with another checksum than the {snapshot.length} that the manifest names. "
+            "Keep the directory; the other nodes go on without this one."
+        )
+    return raw

@@ -15,7 +15,7 @@ from typing import Final
 
 import google_crc32c
 
-from zablog.core.trail import Entries, Mark, Payload, Trail, extend_digest
+from zablog.core.trail import Entries, Mark, Payload, Trail
 from zablog.core.zxid import BEYOND, ZERO, Zxid
 from zablog.storage.batch import (
     BATCH_BYTES,
@@ -33,6 +33,7 @@ from zablog.storage.batch import (
 from zablog.storage.disk import Disk
 from zablog.storage.errors import Corrupt, NewerFormat, Trimmed
 from zablog.storage.manifest import Contents
+from zablog.storage.runs import part, slice_run
 
 ZEROS: Final = bytes(1 << 20)
 PREPARED: Final = "prepared.tmp"
@@ -443,24 +444,3 @@ class Wal:
             whole = self.entries_at(file, limit, offset, header)
             return part(whole, header.prev, zxid).digest if whole.first <= zxid <= whole.last else None
         return None
-
-
-def part(entries: Entries, prev: Mark, last: Zxid) -> Entries:
-    """The beginning of a run, through `last`."""
-    payloads = entries.payloads[: last.counter - entries.first.counter + 1]
-    return entries._replace(payloads=payloads, digest=extend_digest(prev.digest, prev.zxid, entries.first, payloads))
-
-
-def slice_run(entries: Entries, prev: Mark, after: Zxid, upto: Zxid, bytes_max: int) -> Entries:
-    """The part of a run above `after` and not above `upto`, at least one entry, then as many as fit `bytes_max`."""
-    begin = after.counter - entries.first.counter + 1 if after >= entries.first else 0
-    end = len(entries.payloads) if upto >= entries.last else upto.counter - entries.first.counter + 1
-    size, stop = 0, begin
-    while stop < end and (stop == begin or size + len(entries.payloads[stop]) <= bytes_max):
-        size += len(entries.payloads[stop])
-        stop += 1
-    digest = entries.digest
-    if stop < len(entries.payloads):
-        digest = extend_digest(prev.digest, prev.zxid, entries.first, entries.payloads[:stop])
-    first = entries.first.after(begin)
-    return Entries(first, entries.prev if begin == 0 else first.after(-1), entries.payloads[begin:stop], digest)

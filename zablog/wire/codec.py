@@ -16,6 +16,7 @@ from zablog.core.messages import (
     Ack,
     AckEpoch,
     AckNewLeader,
+    AckSnap,
     CEpoch,
     Commit,
     Diff,
@@ -64,6 +65,7 @@ class Kind(IntEnum):
     NEW_LEADER = 28
     ACK_NEW_LEADER = 29
     UP_TO_DATE = 30
+    ACK_SNAP = 31
 
 
 _PROPOSE: Final = struct.Struct(">IIQIQQIQI")
@@ -157,7 +159,7 @@ def _cut(payload: Payload, begin: int, lengths: Sequence[int]) -> list[Payload]:
 
 
 _Rows = tuple[Kind, list[cbor.Value]]
-_Cold = Notification | CEpoch | NewEpoch | AckEpoch | Diff | Trunc | Snap | NewLeader | AckNewLeader | UpToDate
+_Cold = Notification | CEpoch | NewEpoch | AckEpoch | Diff | Trunc | Snap | AckSnap | NewLeader | AckNewLeader | UpToDate
 
 
 def _rows(message: _Cold) -> _Rows:
@@ -177,6 +179,8 @@ def _rows(message: _Cold) -> _Rows:
             return Kind.TRUNC, [epoch, list(after), digest]
         case Snap(epoch, zxid, digest):
             return Kind.SNAP, [epoch, list(zxid), digest]
+        case AckSnap(epoch, zxid):
+            return Kind.ACK_SNAP, [epoch, list(zxid)]
         case NewLeader(epoch, last):
             return Kind.NEW_LEADER, [epoch, list(last)]
         case AckNewLeader(epoch, last):
@@ -211,6 +215,8 @@ def _decode_rows(number: int, header: bytes) -> Message:
             return Trunc(fields.epoch("epoch"), fields.zxid("after"), fields.number("digest"))
         case Kind.SNAP:
             return Snap(fields.epoch("epoch"), fields.zxid("zxid"), fields.number("digest"))
+        case Kind.ACK_SNAP:
+            return AckSnap(fields.epoch("epoch"), fields.zxid("zxid"))
         case Kind.NEW_LEADER:
             return NewLeader(fields.epoch("epoch"), fields.zxid("last"))
         case Kind.ACK_NEW_LEADER:
@@ -229,6 +235,7 @@ _COUNTS: Final = {
     Kind.DIFF: 3,
     Kind.TRUNC: 3,
     Kind.SNAP: 3,
+    Kind.ACK_SNAP: 2,
     Kind.NEW_LEADER: 2,
     Kind.ACK_NEW_LEADER: 2,
     Kind.UP_TO_DATE: 2,

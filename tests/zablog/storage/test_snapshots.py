@@ -239,3 +239,31 @@ def test_a_new_born_directory_begins_at_the_origin() -> None:
     manifest.load()
 
     assert manifest.contents == Contents()
+
+
+def test_a_damaged_last_batch_within_which_the_snapshot_stands_loses_nothing_of_it() -> None:
+    """Seed 1010: the last batch rotted, and the log ended below its snapshot, which is whole and holds more."""
+    disk, storage, marks = written(40)
+    storage.checkpoint(snapshot_at(disk, marks[40]))
+    wal = storage.wal
+    disk.flip(wal.files[-1].name, wal.last_offset + 150, 3)
+
+    again = Storage.open(disk, FILE_BYTES)
+
+    assert again.trail == Trail(marks[40])
+    assert again.suspect is None, "the range that the damaged batch held is in the snapshot"
+    assert again.read_snapshot() == b"state"
+    run = entries_after(again.trail, 1, b"and on")
+    again.perform([Append(2, run)], ZERO)
+    assert Storage.open(disk, FILE_BYTES).trail.last == run.last
+
+
+def test_a_damaged_last_batch_and_a_damaged_snapshot_within_it_are_refused() -> None:
+    disk, storage, marks = written(40)
+    storage.checkpoint(snapshot_at(disk, marks[40]))
+    wal = storage.wal
+    disk.flip(wal.files[-1].name, wal.last_offset + 150, 3)
+    disk.flip(f"snapshot-{marks[40].zxid}", 2, 1)
+
+    with pytest.raises(Corrupt, match="another checksum"):
+        Storage.open(disk, FILE_BYTES)

@@ -12,6 +12,7 @@ from zablog.core.messages import (
     Ack,
     AckEpoch,
     AckNewLeader,
+    AckSnap,
     CEpoch,
     Commit,
     Diff,
@@ -48,7 +49,7 @@ MESSAGES = st.one_of(
     st.builds(NewEpoch, EPOCHS),
     st.builds(AckEpoch, EPOCHS, st.booleans(), EPOCHS, ZXIDS, ZXIDS, st.none() | ZXIDS),
     *(st.builds(cls, EPOCHS, ZXIDS, U64) for cls in (Diff, Trunc, Snap)),
-    *(st.builds(cls, EPOCHS, ZXIDS) for cls in (NewLeader, AckNewLeader, UpToDate, Ack, Commit)),
+    *(st.builds(cls, EPOCHS, ZXIDS) for cls in (AckSnap, NewLeader, AckNewLeader, UpToDate, Ack, Commit)),
     *(st.builds(cls, EPOCHS, U64) for cls in (Ping, Pong)),
     st.builds(Propose, EPOCHS, ENTRIES, ZXIDS),
 )
@@ -138,6 +139,6 @@ def test_messages_have_the_fields_the_codec_knows() -> None:
     counts = {cls.__name__: len(fields(cls)) for cls in get_args(Message)}
 
     assert counts == {
-        "Notification": 7, "CEpoch": 2, "NewEpoch": 1, "AckEpoch": 6, "Diff": 3, "Trunc": 3, "Snap": 3, "NewLeader": 2,
+        "Notification": 7, "CEpoch": 2, "NewEpoch": 1, "AckEpoch": 6, "Diff": 3, "Trunc": 3, "Snap": 3, "AckSnap": 2, "NewLeader": 2,
         "AckNewLeader": 2, "UpToDate": 2, "Propose": 3, "Ack": 2, "Commit": 2, "Ping": 2, "Pong": 2,
     }  # fmt: skip
