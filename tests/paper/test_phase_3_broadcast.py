@@ -2,9 +2,9 @@
 
 from tests.driving import Bench, durable, entries_after, sent
 from zablog.core.effects import Append, Deliver, DropLink, RoleChanged, Stream
-from zablog.core.events import Congested, Durable, Streamed
-from zablog.core.messages import Ack, Commit, Ping, Pong, Propose
-from zablog.core.state import Leading, Limits, Looking, Phase
+from zablog.core.events import Congested, Durable, Stalled, Streamed
+from zablog.core.messages import Ack, Commit, Notification, Ping, Pong, Propose
+from zablog.core.state import Draining, Leading, Limits, Looking, Phase
 from zablog.core.zxid import ZERO, Epoch, Zxid
 
 
@@ -237,3 +237,26 @@ def test_acks_under_way_when_durable_comes_in_pieces_are_cumulative() -> None:
     assert bench.peer.watermark == Zxid(2, 1)
     bench.step(Durable(tokens[1]))
     assert bench.peer.watermark == Zxid(2, 2)
+
+
+def test_a_leader_whose_disk_hangs_makes_room_and_is_no_candidate_for_a_while() -> None:
+    """zab-protocol, section 3: a stalled disk behind healthy pings."""
+    bench = Bench(3)
+    bench.established(1, 2)
+    bench.propose(b"a")
+
+    effects = bench.step(Stalled())
+
+    assert {effect.link.peer for effect in effects if isinstance(effect, DropLink)} == {1, 2}
+    assert isinstance(bench.state.role, Draining)
+    bench.up(1, 2)
+    bench.sync()
+    assert isinstance(bench.state.role, Looking)
+    assert all(message.heard == () for _, message, _ in sent(bench.tick(bench.timing.ineligible - 5), Notification))
+
+
+def test_a_follower_whose_disk_hangs_stays_one() -> None:
+    bench = Bench(1)
+    bench.up_to_date(leader=3, epoch=2)
+
+    assert bench.step(Stalled()) == []

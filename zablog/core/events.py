@@ -104,4 +104,23 @@ class Checkpointed:
     base: Mark
 
 
-Event = LinkUp | LinkDown | Received | Durable | Tick | Proposals | DigestRead | Streamed | Congested | Staged | Fetched | Checkpointed
+@dataclass(frozen=True, slots=True)
+class Stalled:
+    """Our disk has been at one group commit for so long that somebody else should lead."""
+
+
+Event = (
+    LinkUp
+    | LinkDown
+    | Received
+    | Durable
+    | Tick
+    | Proposals
+    | DigestRead
+    | Streamed
+    | Congested
+    | Staged
+    | Fetched
+    | Checkpointed
+    | Stalled
+)

@@ -30,6 +30,15 @@ def on_follower_tick(state: State, following: Following, out: Effects) -> None:
         out.abandon(f"leader {following.leader} is silent")
 
 
+def on_stalled(state: State, out: Effects) -> None:
+    """Leader: our disk hangs while our pings are well. Whoever has a disk that works leads better; we are no candidate for a while.
+
+    Until the disk has finished we stand between two roles, and vote for nobody.
+    """
+    state.ineligible_until = state.now + state.timing.ineligible
+    out.abandon("our disk hangs")
+
+
 def on_leader_tick(state: State, leading: Leading, out: Effects) -> None:
     """Ping, tell the watermark to those who missed it, and step down without a quorum of fresh echoes."""
     timing = state.timing

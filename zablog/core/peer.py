@@ -22,6 +22,7 @@ from zablog.core.events import (
     Proposals,
     Received,
     Staged,
+    Stalled,
     Streamed,
     Tick,
 )
@@ -140,6 +141,9 @@ class Peer:
             case Fetched(link):
                 if self.learner(link):
                     synchronization.on_fetched(state, self.leading)
+            case Stalled():
+                if isinstance(state.role, Leading):
+                    heartbeat.on_stalled(state, out)
             case Checkpointed(snapshot, base):
                 synchronization.on_checkpointed(state, snapshot, base, out)
             case Congested(link):

@@ -24,6 +24,8 @@ class NodeConfig:
     timing: Timing = field(default_factory=Timing)
     limits: Limits = field(default_factory=Limits)
     tick_seconds: float = 0.010
+    stall_seconds: float = 2.0
+    """A leader whose disk has been at one group commit for so long steps down."""
     file_bytes: int = 16 << 20
     """The size of one file of the write-ahead log."""
     memory_bytes: int = 16 << 20

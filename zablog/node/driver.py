@@ -28,7 +28,7 @@ from zablog.core.effects import (
     Stream,
     Truncate,
 )
-from zablog.core.events import Congested, DigestRead, Durable, Event, Link, LinkDown, LinkUp, Proposals, Received, Streamed, Tick
+from zablog.core.events import Congested, DigestRead, Durable, Event, Link, LinkDown, LinkUp, Proposals, Received, Stalled, Streamed, Tick
 from zablog.core.gate import Gate
 from zablog.core.messages import Message, Propose
 from zablog.core.peer import Peer
@@ -119,6 +119,14 @@ class Driver:
 
     def tick(self) -> None:
         self.step(Tick())
+
+    def watch_disk(self, stall_seconds: float) -> None:
+        """A leader whose disk hangs makes room: its followers would go on until its memory is full, and then nobody would."""
+        assert self.writer is not None, "the law that the writer lives before the first event"
+        seconds = self.writer.commit_seconds
+        if self.writer.begun_at is not None and seconds > stall_seconds and isinstance(self.peer.state.role, Leading):
+            log.warning("the disk hangs", node=self.peer.state.id, seconds=round(seconds, 3))
+            self.step(Stalled())
 
     def propose(self, payloads: Sequence[Payload]) -> Zxid:
         """The zxid of the first. The caller has looked whether there is room."""

@@ -138,6 +138,7 @@ class Node:
             missed = int(self.loop_lag_seconds / tick)
             for number in range(1, min(missed, MISSED_TICKS_MAX) + 2):
                 self._driver.tick()
+                self._driver.watch_disk(self.config.stall_seconds)
                 if number % TICKS_AT_ONCE == 0:
                     await trio.lowlevel.checkpoint()
             due += (missed + 1) * tick

@@ -1,6 +1,7 @@
 """The shell round the core, with the core played by a script: what is performed, in which order, and when nothing is any more."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -9,11 +10,11 @@ import trio
 import trio.testing
 
 from zablog.core.effects import Append, Effect, Halt, ReadDigest, RoleChanged, SaveEpochs, Send, Stream
-from zablog.core.events import Congested, Durable, Event, Link, LinkUp, Streamed, Tick
+from zablog.core.events import Congested, Durable, Event, Link, LinkUp, Stalled, Streamed, Tick
 from zablog.core.messages import Ack, Message, Ping, Propose
 from zablog.core.peer import Peer
 from zablog.core.quorum import Configuration
-from zablog.core.state import Following, Timing
+from zablog.core.state import Following, Leading, Timing
 from zablog.core.trail import ORIGIN, Entries, Trail, extend_digest
 from zablog.core.zxid import ZERO, Epoch, PeerId, Zxid
 from zablog.node.driver import HOLD_BYTES, HOLD_BYTES_MAX, Driver
@@ -347,3 +348,19 @@ async def test_a_durable_event_reaches_the_core_after_the_gate_is_open(stage: St
 
     assert order == ["Durable after 1 sent"]
     assert stage.peer.heard == [Tick(), Durable(1)]
+
+
+async def test_only_a_leader_whose_disk_hangs_is_told_so(stage: Stage) -> None:
+    writer = stage.writer
+    for role, begun_at, told in (
+        (Leading(0), time.monotonic() - 3, [Stalled()]),
+        (Leading(0), time.monotonic(), []),
+        (Leading(0), None, []),
+        (Following(PeerId(2), 0), time.monotonic() - 3, []),
+    ):
+        stage.peer.state.role, writer.begun_at, writer.last_seconds = role, begun_at, 3.0
+        stage.peer.heard.clear()
+
+        stage.driver.watch_disk(2.0)
+
+        assert stage.peer.heard == told
