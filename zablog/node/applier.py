@@ -30,6 +30,8 @@ class Applier:
         self.entries: Entries | None = None
         self.at = 0
         """Of `entries`, which are committed, so many have been applied."""
+        self.held = False
+        """Nothing is applied while a snapshot is on its way: what it will replace stays as it is."""
         self.woken = trio.Event()
         self.moved = trio.lowlevel.ParkingLot()
         """Those who wait for something to be applied."""
@@ -38,6 +40,20 @@ class Applier:
     def deliver(self, upto: Zxid) -> None:
         """The watermark moved."""
         self.target = max(self.target, upto)
+        self.woken.set()
+
+    def hold(self) -> None:
+        """Apply nothing from now on; see `release`."""
+        self.held = True
+
+    def release(self, restored: Zxid | None = None) -> None:
+        """Go on, behind what the application has restored meanwhile."""
+        if restored is not None:
+            self.entries, self.at = None, 0
+            self.applied = restored
+            self.target = max(self.target, restored)
+            self.moved.unpark_all()
+        self.held = False
         self.woken.set()
 
     async def run(self) -> None:
@@ -49,20 +65,25 @@ class Applier:
 
     async def catch_up(self) -> None:
         """Apply everything through `target`."""
-        while self.applied < self.target:
+        while self.applied < self.target and not self.held:
             if self.entries is None and not self.history.in_memory(self.applied):
                 await self.read_from_disk()
-            self.apply_slice()
+            if not self.held:
+                self.apply_slice()
             await trio.lowlevel.checkpoint()
 
     async def read_from_disk(self) -> None:
         """The thread sees the disk alone, never the tail in memory, which is the event loop's."""
         upto = min(self.target, self.history.durable_last)
         try:
-            self.entries = await trio.to_thread.run_sync(self.history.storage.read, self.applied, upto, READ_BYTES)
+            entries = await trio.to_thread.run_sync(self.history.storage.read, self.applied, upto, READ_BYTES)
         except (StorageError, OSError) as error:
+            if self.held:  # a snapshot takes the log's place
+                return
             raise NodeStopped(f"the log cannot be read above {self.applied}: {error}") from error
-        assert self.entries is not None, "the law that what is committed is in our log"
+        if not self.held:
+            assert entries is not None, "the law that what is committed is in our log"
+            self.entries = entries
 
     def apply_slice(self) -> None:
         """As much as one turn of the event loop may take."""

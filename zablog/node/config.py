@@ -28,5 +28,15 @@ class NodeConfig:
     """A leader whose disk has been at one group commit for so long steps down."""
     file_bytes: int = 16 << 20
     """The size of one file of the write-ahead log."""
+    checkpoint_bytes: int = 64 << 20
+    """After so much log the application's state is written down, if it is `Restorable`."""
+    checkpoint_seconds: float = 60.0
+    """And after so long, if anything was applied since."""
+    keep_bytes: int = 32 << 20
+    """So much log below a checkpoint is kept, for peers that were away for a while."""
+    pin_bytes: int = 1 << 30
+    """And up to so much for a peer that is being read to; what is above goes, and the peer takes a newer snapshot."""
+    transfer_bytes_per_second: float = 64 << 20
+    """How fast snapshots are sent, all of them together."""
     memory_bytes: int = 16 << 20
     """How much of the log's tail is kept in memory for readers."""

@@ -17,6 +17,7 @@ from zablog.core.effects import (
     Append,
     Deliver,
     DropLink,
+    DurableEffect,
     Effect,
     FetchSnapshot,
     Halt,
@@ -28,13 +29,27 @@ from zablog.core.effects import (
     Stream,
     Truncate,
 )
-from zablog.core.events import Congested, DigestRead, Durable, Event, Link, LinkDown, LinkUp, Proposals, Received, Stalled, Streamed, Tick
+from zablog.core.events import (
+    Congested,
+    DigestRead,
+    Durable,
+    Event,
+    Fetched,
+    Link,
+    LinkDown,
+    LinkUp,
+    Proposals,
+    Received,
+    Stalled,
+    Streamed,
+    Tick,
+)
 from zablog.core.gate import Gate
 from zablog.core.messages import Message, Propose
 from zablog.core.peer import Peer
 from zablog.core.state import Following, Leading, Phase
-from zablog.core.trail import Payload
-from zablog.core.zxid import ZERO, Epoch, Zxid
+from zablog.core.trail import Mark, Payload
+from zablog.core.zxid import ZERO, Epoch, PeerId, Zxid
 from zablog.node.errors import LeadershipLost, NodeStopped
 from zablog.node.writer import Writer
 from zablog.storage.errors import StorageError, Trimmed
@@ -89,6 +104,11 @@ class Driver:
         self.live_links: set[Link] = set()
         self.role = RoleChanged(0, "draining", "election", peer.state.current, None, "starting")
         self.deliver: Callable[[Zxid], None] = lambda upto: None
+        self.fetch_snapshot: Callable[[Link, Mark], None] | None = None
+        """Start fetching it; None: the application cannot restore one."""
+        self.give_up_fetching: Callable[[], None] = lambda: None
+        self.installing: int | None = None
+        """The token of the snapshot that is being put in the place of our history."""
         self.role_changed: Callable[[], None] = lambda: None
         self.role_news = False
         self.telling = False
@@ -105,6 +125,13 @@ class Driver:
     def link_down(self, link: Link, reason: str) -> None:
         self.live_links.discard(link)
         self.step(LinkDown(link))
+
+    def fetched(self, peer: PeerId) -> None:
+        """A peer has taken another piece of our snapshot."""
+        for link in self.live_links:
+            if link.peer == peer:
+                self.step(Fetched(link))
+                break
 
     def received(self, link: Link, messages: Sequence[Message]) -> None:
         self.step(Received(link, messages))
@@ -150,6 +177,8 @@ class Driver:
                 self.perform(self.peer.step(event))
                 if isinstance(event, Durable):
                     self.history.durable(self.peer.state.durable.last)
+                    if self.installing is not None and event.token >= self.installing:
+                        self.installing = None
         except Exception as error:
             # A law is broken and the step half performed: no other may follow it. To raise here is no way to say so, for the caller
             # may be the writer's completion, where an exception is the end of trio itself and of every other node in the process.
@@ -225,7 +254,7 @@ class Driver:
 
     def perform(self, effects: Sequence[Effect]) -> None:
         assert self.writer is not None, "the law that the writer lives before the first event"
-        durable: list[Append | Truncate | SaveEpochs] = []
+        durable: list[DurableEffect] = []
         for effect in effects:
             match effect:
                 case Send():
@@ -244,19 +273,20 @@ class Driver:
                 case SaveEpochs():
                     durable.append(effect)
                 case FetchSnapshot(link, _, mark):
-                    reason = f"our history ends before the leader's begins, and this version cannot fetch its snapshot at {mark.zxid}"
-                    self.live_links.discard(link)
-                    self.links.drop(link, reason)
-                case Install():
-                    raise AssertionError("the law that what is installed was fetched")
+                    if self.fetch_snapshot is None:
+                        self.drop(link, f"the leader's log begins above ours, and our application restores no snapshot ({mark.zxid})")
+                    else:
+                        self.fetch_snapshot(link, mark)
+                case Install(token, mark):
+                    durable.append(effect)
+                    self.history.install(mark)
+                    self.installing = token
                 case Stream():
                     self.stream(effect)
                 case ReadDigest(link, zxid):
                     self.nursery.start_soon(self.read_digest, link, zxid, self.generation)
                 case DropLink(link, reason):
-                    log.info("link dropped", node=self.peer.state.id, peer=link.peer, reason=reason)
-                    self.live_links.discard(link)
-                    self.links.drop(link, reason)
+                    self.drop(link, reason)
                 case RoleChanged():
                     self.change_role(effect)
                 case Halt(reason):
@@ -264,6 +294,12 @@ class Driver:
                     return  # what the same step wanted written is not: nobody is ever told that it was
         if durable:
             self.writer.put(durable)
+
+    def drop(self, link: Link, reason: str) -> None:
+        """End a link; its end is heard of later, like any other's."""
+        log.info("link dropped", node=self.peer.state.id, peer=link.peer, reason=reason)
+        self.live_links.discard(link)
+        self.links.drop(link, reason)
 
     def send(self, send: Send) -> None:
         if send.link in self.live_links and not self.links.send(send.link, send.message) and isinstance(send.message, Propose):
@@ -273,6 +309,7 @@ class Driver:
         if role.generation != self.generation:
             self.generation = role.generation
             self.gate.void()
+            self.give_up_fetching()
         self.role = role
         self.role_news = True
         log.info(

@@ -10,12 +10,15 @@ import trio
 from zablog.core.peer import Peer
 from zablog.core.trail import Payload
 from zablog.core.zxid import ZERO, PeerId, Zxid
-from zablog.node.application import Application
+from zablog.node.application import Application, Restorable
 from zablog.node.applier import Applier
+from zablog.node.checkpoints import Checkpoints
 from zablog.node.config import NodeConfig
 from zablog.node.driver import Driver
 from zablog.node.errors import ConfigError, Full, NodeStopped, NotLeading, PayloadTooLarge
+from zablog.node.restoration import Restoration
 from zablog.node.status import Status
+from zablog.node.transfer import Pace, Sender
 from zablog.node.writer import Writer
 from zablog.storage.errors import Foreign
 from zablog.storage.files import FileDisk
@@ -23,7 +26,7 @@ from zablog.storage.history import History
 from zablog.storage.manifest import Identity
 from zablog.storage.storage import Storage
 from zablog.transport.greeting import Contact, Self
-from zablog.transport.network import Callbacks, Network, open_network
+from zablog.transport.network import Callbacks, Network, SnapshotHandler, open_network
 from zablog.wire.handshake import Hello
 
 MISSED_TICKS_MAX = 100
@@ -173,9 +176,14 @@ async def open_node(config: NodeConfig, application: Application, clients: Clien
         async with open_network(listen, me, contacts, insecure=config.insecure) as network, trio.open_nursery() as nursery:
             node, writer = assemble(config, storage, application, network, nursery, addresses)
             try:
-                await node._applier.catch_up()
                 driver = node._driver
-                network.start(Callbacks(driver.link_up, driver.received, driver.link_down, driver.hold), clients)
+                snapshots = None
+                if isinstance(application, Restorable):
+                    snapshots = await restorable(node, storage, application, network)
+                elif storage.snapshot is not None:
+                    raise ConfigError(f"the log begins at {storage.trail.base.zxid}, and this application restores no snapshot.")
+                await node._applier.catch_up()
+                network.start(Callbacks(driver.link_up, driver.received, driver.link_down, driver.hold), clients, snapshots)
                 nursery.start_soon(node._applier.run)
                 nursery.start_soon(node.tick_forever)
                 yield node
@@ -212,10 +220,11 @@ def assemble(
         config.timing,
         SystemRandom().randrange,
         config.limits,
+        storage.snapshot.mark if storage.snapshot else None,
     )
     history = History(storage, config.memory_bytes)
     driver = Driver(peer, history, network, nursery)
-    applier = Applier(application, history, ZERO, storage.watermark)
+    applier = Applier(application, history, storage.snapshot.mark.zxid if storage.snapshot else ZERO, storage.watermark)
     node = Node(config, storage.identity, driver, applier, addresses)
 
     def role_changed() -> None:
@@ -226,6 +235,18 @@ def assemble(
     driver.role_changed = role_changed
     writer = driver.writer = Writer(storage, driver.durable, driver.failed)
     return node, writer
+
+
+async def restorable(node: Node, storage: Storage, application: Restorable, network: Network) -> SnapshotHandler:
+    """Restore the application, and let it have checkpoints and snapshots from now on. Returns who serves those that fetch one."""
+    driver, applier, config, turn = node._driver, node._applier, node.config, trio.Lock()
+    restoration = Restoration(storage, driver, applier, application, network, turn)
+    await restoration.restore_own()
+    driver.fetch_snapshot, driver.give_up_fetching = restoration.begin, restoration.give_up
+    sender = Sender(storage, application, Pace(config.transfer_bytes_per_second), driver.fetched)
+    checkpoints = Checkpoints(config, storage, driver, applier, application, sender, turn)
+    driver.nursery.start_soon(checkpoints.run)
+    return sender.serve
 
 
 def the_one_of(group: BaseExceptionGroup[BaseException]) -> BaseException:

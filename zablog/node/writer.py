@@ -38,6 +38,8 @@ class Writer:
         self.failed = failed
         self.watermark: Zxid = ZERO
         self.queue: list[DurableEffect] = []
+        self.jobs: list[Callable[[], None]] = []
+        """What else only this thread may do to the storage."""
         self.queued_bytes = 0
         self.last_seconds = 0.0
         """How long the last group commit took, for those who watch for slow disks."""
@@ -61,6 +63,13 @@ class Writer:
             if isinstance(effect, Append):
                 self.queued_bytes += effect.entries.size
         self.queue.extend(effects)
+        if not self.busy:
+            self.busy = True
+            self.wake.release()
+
+    def ask(self, job: Callable[[], None]) -> None:
+        """Event loop: do this between two commits. Whatever it raises is final."""
+        self.jobs.append(job)
         if not self.busy:
             self.busy = True
             self.wake.release()
@@ -95,13 +104,16 @@ class Writer:
 
     def loop(self) -> None:
         while True:
-            if not self.wake.acquire(timeout=IDLE_SECONDS) and not self.queue:
+            if not self.wake.acquire(timeout=IDLE_SECONDS) and not self.queue and not self.jobs:
                 self.storage.seal_idle(self.watermark)
                 self.wake.acquire()
-            while self.queue:
-                self.commit(self.take())
+            while self.queue or self.jobs:
+                if self.queue:
+                    self.commit(self.take())
+                if self.jobs:
+                    self.jobs.pop(0)()
             self.busy = False
-            if self.queue:  # put between the last look and the line above
+            if self.queue or self.jobs:  # put between the last look and the line above
                 self.busy = True
                 self.wake.release()
             elif self.stopping:

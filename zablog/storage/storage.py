@@ -200,8 +200,10 @@ class Storage:
         """The one that the manifest names."""
         return self.manifest.contents.snapshot
 
-    def checkpoint(self, snapshot: Snapshot, keep_bytes: int = 0) -> None:
-        """The writer: `snapshot` is on disk, synced. Let the manifest name it, then let go of log that it covers, except `keep_bytes`.
+    def checkpoint(self, snapshot: Snapshot, keep_bytes: int = 0, keep_above: Zxid | None = None) -> None:
+        """The writer: `snapshot` is on disk, synced. Let the manifest name it, then let go of log that it covers.
+
+        Kept are `keep_bytes` of it, and what is above `keep_above`, which somebody may want to be read to.
 
         The log must be durable through the snapshot: a snapshot ahead of its log would survive a crash that the log does not (W11).
         Raises StorageFailed.
@@ -211,7 +213,7 @@ class Storage:
             assert self.digest_at(mark.zxid) == mark.digest, "the law that a snapshot is that of a durable place of our own log"
             assert mark.zxid <= self.watermark, "the law that a snapshot holds nothing uncommitted"
             assert last is None or mark.zxid > last.mark.zxid, "the law that snapshots go forward"
-            first = self.wal.trimmed(mark.zxid, keep_bytes)
+            first = self.wal.trimmed(mark.zxid if keep_above is None else min(mark.zxid, keep_above), keep_bytes)
             contents = self.manifest.contents._replace(base=first.header.start, first=first.header.generation, snapshot=snapshot)
             self.manifest.switch(contents)
             self.wal.trim(first)

@@ -322,6 +322,19 @@ class Wal:
         for old in reversed(void):
             self.disk.unlink(old)
 
+    def bytes_above(self, zxid: Zxid) -> int:
+        """About how many bytes of the log hold what is above `zxid`."""
+        with self.lock:
+            files = list(self.files)
+        size = 0
+        for file in reversed(files):
+            if file.header.start.zxid <= zxid:
+                rows = file.rows
+                row = bisect_right(rows, (zxid, 1 << 62)) - 1
+                return size + file.end - (rows[row][1] if row >= 0 else FILE_BYTES)
+            size += file.end - FILE_BYTES
+        return size
+
     def trimmed(self, upto: Zxid, keep_bytes: int) -> File:
         """The file that the log may begin with if nothing through `upto` is needed but the last `keep_bytes` bytes of it."""
         kept = 0

@@ -45,9 +45,9 @@ class Contact:
     addresses: tuple[str, ...]
 
 
-async def call(ends: Ends, me: Self, contact: Contact) -> FrameReader:
+async def call(ends: Ends, me: Self, contact: Contact, purpose: Purpose = Purpose.PEER) -> FrameReader:
     """Introduce ourselves to a member we have dialled. Raises HandshakeFailed, WireError, OSError or trio's errors."""
-    hello = Hello(me.versions, Purpose.PEER, me.cluster, me.node, me.incarnation, contact.node)
+    hello = Hello(me.versions, purpose, me.cluster, me.node, me.incarnation, contact.node)
     await ends.send(encode_handshake(hello))
     reader = FrameReader()
     frame = await first_frame(ends, reader)
@@ -77,7 +77,7 @@ def check_welcome(welcome: Welcome, me: Self, contact: Contact) -> None:
 
 def judge(hello: Hello, me: Self, contacts: Mapping[PeerId, Contact]) -> int:
     """May this caller come in? The version to be spoken. Raises HandshakeFailed with the words he is told."""
-    ours = me.versions if hello.purpose is Purpose.PEER else CLIENT_VERSIONS
+    ours = CLIENT_VERSIONS if hello.purpose is Purpose.CLIENT else me.versions
     version = hello.versions.common(ours)
     if version is None:
         raise HandshakeFailed(Refusal.VERSION, f"the caller speaks protocol version {hello.versions}, node {me.node} speaks {ours}")
@@ -85,7 +85,7 @@ def judge(hello: Hello, me: Self, contacts: Mapping[PeerId, Contact]) -> int:
         raise HandshakeFailed(Refusal.WRONG_CLUSTER, _clusters("the caller", hello.cluster, me.cluster))
     if hello.target is not None and hello.target != me.node:
         raise HandshakeFailed(Refusal.WRONG_TARGET, f"the caller looked for node {hello.target}, and node {me.node} listens here")
-    if hello.purpose is Purpose.PEER:
+    if hello.purpose is not Purpose.CLIENT:
         _judge_peer(hello, me, contacts)
     return version
 
@@ -99,7 +99,7 @@ def _judge_peer(hello: Hello, me: Self, contacts: Mapping[PeerId, Contact]) -> N
         raise HandshakeFailed(Refusal.UNKNOWN_NODE, f"node {hello.node} is not a member of this cluster; its members are {members}")
     if hello.incarnation != contact.incarnation:
         raise HandshakeFailed(Refusal.WRONG_INCARNATION, _incarnations(contact.node, hello.incarnation, contact.incarnation))
-    if contact.node < me.node:
+    if hello.purpose is Purpose.PEER and contact.node < me.node:
         raise HandshakeFailed(Refusal.PROTOCOL, f"node {contact.node} called node {me.node}, and the higher number calls the lower")
 
 

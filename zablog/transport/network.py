@@ -10,6 +10,7 @@ Callbacks are called from the links' tasks, with no queue in between: they must 
 `on_link_up` is followed by one `on_link_down`, unless the network itself is closed first. `send` and `drop` never call back.
 """
 
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ log = structlog.get_logger("zablog.transport")
 
 ClientHandler = Callable[[trio.abc.Stream, Hello], Awaitable[None]]
 """Serves one client after its Welcome, until it returns; the stream is closed then. It may let a broken stream's errors out."""
+SnapshotHandler = Callable[[PeerId, Ends, FrameReader], Awaitable[None]]
+"""Serves one member that fetches a snapshot, until it returns; the connection is closed then. Broken connections' errors may come out."""
 Connect = Callable[[str], Awaitable[trio.abc.Stream]]
 """Dials HOST:PORT. Raises OSError."""
 
@@ -103,12 +106,13 @@ class Network:
         self._handshakes = 0
         self._callbacks: Callbacks | None = None
         self._clients: ClientHandler | None = None
+        self._snapshots: SnapshotHandler | None = None
         self._last_sent: tuple[Message, Encoded] | None = None
 
-    def start(self, callbacks: Callbacks, clients: ClientHandler | None = None) -> None:
+    def start(self, callbacks: Callbacks, clients: ClientHandler | None = None, snapshots: SnapshotHandler | None = None) -> None:
         """Accept and dial. Until now whoever connects has been waiting in the kernel."""
         assert self._callbacks is None, "a network is started once"
-        self._callbacks, self._clients = callbacks, clients
+        self._callbacks, self._clients, self._snapshots = callbacks, clients, snapshots
         for contact in self.contacts.values():
             if contact.node < self.me.node:
                 self._nursery.start_soon(self._keep_dialling, contact)
@@ -145,6 +149,21 @@ class Network:
     def links(self) -> list[Link]:
         """The links that are up, by peer."""
         return [self._links[peer].identity for peer in sorted(self._links) if self._links[peer].reason is None]
+
+    @asynccontextmanager
+    async def fetching(self, peer: PeerId) -> AsyncIterator[tuple[Ends, FrameReader]]:
+        """A connection of its own to a member, for a snapshot. Raises HandshakeFailed, WireError, and whatever ends a connection."""
+        contact = self.contacts[peer]
+        with trio.fail_after(self._pace.connect_seconds):
+            stream = await self._connect(contact.addresses[0])
+        tune(stream)
+        ends = ends_of(stream)
+        try:
+            with trio.fail_after(self._pace.handshake_seconds):
+                reader = await greeting.call(ends, self.me, contact, Purpose.SNAPSHOT)
+            yield ends, reader
+        finally:
+            await _close(ends)
 
     # -- links --------------------------------------------------------------------------------------------------------------
 
@@ -238,6 +257,11 @@ class Network:
                 assert hello.node is not None, "the law that a peer names its node"
                 await self._serve(hello.node, ends, reader)
                 return
+            if hello.purpose is Purpose.SNAPSHOT:
+                assert hello.node is not None and self._snapshots is not None, "the law that they are refused where there are none"
+                with contextlib.suppress(WireError, *BROKEN):  # it will ask again
+                    await self._snapshots(hello.node, ends, reader)
+                return
             assert self._clients is not None, "the law that clients are refused where nobody serves them"
             try:
                 await self._clients(stream, hello)
@@ -289,6 +313,8 @@ class Network:
             version = greeting.judge(hello, self.me, self.contacts)
             if hello.purpose is Purpose.CLIENT and self._clients is None:
                 raise HandshakeFailed(Refusal.NOT_HERE, f"node {self.me.node} serves no clients")
+            if hello.purpose is Purpose.SNAPSHOT and self._snapshots is None:
+                raise HandshakeFailed(Refusal.NOT_HERE, f"node {self.me.node} has no snapshots")
         except (HandshakeFailed, MessageError) as failure:
             code, words = (failure.code, failure.reason) if isinstance(failure, HandshakeFailed) else (Refusal.PROTOCOL, str(failure))
             if hello is None or hello.purpose is Purpose.PEER:

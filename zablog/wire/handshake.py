@@ -47,6 +47,8 @@ CLIENT_VERSIONS: Final = Versions(1, 1)
 class Purpose(IntEnum):
     PEER = 1
     CLIENT = 2
+    SNAPSHOT = 3
+    """A member fetches a snapshot, beside the link on which the members speak."""
 
 
 class Refusal(IntEnum):
@@ -138,12 +140,12 @@ def _decode_hello(fields: Fields) -> Hello:
     versions = Versions(fields.number("lowest version", 0, 2**16 - 1), fields.number("highest version", 0, 2**16 - 1))
     number = fields.number("purpose", 0, 2**16 - 1)
     if number not in tuple(Purpose):
-        raise fields.refuse("purpose", "1 (peer) or 2 (client)", number)
+        raise fields.refuse("purpose", "1 (peer), 2 (client) or 3 (snapshot)", number)
     purpose = Purpose(number)
     cluster = fields.text_or_none("cluster", NAME_CHARACTERS_MAX)
     node = fields.peer_or_none("node")
     incarnation = fields.text_or_none("incarnation", NAME_CHARACTERS_MAX)
     target = fields.peer_or_none("target")
-    if purpose is Purpose.PEER and None in (cluster, node, incarnation, target):
+    if purpose is not Purpose.CLIENT and None in (cluster, node, incarnation, target):
         raise MessageError("Hello: a peer names its cluster, its node, its incarnation and the node it wants to reach")
     return Hello(versions, purpose, cluster, node, incarnation, target)

@@ -1,0 +1,112 @@
+"""Checkpoints of a restorable application: its state is written down now and then, and the log below it is let go of.
+
+A checkpoint runs beside everything else. The state is captured between two commands; the application encodes it in slices; one thread
+writes the file; the log's writer makes the manifest name it, between two commits. Only then does log go, and what only the older
+snapshot needed.
+"""
+
+from dataclasses import dataclass, field
+
+import structlog
+import trio
+
+from zablog.core.events import Checkpointed
+from zablog.core.state import Leading
+from zablog.core.trail import Mark
+from zablog.core.zxid import Zxid
+from zablog.node.application import Restorable
+from zablog.node.applier import Applier
+from zablog.node.config import NodeConfig
+from zablog.node.driver import Driver
+from zablog.node.transfer import Sender, write_snapshot
+from zablog.storage.storage import Storage
+
+LOOK_SECONDS = 0.1
+"""How often it is looked whether a checkpoint is due."""
+
+log = structlog.get_logger("zablog.node")
+
+
+@dataclass
+class Checkpoints:
+    """`run` is a task of the node's nursery. `turn` keeps a checkpoint and the fetch of a snapshot apart."""
+
+    config: NodeConfig
+    storage: Storage
+    driver: Driver
+    applier: Applier
+    application: Restorable
+    sender: Sender
+    turn: trio.Lock
+    taken: int = 0
+    last_seconds: float = 0.0
+    """How long the last one took."""
+    began: float = field(default_factory=trio.current_time)
+
+    async def run(self) -> None:
+        """For ever. What fails here is the disk, and stops the node."""
+        while True:
+            await trio.sleep(LOOK_SECONDS)
+            if self.due():
+                async with self.turn:
+                    if self.due():
+                        await self.take()
+
+    def due(self) -> bool:
+        """Has so much been applied since the last one, or so long ago?"""
+        last = self.storage.snapshot
+        behind = last.mark.zxid if last else self.storage.wal.trail.base.zxid
+        if self.applier.applied <= behind:
+            return False
+        if trio.current_time() - self.began >= self.config.checkpoint_seconds:
+            return True
+        return self.storage.wal.bytes_above(behind) >= self.config.checkpoint_bytes
+
+    async def take(self) -> None:
+        """One checkpoint, from capture to the trimmed log."""
+        self.began = began = trio.current_time()
+        capture, zxid = self.application.capture(), self.applier.applied
+        while self.driver.history.durable_last < zxid:  # a follower may know of a commit before its own disk is through
+            self.driver.insist()
+            await self.driver.advanced.park()
+        pieces = await capture.encode()
+        digest = await trio.to_thread.run_sync(self.storage.digest_at, zxid)
+        snapshot = await trio.to_thread.run_sync(write_snapshot, self.storage.disk, Mark(zxid, digest), pieces, self.storage.snapshot)
+        length = snapshot.length
+        del pieces
+        done = trio.Event()
+        token = trio.lowlevel.current_trio_token()
+        watermark = self.driver.peer.state.watermark
+        keep_above = self.pinned(zxid)
+
+        def switch() -> None:
+            """The writer's thread."""
+            self.storage.watermark = max(self.storage.watermark, watermark)
+            self.storage.checkpoint(snapshot, self.config.keep_bytes, keep_above)
+            token.run_sync_soon(done.set)
+
+        assert self.driver.writer is not None, "the law that the writer lives as long as its node"
+        self.driver.writer.ask(switch)
+        await done.wait()
+        self.driver.step(Checkpointed(snapshot.mark, self.storage.wal.trail.base))
+        capture.durable()
+        self.taken += 1
+        self.last_seconds = trio.current_time() - began
+        log.info(
+            "checkpoint",
+            node=self.storage.identity.node,
+            zxid=str(zxid),
+            bytes=length,
+            seconds=round(self.last_seconds, 3),
+            log_begins=str(self.storage.wal.trail.base.zxid),
+        )
+
+    def pinned(self, upto: Zxid) -> Zxid:
+        """The log above this is wanted by peers that are read to, or fetch a snapshot, unless that is too much."""
+        places = [upto, *self.sender.wanted.values()]
+        role = self.driver.peer.state.role
+        if isinstance(role, Leading):
+            reached = (learner.position if learner.position is not None else learner.after for learner in role.learners.values())
+            places += [place for place in reached if place is not None]
+        lowest = min(places)
+        return lowest if self.storage.wal.bytes_above(lowest) <= self.config.pin_bytes else upto

@@ -1,0 +1,298 @@
+"""A snapshot on its way from one node to another, on a connection of its own, so that no heartbeat stands behind it.
+
+The follower asks for what it lacks, piece by piece, and the leader answers at a bounded pace. A part that we have in the same length
+is not asked for, of one that we have in part the rest is: parts only grow, and are the same on every node. What is here in the end
+is verified, whatever it is made of; a part that fails is fetched anew, once. So a transfer goes on where an earlier one broke off.
+"""
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import google_crc32c
+import structlog
+import trio
+
+from zablog.core.trail import Mark, Payload
+from zablog.core.zxid import PeerId, Zxid
+from zablog.node.application import Part, Restorable
+from zablog.storage.disk import Disk
+from zablog.storage.errors import Corrupt, StorageError
+from zablog.storage.manifest import Snapshot
+from zablog.storage.storage import Storage, verified
+from zablog.transport.ends import Ends
+from zablog.wire.errors import MessageError
+from zablog.wire.frames import Frame, FrameReader
+from zablog.wire.transfer import PIECE_BYTES_MAX, Ask, Found, Get, Gone, Piece, Word, decode_word, encode_word
+
+ASKED_AHEAD = 4
+"""So many pieces are asked for before the first has come."""
+ANSWER_SECONDS = 30.0
+"""A leader that is silent for so long has forgotten us."""
+OWN_FILE = ""
+"""The name of the snapshot's own file."""
+
+log = structlog.get_logger("zablog.node")
+
+Result = TypeVar("Result")
+
+
+class TransferFailed(Exception):
+    """It did not come through, and the words say why. It is tried again when the link comes back."""
+
+
+class DiskFailed(Exception):
+    """Our own disk, which is final."""
+
+
+async def on_disk(work: Callable[..., Result], *words: object) -> Result:
+    """Blocking work in a thread. Raises DiskFailed for what the disk does to us, so that it is not taken for a broken connection."""
+    try:
+        return await trio.to_thread.run_sync(work, *words)
+    except (OSError, StorageError) as error:
+        raise DiskFailed(str(error)) from error
+
+
+def snapshot_name(zxid: Zxid) -> str:
+    return f"snapshot-{zxid}"
+
+
+def write_snapshot(disk: Disk, mark: Mark, pieces: Sequence[bytes], named: Snapshot | None) -> Snapshot:
+    """Blocking: put a snapshot's own file on the disk, durably. What no manifest names is removed first."""
+    name = snapshot_name(mark.zxid)
+    for stale in disk.names():
+        if stale.startswith("snapshot-") and (named is None or stale != named.name):
+            disk.unlink(stale)
+    disk.create(name)
+    disk.write(name, 0, pieces)
+    disk.sync(name)
+    disk.sync_names()
+    crc, length = 0, 0
+    for piece in pieces:
+        crc, length = google_crc32c.extend(crc, piece), length + len(piece)
+    return Snapshot(mark, name, length, crc)
+
+
+class Pace:
+    """Bytes a second, for all transfers of a node together."""
+
+    def __init__(self, bytes_per_second: float) -> None:
+        self.bytes_per_second = bytes_per_second
+        self.due = 0.0
+
+    async def take(self, count: int) -> None:
+        """Wait until `count` bytes may be sent."""
+        now = trio.current_time()
+        self.due = max(self.due, now) + count / self.bytes_per_second
+        await trio.sleep_until(max(now, self.due - PIECE_BYTES_MAX / self.bytes_per_second))
+
+
+@dataclass
+class Sender:
+    """The node's snapshots, for others."""
+
+    storage: Storage
+    application: Restorable
+    pace: Pace
+    progress: Callable[[PeerId], None]
+    """Called after each piece: whom it went to."""
+    wanted: dict[PeerId, Zxid] = field(default_factory=dict)
+    """Whose transfer is under way: the log above these places will be needed."""
+
+    async def serve(self, peer: PeerId, ends: Ends, reader: FrameReader) -> None:
+        """One connection, to its end. Raises WireError and what a broken connection raises."""
+        snapshot: Snapshot | None = None
+        raw = b""
+        parts: dict[str, Part] = {}
+        try:
+            line = Line(ends, reader)
+            while (word := await line.hear()) is not None:
+                match word:
+                    case Ask(mark):
+                        snapshot = self.storage.snapshot
+                        if snapshot is None or snapshot.mark != mark:
+                            await line.say(Gone(f"there is no snapshot at {mark.zxid} here (any longer)"))
+                            continue
+                        self.wanted[peer] = mark.zxid
+                        try:
+                            raw, parts = await trio.to_thread.run_sync(self.read, snapshot)
+                        except (StorageError, OSError) as error:
+                            log.error("our snapshot cannot be sent", node=self.storage.identity.node, peer=peer, reason=str(error))
+                            await line.say(Gone(f"our own snapshot at {mark.zxid} cannot be read: {error}"))
+                            continue
+                        log.info("a snapshot is fetched", node=self.storage.identity.node, peer=peer, zxid=str(mark.zxid), parts=len(parts))
+                        await line.say(Found(len(raw), google_crc32c.value(raw)))
+                    case Get(name, offset, length):
+                        if snapshot is None:
+                            raise MessageError("a piece is asked for before the snapshot is")
+                        await self.pace.take(length)
+                        await line.say(await self.piece(parts, raw, name, offset, length))
+                        self.progress(peer)
+                    case _:
+                        raise MessageError(f"{type(word).__name__} is not for those who fetch to say")
+        finally:
+            self.wanted.pop(peer, None)
+
+    def read(self, snapshot: Snapshot) -> tuple[bytes, dict[str, Part]]:
+        """Blocking."""
+        raw = verified(self.storage.disk, snapshot)
+        return raw, {part.name: part for part in self.application.parts(raw)}
+
+    async def piece(self, parts: dict[str, Part], raw: bytes, name: str, offset: int, length: int) -> Word:
+        """What was asked for, or why not: nothing is read that is not of the snapshot."""
+        if name == OWN_FILE:
+            data = raw[offset : offset + length]
+        else:
+            part = parts.get(name)
+            if part is None or offset + length > part.length:
+                return Gone(f"{name[:80]!r} from {offset} to {offset + length} is not part of the snapshot")
+            try:
+                data = await trio.to_thread.run_sync(self.application.files.read, name, offset, length)
+            except OSError as error:
+                return Gone(f"{name} cannot be read: {error}")
+        return Piece(data) if len(data) == length else Gone(f"{name or 'the snapshot'} ends before {offset + length}")
+
+
+@dataclass
+class Fetcher:
+    """One fetch: `run` leaves the snapshot on our disk, verified and durable, named by no manifest yet."""
+
+    storage: Storage
+    application: Restorable
+    mark: Mark
+    fetched_bytes: int = 0
+    kept_bytes: int = 0
+
+    async def run(self, ends: Ends, reader: FrameReader) -> tuple[Snapshot, bytes]:
+        """The snapshot and its file's contents.
+
+        Raises TransferFailed, WireError, TooSlowError and what a broken connection raises; DiskFailed for our own disk.
+        """
+        answers = Answers(ends, reader)
+        found = await answers.ask(Ask(self.mark))
+        if not isinstance(found, Found):
+            raise TransferFailed(f"{type(found).__name__} came, and whether there is a snapshot was asked")
+        raw = await self.fetch_own_file(answers, found)
+        try:
+            parts = await trio.to_thread.run_sync(self.application.parts, raw)
+        except Corrupt as error:
+            raise TransferFailed(f"its snapshot cannot be used: {error}") from error
+        for part in parts:
+            await self.fetch_part(answers, part)
+        await on_disk(self.application.files.sync_names)
+        named = self.storage.snapshot
+        snapshot = await on_disk(write_snapshot, self.storage.disk, self.mark, [raw], named)
+        return snapshot, raw
+
+    async def fetch_own_file(self, answers: "Answers", found: Found) -> bytes:
+        pieces: list[Payload] = []
+
+        async def put(offset: int, data: Payload) -> None:
+            pieces.append(data)
+
+        await answers.get(OWN_FILE, 0, found.length, put)
+        raw = b"".join(pieces)
+        self.fetched_bytes += len(raw)
+        if google_crc32c.value(raw) != found.crc:
+            raise TransferFailed("what came is not the snapshot that was offered: its checksum is another")
+        return raw
+
+    async def fetch_part(self, answers: "Answers", part: Part) -> None:
+        """What we lack of it, then all of it verified, then synced."""
+        disk = self.application.files
+        have = await on_disk(existing, disk, part)
+        if have < part.length:
+            await self.fetch_rest(answers, part, have)
+        if await on_disk(checksum, disk, part) != part.crc:
+            if not have:
+                raise TransferFailed(f"{part.name} is not what the snapshot says: its checksum is another")
+            log.warning("a part is fetched anew", node=self.storage.identity.node, part=part.name)
+            have = 0
+            await self.fetch_rest(answers, part, 0)
+            if await on_disk(checksum, disk, part) != part.crc:
+                raise TransferFailed(f"{part.name} is not what the snapshot says: its checksum is another")
+        self.kept_bytes += have
+        await on_disk(disk.sync, part.name)
+
+    async def fetch_rest(self, answers: "Answers", part: Part, have: int) -> None:
+        disk = self.application.files
+
+        async def put(offset: int, data: Payload) -> None:
+            await on_disk(disk.write, part.name, offset, [data])
+
+        await answers.get(part.name, have, part.length, put)
+        self.fetched_bytes += part.length - have
+
+
+def existing(disk: Disk, part: Part) -> int:
+    """Blocking: how much of a part is here; its file is made if it is not."""
+    if disk.exists(part.name):
+        return min(disk.size(part.name), part.length)
+    disk.create(part.name)
+    return 0
+
+
+def checksum(disk: Disk, part: Part) -> int:
+    """Blocking: the CRC-32C of what is here of a part."""
+    crc = 0
+    for offset in range(0, part.length, PIECE_BYTES_MAX):
+        crc = google_crc32c.extend(crc, disk.read(part.name, offset, min(PIECE_BYTES_MAX, part.length - offset)))
+    return crc
+
+
+class Line:
+    """Either end of the connection."""
+
+    def __init__(self, ends: Ends, reader: FrameReader) -> None:
+        self.ends = ends
+        self.reader = reader
+        self.heard: deque[Frame] = deque()
+
+    async def say(self, word: Word) -> None:
+        await self.ends.send(encode_word(word))
+
+    async def hear(self) -> Word | None:
+        """The next word; None at the end. Raises WireError."""
+        while not self.heard:
+            count = await self.ends.receive_into(self.reader.space())
+            if not count:
+                return None
+            self.reader.received(count)
+            self.heard += self.reader.frames()
+        return decode_word(self.heard.popleft())
+
+
+class Answers:
+    """The follower's end: questions, and their answers in order."""
+
+    def __init__(self, ends: Ends, reader: FrameReader) -> None:
+        self.line = Line(ends, reader)
+
+    async def ask(self, word: Word) -> Word:
+        """Ask, and wait for the answer. Raises TransferFailed where it is `Gone`."""
+        await self.line.say(word)
+        return await self.next()
+
+    async def next(self) -> Word:
+        with trio.fail_after(ANSWER_SECONDS):
+            word = await self.line.hear()
+        if word is None:
+            raise TransferFailed("the connection was closed")
+        if isinstance(word, Gone):
+            raise TransferFailed(word.text)
+        return word
+
+    async def get(self, name: str, begin: int, end: int, put: Callable[[int, Payload], Awaitable[None]]) -> None:
+        """All pieces from `begin` to `end`, handed to `put`; some are asked for ahead."""
+        asked: deque[Get] = deque()
+        while begin < end or asked:
+            while begin < end and len(asked) < ASKED_AHEAD:
+                asked.append(Get(name, begin, min(PIECE_BYTES_MAX, end - begin)))
+                begin += asked[-1].length
+                await self.line.say(asked[-1])
+            word = await self.next()
+            due = asked.popleft()
+            if not isinstance(word, Piece) or len(word.data) != due.length:
+                raise TransferFailed(f"{due.length:,} bytes of {name or 'the snapshot'} were asked for, and something else came")
+            await put(due.offset, word.data)

@@ -1,0 +1,108 @@
+"""What is said on a connection that fetches a snapshot: the follower asks, piece by piece, and the leader answers in that order.
+
+| asked | answered | |
+|---|---|---|
+| Ask | Found, Gone | is there a snapshot of this place still? From here on it is kept for us |
+| Get | Piece, Gone | bytes of the snapshot's own file (the part without a name), or of another part of it |
+
+`Piece` carries its bytes raw, as the frame's payload. Nothing here is checked by a sum: what was fetched is verified as a whole.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from zablog.core.trail import Mark, Payload
+from zablog.wire import cbor
+from zablog.wire.errors import MessageError
+from zablog.wire.frames import Frame, pieces
+from zablog.wire.schema import Fields
+
+ASK: Final = 48
+FOUND: Final = 49
+GET: Final = 50
+PIECE: Final = 51
+GONE: Final = 52
+
+PIECE_BYTES_MAX: Final = 1 << 20
+NAME_CHARACTERS_MAX: Final = 255
+TEXT_CHARACTERS_MAX: Final = 900
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """The snapshot at this place is wanted."""
+
+    mark: Mark
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The snapshot's own file has so many bytes, with this CRC-32C."""
+
+    length: int
+    crc: int
+
+
+@dataclass(frozen=True, slots=True)
+class Get:
+    """Bytes of a part; the snapshot's own file has no name."""
+
+    name: str
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """All bytes that were asked for."""
+
+    data: Payload
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """It is not here (any longer), and why."""
+
+    text: str
+
+
+Word = Ask | Found | Get | Piece | Gone
+
+
+def encode_word(word: Word) -> list[Payload]:
+    match word:
+        case Ask(mark):
+            return pieces(Frame(ASK, cbor.dumps([list(mark.zxid), mark.digest])))
+        case Found(length, crc):
+            return pieces(Frame(FOUND, cbor.dumps([length, crc])))
+        case Get(name, offset, length):
+            return pieces(Frame(GET, cbor.dumps([name, offset, length])))
+        case Piece(data):
+            return pieces(Frame(PIECE, b"", data))
+        case Gone(text):
+            return pieces(Frame(GONE, cbor.dumps([text[:TEXT_CHARACTERS_MAX]])))
+
+
+def decode_word(frame: Frame) -> Word:
+    """Raises MessageError."""
+    if frame.kind == PIECE:
+        if frame.header or len(frame.payload) > PIECE_BYTES_MAX:
+            raise MessageError(f"a piece of a snapshot has at most {PIECE_BYTES_MAX:,} bytes and no header")
+        return Piece(frame.payload)
+    if frame.payload:
+        raise MessageError(f"a frame of kind {frame.kind} has no payload, and this one has {len(frame.payload)} bytes")
+    match frame.kind:
+        case 48:
+            fields = Fields.decode("Ask", frame.header, 2)
+            return Ask(Mark(fields.zxid("zxid"), fields.number("digest")))
+        case 49:
+            fields = Fields.decode("Found", frame.header, 2)
+            return Found(fields.number("length", 0, 2**40), fields.number("crc", 0, 2**32 - 1))
+        case 50:
+            fields = Fields.decode("Get", frame.header, 3)
+            name = fields.text("name", NAME_CHARACTERS_MAX)
+            return Get(name, fields.number("offset", 0, 2**40), fields.number("length", 1, PIECE_BYTES_MAX))
+        case 52:
+            return Gone(Fields.decode("Gone", frame.header, 1).text("text", TEXT_CHARACTERS_MAX))
+        case _:
+            raise MessageError(f"a frame of kind {frame.kind} on a connection that fetches a snapshot")
