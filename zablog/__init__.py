@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zablog.core.state import Limits, Timing
     from zablog.core.zxid import Epoch, PeerId, Zxid
-    from zablog.node.application import Application
+    from zablog.node.application import Application, Part, Restorable
     from zablog.node.config import NodeConfig
     from zablog.node.errors import ConfigError, Full, LeadershipLost, NodeError, NodeStopped, NotLeading, PayloadTooLarge
     from zablog.node.node import Node, open_node
@@ -29,6 +29,8 @@ ROOMS = {
     "PeerId": "zablog.core.zxid",
     "Zxid": "zablog.core.zxid",
     "Application": "zablog.node.application",
+    "Part": "zablog.node.application",
+    "Restorable": "zablog.node.application",
     "NodeConfig": "zablog.node.config",
     "ConfigError": "zablog.node.errors",
     "Full": "zablog.node.errors",
@@ -79,8 +81,10 @@ __all__ = [
     "NodeStopped",
     "NotBorn",
     "NotLeading",
+    "Part",
     "PayloadTooLarge",
     "PeerId",
+    "Restorable",
     "Status",
     "StorageError",
     "Timing",

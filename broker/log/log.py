@@ -3,64 +3,139 @@
 All segments lie in one directory, named by topic id, partition and base offset, so that a deleted and recreated topic shares no
 name with its predecessor, and one cache of file descriptors serves them all.
 
-Until checkpoints come, segments are made anew from the write-ahead log at each start: `Log` begins by removing what it finds.
+A log begins empty, or as a snapshot says. What it appends is not durable until a checkpoint (or the flusher before it) has seen to that;
+what it deletes stays on disk until the next checkpoint is durable, since the one before names it still.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from broker.errors import Corrupt
-from broker.log.partition import SEGMENT_BYTES_MAX, SEGMENT_SUFFIX, Partition
+from broker.log.index import Index
+from broker.log.kept import INDEX_BYTES_MIN, PartitionRow, Tail, index_name, remove_others, stem_of
+from broker.log.partition import SEGMENT_BYTES_MAX, Partition
 from broker.log.stored import HEAD_BYTES, PREFIX_BYTES, StoredBatch, place_at, split
 from zablog.core.trail import Payload
 from zablog.core.zxid import Zxid
 from zablog.storage.disk import Disk
 
 
+class Dirt(NamedTuple):
+    """A segment whose end is not durable."""
+
+    name: str
+    segment: Index
+    synced: int
+    size: int
+
+    @property
+    def bytes(self) -> int:
+        return self.size - self.synced
+
+
 class Log:
     """For one thread. Every method may raise OSError, which is final."""
 
-    __slots__ = ("_dirty", "_disk", "_partitions", "_segment_bytes_max")
+    __slots__ = ("_captured", "_dirty", "_disk", "_doomed", "_gathered", "_partitions", "_segment_bytes_max", "_touched", "dirty_bytes")
 
-    def __init__(self, disk: Disk, segment_bytes_max: int = SEGMENT_BYTES_MAX) -> None:
+    def __init__(
+        self, disk: Disk, segment_bytes_max: int = SEGMENT_BYTES_MAX, kept: Iterable[PartitionRow] = (), tails: Iterable[Tail] = ()
+    ) -> None:
         assert 0 < segment_bytes_max <= 1 << 31, "an index keeps places within a segment in 32 bits"
         self._disk = disk
         self._segment_bytes_max = segment_bytes_max
         self._partitions: dict[Zxid, dict[int, Partition]] = {}
-        self._dirty: dict[Partition, None] = {}
-        for name in disk.names():
-            if name.endswith(SEGMENT_SUFFIX):
-                disk.unlink(name)
+        self._gathered: dict[Partition, None] = {}
+        """Partitions with batches that are not flushed yet."""
+        self._touched: dict[tuple[Zxid, int], Partition] = {}
+        """Partitions that changed since they were captured."""
+        self._captured: dict[tuple[Zxid, int], PartitionRow] = {}
+        self._dirty: dict[Index, Partition] = {}
+        """Segments that are not durable to their end."""
+        self._doomed: list[str] = []
+        """Files of which the last checkpoint may still speak."""
+        self.dirty_bytes = 0
+        """What was written and is not durable, about."""
+        begins = {tail.name: tail.begin for tail in tails}
+        for row in kept:
+            self._made(row.topic, row.partition).restore(row, begins)
+            self._captured[row.topic, row.partition] = row
+        self.dirty_bytes = sum(index.size - index.synced for index in self._dirty)
+
+    def remove_others(self) -> None:
+        """Remove files that belong to no partition of this log: what a life before this one left behind."""
+        remove_others(self._disk, self._captured.values())
 
     def append(
         self, zxid: Zxid, time: int, topic: Zxid, partition: int, base_offset: int, position: int, records: int, batch: Payload
     ) -> None:
         """Gather one batch of the command committed under `zxid`. `time` is the state's; the rest is an `Append` of its outcome."""
-        partitions = self._partitions.setdefault(topic, {})
-        found = partitions.get(partition)
+        found = self._partitions.get(topic, {}).get(partition)
         if found is None:
-            found = partitions[partition] = self._made(topic, partition)
+            found = self._made(topic, partition)
         found.append(base_offset, records, zxid, position, time, batch)
-        self._dirty[found] = None
+        self._gathered[found] = None
+        self._touched[topic, partition] = found
 
     def flush(self) -> None:
         """Write what was gathered since the last time, and make it readable."""
-        dirty, self._dirty = self._dirty, {}
-        for partition in dirty:
-            partition.flush()
+        gathered, self._gathered = self._gathered, {}
+        for partition in gathered:
+            self.dirty_bytes += partition.flush()
 
     def delete_topic(self, topic: Zxid) -> None:
-        """Remove its segments, and what was gathered for it."""
-        for partition in self._partitions.pop(topic, {}).values():
-            self._dirty.pop(partition, None)
-            partition.unlink()
+        """Forget its segments, and what was gathered for it. The files go once a checkpoint is durable; see `doomed`."""
+        for number, partition in self._partitions.pop(topic, {}).items():
+            self._gathered.pop(partition, None)
+            self._touched.pop((topic, number), None)
+            self._captured.pop((topic, number), None)
+            self._doomed += partition.files
+            self._doomed += map(index_name, partition.files)
+            for index in [index for index, owner in self._dirty.items() if owner is partition]:
+                del self._dirty[index]
+                self.dirty_bytes -= index.size - index.synced
 
     def partition(self, topic: Zxid, partition: int) -> Partition:
         """Where to read. That there is such a partition is the state's to say; without a batch it has no files and is not kept."""
         found = self._partitions.get(topic, {}).get(partition)
-        return found if found is not None else self._made(topic, partition)
+        return found if found is not None else Partition(self._disk, stem_of(topic, partition), self._segment_bytes_max)
 
     def _made(self, topic: Zxid, partition: int) -> Partition:
-        return Partition(self._disk, f"{topic}-{partition}", self._segment_bytes_max)
+        made = Partition(self._disk, stem_of(topic, partition), self._segment_bytes_max, self._dirty)
+        self._partitions.setdefault(topic, {})[partition] = made
+        return made
+
+    # -- for checkpoints ----------------------------------------------------------------------------------------------------
+
+    def capture(self) -> list[PartitionRow]:
+        """Every partition that has been written to, as it is after the last flush."""
+        for (topic, number), partition in self._touched.items():
+            self._captured[topic, number] = partition.capture(topic, number)
+        self._touched.clear()
+        return list(self._captured.values())
+
+    def dirt(self) -> list[Dirt]:
+        """What has been flushed and is not durable. Those who make it so say that by `clean`."""
+        return [Dirt(partition.name(index), index, index.synced, index.size) for index, partition in self._dirty.items()]
+
+    def clean(self, dirt: Iterable[Dirt]) -> None:
+        """These are durable now, as far as they went."""
+        for _, segment, _, size in dirt:
+            if segment in self._dirty and size > segment.synced:
+                self.dirty_bytes -= size - segment.synced
+                segment.synced = size
+                if segment.synced == segment.size:
+                    del self._dirty[segment]
+
+    def new_rows(self, dirt: Iterable[Dirt]) -> list[tuple[str, bytes]]:
+        """Rows of indexes that are worth being written down, each with its file, to the end of which they belong."""
+        worthy = (each for each in dirt if not each.segment.unread and each.segment.size - each.segment.indexed_size >= INDEX_BYTES_MIN)
+        return [(index_name(each.name), each.segment.chunk()) for each in worthy]
+
+    def doomed(self) -> list[str]:
+        """Files that may go once a checkpoint of the state as it is now is durable. They are the caller's from here on."""
+        doomed, self._doomed = self._doomed, []
+        return doomed
 
 
 def scan(disk: Disk, name: str) -> Iterator[StoredBatch]:

@@ -1,14 +1,19 @@
 """One partition on disk: its segments in order, each a file of bounded size with its index.
 
 Appends are gathered and written by `flush`, one write a segment. What is not flushed cannot be read: `end` is the end of what can.
-Nothing is synced here: the write-ahead log is the truth, and segments are made from it.
+Nothing is synced here: the write-ahead log is the truth, and segments are made from it. What is durable, and what a checkpoint has
+to see to, is counted in the indexes.
 """
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Mapping
 from typing import Final
+
+from google_crc32c import extend as crc32c
 
 from broker.errors import Corrupt, OffsetOutOfRange
 from broker.log.index import Index
+from broker.log.kept import PartitionRow, SegmentRow, index_of, load_rows, segment_name
 from broker.log.stored import PREFIX_BYTES, Place, head_of
 from zablog.core.trail import Payload
 from zablog.core.zxid import Zxid
@@ -18,15 +23,16 @@ SEGMENT_BYTES_MAX: Final = 64 << 20
 """A segment that has reached this size takes no more batches."""
 JOIN_BYTES_MAX: Final = 4 << 10
 """Pieces that are smaller than this on average are copied together: the kernel takes longer over one more piece than the copy does."""
-SEGMENT_SUFFIX: Final = ".segment"
 
 
 class Partition:
     """Use `Log`. For one thread: a flush changes file and index one after the other."""
 
-    __slots__ = ("_disk", "_gathered", "_indexes", "_segment_bytes_max", "_stem", "first", "next")
+    __slots__ = ("_dirty", "_disk", "_gathered", "_indexes", "_segment_bytes_max", "_stem", "first", "next")
 
-    def __init__(self, disk: Disk, stem: str, segment_bytes_max: int = SEGMENT_BYTES_MAX) -> None:
+    def __init__(
+        self, disk: Disk, stem: str, segment_bytes_max: int = SEGMENT_BYTES_MAX, dirty: "dict[Index, Partition] | None" = None
+    ) -> None:
         self._disk = disk
         self._stem = stem
         """How the names of its files begin."""
@@ -38,6 +44,25 @@ class Partition:
         """The first offset that can be read."""
         self.next = 0
         """The offset that the next appended record gets."""
+        self._dirty = dirty if dirty is not None else {}
+        """Segments, of any partition, that are not durable to their end."""
+
+    def restore(self, row: PartitionRow, tails: Mapping[str, int]) -> None:
+        """Begin as a snapshot says. The files are as long as it says, and durable but for the tails, which begin at these places."""
+        self.first, self.next = row.first, row.next
+        for segment in row.segments:
+            index = index_of(segment)
+            index.synced = tails.get(self.name(index), index.size)
+            self._indexes.append(index)
+            if index.synced < index.size:
+                self._dirty[index] = self
+
+    def capture(self, topic: Zxid, partition: int) -> PartitionRow:
+        """What has been flushed, as a snapshot says it."""
+        rows = [
+            SegmentRow(each.base_offset, each.base_time, each.end_offset, each.size, each.crc, each.base_zxid) for each in self._indexes
+        ]
+        return PartitionRow(topic, partition, self.first, self.end, tuple(rows))
 
     @property
     def end(self) -> int:
@@ -51,7 +76,8 @@ class Partition:
 
     @property
     def files(self) -> list[str]:
-        return [self._name(index) for index in self._indexes]
+        """Of the segments."""
+        return [self.name(index) for index in self._indexes]
 
     def append(self, base_offset: int, records: int, zxid: Zxid, position: int, time: int, batch: Payload) -> None:
         """Gather a batch of so many records for the next `flush`. Apply has checked its header and given out its base offset."""
@@ -59,21 +85,22 @@ class Partition:
         self.next = base_offset + records
         self._gathered.append((Place(base_offset, zxid, position, time, len(batch)), self.next, batch))
 
-    def flush(self) -> None:
-        """Write what was gathered: one write a segment. An OSError is final: file and index may disagree after it."""
+    def flush(self) -> int:
+        """Write what was gathered: one write a segment; how many bytes. An OSError is final: file and index may disagree after it."""
         gathered, self._gathered = self._gathered, []
         pieces: list[Payload] = []
+        written = 0
         begin = self._indexes[-1].size if self._indexes else 0
         for place, end_offset, batch in gathered:
             if not self._has_room(place, end_offset):
-                self._write(begin, pieces)
+                written += self._write(begin, pieces)
                 pieces, begin = [], 0
                 self._indexes.append(Index(place.base_offset, place.time))
-                self._disk.create(self._name(self._indexes[-1]))
-            self._indexes[-1].append(place.base_offset, end_offset, place.zxid, place.time, PREFIX_BYTES + place.length)
+                self._disk.create(self.name(self._indexes[-1]))
+            self._rows(self._indexes[-1]).append(place.base_offset, end_offset, place.zxid, place.time, PREFIX_BYTES + place.length)
             # The head repeats the batch's first 16 bytes, with base offset and leader epoch filled in.
             pieces += (head_of(place), memoryview(batch)[16:])
-        self._write(begin, pieces)
+        return written + self._write(begin, pieces)
 
     def read(self, offset: int, bytes_max: int) -> bytes:
         """Stored batches end to end, from the one that holds `offset`: at least one, then as many as fit into `bytes_max`.
@@ -85,34 +112,37 @@ class Partition:
             raise OffsetOutOfRange(text, self.first, self.end)
         if offset == self.end:
             return b""
-        index = self._indexes[bisect_right(self._indexes, offset, key=_base_offset) - 1]
+        index = self._rows(self._indexes[bisect_right(self._indexes, offset, key=_base_offset) - 1])
         number = index.at_offset(offset)
         begin, end = index.row(number).begin, index.run(number, bytes_max)
-        stored = self._disk.read(self._name(index), begin, end - begin)
+        stored = self._disk.read(self.name(index), begin, end - begin)
         if len(stored) != end - begin:
-            raise Corrupt(f"segment {self._name(index)} has {begin + len(stored):,} bytes, and {end:,} were written")
+            raise Corrupt(f"segment {self.name(index)} has {begin + len(stored):,} bytes, and {end:,} were written")
         return stored
 
     def offset_at_time(self, time: int) -> int:
         """The base offset of the first batch whose leader time is not below `time`; the end if there is none."""
         for index in self._indexes[max(0, bisect_left(self._indexes, time, key=_base_time) - 1) :]:
-            if (number := index.at_time(time)) < len(index):
+            if (number := self._rows(index).at_time(time)) < len(index):
                 return index.row(number).base_offset
         return self.end
 
     def offset_at_zxid(self, zxid: Zxid) -> int:
         """The base offset of the first batch whose zxid is not below `zxid`; the end if there is none."""
-        for index in self._indexes[max(0, bisect_left(self._indexes, zxid, key=Index.base_zxid) - 1) :]:
-            if (number := index.at_zxid(zxid)) < len(index):
+        for index in self._indexes[max(0, bisect_left(self._indexes, zxid, key=_base_zxid) - 1) :]:
+            if (number := self._rows(index).at_zxid(zxid)) < len(index):
                 return index.row(number).base_offset
         return self.end
 
-    def unlink(self) -> None:
-        """Remove every file; the partition is over."""
-        for name in self.files:
-            self._disk.unlink(name)
-        self._indexes.clear()
-        self._gathered.clear()
+    def name(self, index: Index) -> str:
+        """The file of a segment."""
+        return segment_name(self._stem, index.base_offset)
+
+    def _rows(self, index: Index) -> Index:
+        """The index with its rows, read when they are needed for the first time."""
+        if index.unread:
+            load_rows(self._disk, self.name(index), index)
+        return index
 
     def _has_room(self, place: Place, end_offset: int) -> bool:
         if not self._indexes:
@@ -120,14 +150,18 @@ class Partition:
         index = self._indexes[-1]
         return index.size < self._segment_bytes_max and index.fits(end_offset, place.time)
 
-    def _write(self, begin: int, pieces: list[Payload]) -> None:
-        if pieces:
-            if sum(map(len, pieces)) < len(pieces) * JOIN_BYTES_MAX:
-                pieces = [b"".join(pieces)]
-            self._disk.write(self._name(self._indexes[-1]), begin, pieces)
-
-    def _name(self, index: Index) -> str:
-        return f"{self._stem}-{index.base_offset:020d}{SEGMENT_SUFFIX}"
+    def _write(self, begin: int, pieces: list[Payload]) -> int:
+        if not pieces:
+            return 0
+        size = sum(map(len, pieces))
+        if size < len(pieces) * JOIN_BYTES_MAX:
+            pieces = [b"".join(pieces)]
+        index = self._indexes[-1]
+        self._disk.write(self.name(index), begin, pieces)
+        for piece in pieces:
+            index.crc = crc32c(index.crc, bytes(piece))
+        self._dirty[index] = self
+        return size
 
 
 def _base_offset(index: Index) -> int:
@@ -136,3 +170,7 @@ def _base_offset(index: Index) -> int:
 
 def _base_time(index: Index) -> int:
     return index.base_time
+
+
+def _base_zxid(index: Index) -> Zxid:
+    return index.base_zxid

@@ -6,15 +6,17 @@ outcome is unknown here: the same request, sent again to the next leader, finds 
 """
 
 from collections.abc import Callable, Iterable
-from typing import Final
 
 import trio
 
-from broker.log import Log
+from broker.log import SEGMENT_BYTES_MAX, Log
+from broker.log.kept import restore_files
+from broker.server.checkpoint import BrokerCapture, parts_of, read_snapshot
 from broker.state import Answer, State, TopicCreated
-from zablog import Status
+from zablog import Part, Status
 from zablog.core.trail import Payload
 from zablog.core.zxid import Zxid
+from zablog.storage.disk import Disk
 
 Waiter = Callable[[Answer | None], None]
 """Called once, with what became of the command, or None if this node will not learn it in time. Must not block or raise."""
@@ -26,9 +28,11 @@ Place = tuple[Zxid, int]
 class BrokerApplication:
     """`zablog.Application`. Everything happens on the event loop."""
 
-    def __init__(self, open_log: Callable[[], Log]) -> None:
-        self.state: Final = State()
-        self._open_log = open_log
+    def __init__(self, open_disk: Callable[[], Disk], segment_bytes_max: int = SEGMENT_BYTES_MAX) -> None:
+        self.state = State()
+        self._open_disk = open_disk
+        self._segment_bytes_max = segment_bytes_max
+        self._disk: Disk | None = None
         self._log: Log | None = None
         self._waiting: dict[Zxid, Waiter] = {}
         self._settled: list[tuple[Waiter, Answer]] = []
@@ -38,10 +42,15 @@ class BrokerApplication:
         self._generation = -1
 
     @property
+    def files(self) -> Disk:
+        """Where the segments lie. Opened at its first use: by then the node holds the lock on its directory."""
+        if self._disk is None:
+            self._disk = self._open_disk()
+        return self._disk
+
+    @property
     def log(self) -> Log:
-        """Opened at its first use: by then the node holds the lock on its directory."""
-        if self._log is None:
-            self._log = self._open_log()
+        assert self._log is not None, "an application is restored before anything is applied"
         return self._log
 
     # -- for the node -------------------------------------------------------------------------------------------------------
@@ -78,6 +87,31 @@ class BrokerApplication:
             waiting, self._waiting = self._waiting, {}
             for waiter in waiting.values():
                 waiter(None)
+
+    # -- checkpoints --------------------------------------------------------------------------------------------------------
+
+    def capture(self) -> BrokerCapture:
+        state, log = self.state, self.log
+        return BrokerCapture(self.files, log, state.capture(), log.capture(), log.doomed())
+
+    def parts(self, raw: bytes) -> list[Part]:
+        return parts_of(raw)
+
+    async def restore(self, zxid: Zxid, raw: bytes | None) -> None:
+        state, log = await trio.to_thread.run_sync(self._restored, zxid, raw)
+        self.state, self._log = state, log
+        for events in self._watching.values():
+            for event in events:
+                event.set()
+        await trio.to_thread.run_sync(log.remove_others)
+
+    def _restored(self, zxid: Zxid, raw: bytes | None) -> tuple[State, Log]:
+        """Blocking: another state and log, beside those that are in use."""
+        if raw is None:
+            return State(), Log(self.files, self._segment_bytes_max)
+        snapshot = read_snapshot(zxid, raw)
+        restore_files(self.files, snapshot.partitions, snapshot.tails)
+        return snapshot.state, Log(self.files, self._segment_bytes_max, snapshot.partitions, snapshot.tails)
 
     # -- for the handlers ---------------------------------------------------------------------------------------------------
 

@@ -24,6 +24,24 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True)
+class DiskUse:
+    """How the disk is used, in bytes and seconds; see `zablog.NodeConfig`."""
+
+    checkpoint_bytes: int = 64 << 20
+    """After so much log the state is written down, and log that it covers may go."""
+    checkpoint_seconds: float = 60.0
+    """And after so long, if anything changed."""
+    keep_bytes: int = 32 << 20
+    """So much log below a checkpoint stays, for nodes that were away for a while."""
+    pin_bytes: int = 1 << 30
+    """And so much while another node is being caught up."""
+    transfer_rate: int = 64 << 20
+    """Bytes a second at which snapshots are sent to other nodes, all together."""
+    file_bytes: int = 16 << 20
+    """The size of one file of the write-ahead log."""
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """What one connection may ask of a server at a time. At a limit the server stops reading from that connection."""
 
@@ -53,6 +71,7 @@ class ServerConfig:
     """Other addresses than the born ones, by node id."""
     pace: Pace = Pace()
     limits: Limits = Limits()
+    disk: DiskUse = DiskUse()
 
 
 def load(path: str | Path) -> ServerConfig:
@@ -103,10 +122,14 @@ def parse(table: Mapping[str, object], source: str, folder: Path) -> ServerConfi
         numbers = _numbers(table["limits"], source, "limits", _LIMIT_RANGES)
         whole = {key: value if key == "fetch_wait" else int(value) for key, value in numbers.items()}
         config = replace(config, limits=replace(Limits(), **whole))  # type: ignore[arg-type]  # keys and kinds were checked
+    if "disk" in table:
+        numbers = _numbers(table["disk"], source, "disk", _DISK_RANGES)
+        whole = {key: value if key == "checkpoint_seconds" else int(value) for key, value in numbers.items()}
+        config = replace(config, disk=replace(DiskUse(), **whole))  # type: ignore[arg-type]  # keys and kinds were checked
     return config
 
 
-_SERVER_KEYS: Final = ("directory", "cluster", "node", "listen", "insecure", "peers", "pace", "limits")
+_SERVER_KEYS: Final = ("directory", "cluster", "node", "listen", "insecure", "peers", "pace", "limits", "disk")
 _PACE_RANGES: Final = {"tick": (0.001, 1.0), "heartbeat": (0.002, 10.0), "lease": (0.01, 120.0)}
 _LIMIT_RANGES: Final = {
     "in_flight_requests": (1, 1 << 20),
@@ -115,6 +138,16 @@ _LIMIT_RANGES: Final = {
     "fetch_bytes": (1 << 10, 1 << 30),
     "fetch_wait": (0.0, 3600.0),
     "connections": (1, 1 << 20),
+}
+
+
+_DISK_RANGES: Final = {
+    "checkpoint_bytes": (1 << 16, 1 << 40),
+    "checkpoint_seconds": (0.1, 86_400.0),
+    "keep_bytes": (0, 1 << 40),
+    "pin_bytes": (0, 1 << 44),
+    "transfer_rate": (1 << 10, 1 << 40),
+    "file_bytes": (1 << 16, 1 << 30),
 }
 
 

@@ -8,8 +8,8 @@ from functools import partial
 import structlog
 import trio
 
-from broker.log import Log
 from broker.server.application import BrokerApplication
+from broker.server.checkpoint import keep_flushing
 from broker.server.clock import LeaderClock
 from broker.server.config import Pace, ServerConfig
 from broker.server.connection import ClientConnection, turn_away
@@ -65,16 +65,18 @@ class _Clients:
 @asynccontextmanager
 async def open_server(config: ServerConfig) -> AsyncIterator[Server]:
     """Run one node of the broker for the length of the block. Raises what `zablog.open_node` raises."""
-    application = BrokerApplication(partial(_open_log, config))
+    application = BrokerApplication(partial(_open_disk, config))
     clients = _Clients(config, application)
-    async with open_node(_node_config(config), application, clients) as node:
+    async with open_node(_node_config(config), application, clients) as node, trio.open_nursery() as nursery:
+        nursery.start_soon(keep_flushing, application)
         clients.serve_for(node)
         log.info("serving", node=node.identity.node, cluster=node.identity.cluster, address=node.addresses[node.identity.node])
         yield Server(node, application)
+        nursery.cancel_scope.cancel()
 
 
-def _open_log(config: ServerConfig) -> Log:
-    return Log(FileDisk(config.directory).child(LOG_FOLDER))
+def _open_disk(config: ServerConfig) -> FileDisk:
+    return FileDisk(config.directory).child(LOG_FOLDER)
 
 
 def _node_config(config: ServerConfig) -> NodeConfig:
@@ -87,6 +89,12 @@ def _node_config(config: ServerConfig) -> NodeConfig:
         insecure=config.insecure,
         timing=timing_of(config.pace),
         tick_seconds=config.pace.tick,
+        file_bytes=config.disk.file_bytes,
+        checkpoint_bytes=config.disk.checkpoint_bytes,
+        checkpoint_seconds=config.disk.checkpoint_seconds,
+        keep_bytes=config.disk.keep_bytes,
+        pin_bytes=config.disk.pin_bytes,
+        transfer_bytes_per_second=config.disk.transfer_rate,
     )
 
 

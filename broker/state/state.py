@@ -110,6 +110,11 @@ class State:
         self.producers.take(zxid, command.turn, outcome.answer)
         return outcome
 
+    def capture(self) -> "State":
+        """The state as it is now, whatever is applied later."""
+        producers = Producers(rows=self.producers.rows.copy(), answers=self.producers.answers.copy())
+        return State(self.topics.copy(), self.names, self.ends.copy(), producers, self.applied, self.time)
+
     def digest(self) -> int:
         """64 bits of everything here: equal on two nodes that applied the same log. Walks all tables; for checks."""
         tables = (self.topics, self.names, self.ends, list(self.producers.rows.items()), self.producers.answers, self.applied, self.time)

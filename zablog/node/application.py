@@ -47,7 +47,7 @@ class Capture(Protocol):
         """
         ...
 
-    def durable(self) -> None:
+    async def durable(self) -> None:
         """The snapshot is durable, and an older one will not be restored any more: what only that one needed may go."""
         ...
 

@@ -19,6 +19,7 @@ from zablog.node.applier import Applier
 from zablog.node.config import NodeConfig
 from zablog.node.driver import Driver
 from zablog.node.transfer import Sender, write_snapshot
+from zablog.storage.errors import StorageError
 from zablog.storage.storage import Storage
 
 LOOK_SECONDS = 0.1
@@ -50,7 +51,7 @@ class Checkpoints:
             if self.due():
                 async with self.turn:
                     if self.due():
-                        await self.take()
+                        await self.take_or_stop()
 
     def due(self) -> bool:
         """Has so much been applied since the last one, or so long ago?"""
@@ -61,6 +62,13 @@ class Checkpoints:
         if trio.current_time() - self.began >= self.config.checkpoint_seconds:
             return True
         return self.storage.wal.bytes_above(behind) >= self.config.checkpoint_bytes
+
+    async def take_or_stop(self) -> None:
+        try:
+            await self.take()
+        except (OSError, StorageError) as error:
+            self.driver.stop(f"the disk failed during a checkpoint: {error}", error)
+            await trio.sleep_forever()
 
     async def take(self) -> None:
         """One checkpoint, from capture to the trimmed log."""
@@ -89,7 +97,7 @@ class Checkpoints:
         self.driver.writer.ask(switch)
         await done.wait()
         self.driver.step(Checkpointed(snapshot.mark, self.storage.wal.trail.base))
-        capture.durable()
+        await capture.durable()
         self.taken += 1
         self.last_seconds = trio.current_time() - began
         log.info(

@@ -1,0 +1,140 @@
+"""Checkpoints of the broker: its tables and its segments as they were at one zxid, made durable without anyone waiting for it.
+
+Segments are flushed all the time, a budget of bytes at a time, so that a checkpoint finds little to do. What is left of small ends
+stands in the checkpoint itself: ten thousand partitions with a few records each would be ten thousand syncs.
+"""
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from broker.errors import Corrupt
+from broker.log.kept import PartitionRow, Tail, segment_name, stem_of
+from broker.log.log import Dirt, Log
+from broker.snapshot import Snapshot, decode, encode
+from broker.state import State
+from zablog import Corrupt as Unusable
+from zablog import NodeStopped, Part
+from zablog.core.zxid import Zxid
+from zablog.storage.disk import Disk
+
+if TYPE_CHECKING:
+    from broker.server.application import BrokerApplication
+
+SLICE_SECONDS: Final = 0.002
+"""After so much encoding others have their turn."""
+TAIL_BYTES_MAX: Final = 16 << 10
+"""A longer end of a segment is synced rather than copied."""
+TAILS_BYTES_MAX: Final = 16 << 20
+"""All ends in one checkpoint together."""
+DIRTY_BYTES_MAX: Final = 8 << 20
+"""When so much of all segments is not durable, the flusher goes to work, the largest ends first."""
+LOOK_SECONDS: Final = 0.05
+
+
+class BrokerCapture:
+    """`zablog.node.application.Capture`."""
+
+    def __init__(self, disk: Disk, log: Log, state: State, partitions: list[PartitionRow], doomed: list[str]) -> None:
+        self._disk = disk
+        self._log = log
+        self._state = state
+        self._partitions = partitions
+        self._dirt = log.dirt()
+        self._doomed = doomed
+
+    async def encode(self) -> Sequence[bytes]:
+        due = to_sync(self._dirt, TAIL_BYTES_MAX, TAILS_BYTES_MAX)
+        await sync(self._disk, self._log, due)
+        synced = set(due)
+        tails = await trio.to_thread.run_sync(read_tails, self._disk, [each for each in self._dirt if each not in synced])
+        await trio.to_thread.run_sync(self._disk.sync_names)
+        pieces: list[bytes] = []
+        began = time.monotonic()
+        for piece in encode(Snapshot(self._state, self._partitions, tails)):
+            pieces.append(piece)
+            if time.monotonic() - began > SLICE_SECONDS:
+                await trio.lowlevel.checkpoint()
+                began = time.monotonic()
+        return pieces
+
+    async def durable(self) -> None:
+        await trio.to_thread.run_sync(remove, self._disk, self._doomed)
+
+
+def to_sync(dirt: Sequence[Dirt], each_max: int, all_max: int) -> list[Dirt]:
+    """Which segments are to be synced so that what remains is short everywhere, and not too much in all: the longest ends."""
+    due: list[Dirt] = []
+    left = sum(each.bytes for each in dirt)
+    for each in sorted(dirt, key=lambda each: each.bytes, reverse=True):
+        if each.bytes <= each_max and left <= all_max:
+            break
+        due.append(each)
+        left -= each.bytes
+    return due
+
+
+async def sync(disk: Disk, log: Log, dirt: Sequence[Dirt]) -> None:
+    """Make these durable, one after the other, and write down the rows of their indexes where that is worth it."""
+    for name, rows in log.new_rows(dirt):
+        await trio.to_thread.run_sync(append_rows, disk, name, rows)
+    for each in dirt:
+        with suppress(FileNotFoundError):  # deleted meanwhile
+            await trio.to_thread.run_sync(disk.sync, each.name)
+        log.clean([each])
+
+
+def append_rows(disk: Disk, name: str, rows: bytes) -> None:
+    """Blocking. The rows are durable too: without them a segment is read from end to end."""
+    if not disk.exists(name):
+        disk.create(name)
+    disk.write(name, disk.size(name), [rows])
+    disk.sync(name)
+
+
+def read_tails(disk: Disk, dirt: Sequence[Dirt]) -> list[Tail]:
+    """Blocking."""
+    return [Tail(each.name, each.synced, disk.read(each.name, each.synced, each.bytes)) for each in dirt]
+
+
+def remove(disk: Disk, names: Sequence[str]) -> None:
+    """Blocking. Some of them may never have been made."""
+    for name in names:
+        with suppress(FileNotFoundError):
+            disk.unlink(name)
+
+
+def parts_of(raw: bytes) -> list[Part]:
+    """The segments that a snapshot names. Raises zablog.Corrupt."""
+    try:
+        snapshot = decode(raw)
+    except Corrupt as error:
+        raise Unusable(error.message) from error
+    return [
+        Part(segment_name(stem_of(row.topic, row.partition), segment.base_offset), segment.size, segment.crc)
+        for row in snapshot.partitions
+        for segment in row.segments
+    ]
+
+
+def read_snapshot(zxid: Zxid, raw: bytes) -> Snapshot:
+    """Raises Corrupt."""
+    snapshot = decode(raw)
+    if snapshot.state.applied > zxid:
+        raise Corrupt(f"a snapshot of {zxid} that holds what was applied at {snapshot.state.applied}")
+    return snapshot
+
+
+async def keep_flushing(application: "BrokerApplication") -> None:
+    """For ever: what was appended becomes durable in time, so that no checkpoint has much to do. Raises NodeStopped."""
+    while True:
+        await trio.sleep(LOOK_SECONDS)
+        log = application.log
+        if log.dirty_bytes > DIRTY_BYTES_MAX:
+            try:
+                await sync(application.files, log, to_sync(log.dirt(), DIRTY_BYTES_MAX // 8, DIRTY_BYTES_MAX // 2))
+            except OSError as error:
+                raise NodeStopped(f"the disk failed while segments were flushed: {error}") from error
