@@ -8,7 +8,7 @@ from pathlib import Path
 import trio
 
 from broker.server import Server, ServerConfig, open_server
-from broker.server.config import Limits, Pace
+from broker.server.config import DiskUse, Limits, Pace
 from tests.ports import free_ports
 from zablog import Identity, Member, PeerId, give_birth
 from zablog.storage.files import FileDisk
@@ -19,10 +19,11 @@ PACE = Pace(tick=0.005, heartbeat=0.025, lease=0.250)
 class Ensemble:
     """Nodes by number. `stop` ends a node's tasks at once, with nothing said to anybody: only its files stay."""
 
-    def __init__(self, nursery: trio.Nursery, folder: Path, addresses: dict[int, str], limits: Limits) -> None:
+    def __init__(self, nursery: trio.Nursery, folder: Path, addresses: dict[int, str], limits: Limits, disk: DiskUse) -> None:
         self._nursery = nursery
         self._folder = folder
         self._limits = limits
+        self._disk = disk
         self._scopes: dict[int, tuple[trio.CancelScope, trio.Event]] = {}
         self.all_addresses = addresses
         self.servers: dict[int, Server] = {}
@@ -55,7 +56,7 @@ class Ensemble:
 
     async def _run(self, number: int, task_status: trio.TaskStatus[Server]) -> None:
         ended = trio.Event()
-        config = ServerConfig(self._folder / f"node{number}", pace=PACE, limits=self._limits)
+        config = ServerConfig(self._folder / f"node{number}", pace=PACE, limits=self._limits, disk=self._disk)
         try:
             with trio.CancelScope() as scope:
                 async with open_server(config) as server:
@@ -69,7 +70,7 @@ class Ensemble:
 
 
 @asynccontextmanager
-async def open_ensemble(folder: Path, count: int = 3, limits: Limits | None = None) -> AsyncIterator[Ensemble]:
+async def open_ensemble(folder: Path, count: int = 3, limits: Limits | None = None, disk_use: DiskUse | None = None) -> AsyncIterator[Ensemble]:
     """Born in `folder`, all nodes started."""
     addresses = dict(enumerate((f"127.0.0.1:{port}" for port in free_ports(count)), start=1))
     members = tuple(Member(PeerId(id), secrets.token_hex(16), address) for id, address in addresses.items())
@@ -79,7 +80,7 @@ async def open_ensemble(folder: Path, count: int = 3, limits: Limits | None = No
         give_birth(disk, Identity(cluster, member.id, member.incarnation, members))
         disk.close()
     async with trio.open_nursery() as nursery:
-        ensemble = Ensemble(nursery, folder, addresses, limits or Limits())
+        ensemble = Ensemble(nursery, folder, addresses, limits or Limits(), disk_use or DiskUse())
         for number in addresses:
             await ensemble.start(number)
         yield ensemble

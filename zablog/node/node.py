@@ -129,6 +129,7 @@ class Node:
             state.suspect,
             tuple(sorted(state.links)),
             role.reason,
+            state.trail.base.zxid,
         )
 
     async def tick_forever(self) -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from zablog.core.zxid import Epoch, PeerId, Zxid
+from zablog.core.zxid import ZERO, Epoch, PeerId, Zxid
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,8 @@ class Status:
     links: tuple[PeerId, ...]
     reason: str
     """Why this role or phase began."""
+    log_begins: Zxid = ZERO
+    """The log holds what is above this; the rest is in a snapshot."""
 
     @property
     def serving(self) -> bool:

@@ -1,0 +1,116 @@
+"""Checkpoints of real nodes: the log below them goes, a restart begins with them, and a node that was away takes its leader's."""
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+import trio
+
+from broker.client import connect
+from broker.log import split
+from broker.server import Server
+from broker.server.config import DiskUse
+from tests.broker.ensemble import Ensemble, open_ensemble
+
+SMALL = DiskUse(checkpoint_bytes=1 << 16, checkpoint_seconds=3600, keep_bytes=0, pin_bytes=1 << 20, file_bytes=1 << 16)
+VALUES = [b"%06d" % number + bytes(200) for number in range(3000)]
+
+
+@pytest.fixture
+async def ensemble(tmp_path: Path) -> AsyncIterator[Ensemble]:
+    async with open_ensemble(tmp_path, disk_use=SMALL) as ensemble:
+        yield ensemble
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(30):
+        while not condition():
+            await trio.sleep(0.01)
+
+
+async def applied_alike(ensemble: Ensemble) -> None:
+    """Wait until all nodes that are up have applied the same, and compare everything that they hold."""
+
+    def alike() -> bool:
+        return len({server.application.state.applied for server in ensemble.servers.values()}) == 1
+
+    await until(alike)
+    first, *others = ensemble.servers.values()
+    for other in others:
+        assert other.application.state.digest() == first.application.state.digest()
+        assert contents(other) == contents(first)
+
+
+def contents(server: Server) -> dict[object, bytes]:
+    application = server.application
+    out = {}
+    for topic, number in application.state.ends:
+        partition = application.log.partition(topic, number)
+        stored, at = b"", partition.first
+        while at < partition.end:
+            stored += partition.read(at, 1 << 30)
+            at = next_offset(stored)
+        out[topic, number] = stored
+    return out
+
+
+def next_offset(stored: bytes) -> int:
+    *_, last = split(stored)
+    return last.records()[-1].offset + 1
+
+
+async def publish(addresses: str, values: list[bytes], topic: str = "numbers") -> None:
+    async with connect(addresses) as zl, zl.producer() as out:
+        for begin in range(0, len(values), 100):
+            await out.send_many(topic, values[begin : begin + 100])
+
+
+async def everything(addresses: str, node: int | None = None) -> list[bytes | None]:
+    async with connect(addresses) as zl, zl.consumer("numbers", start="earliest", stop="end", node=node) as inbox:
+        return [record.value async for record in inbox]
+
+
+async def test_the_log_below_a_checkpoint_goes_and_restarts_begin_with_it(ensemble: Ensemble) -> None:
+    async with connect(ensemble.addresses) as zl:
+        await zl.create_topic("numbers")
+    await publish(ensemble.addresses, VALUES)
+    leader = await ensemble.leader()
+    await until(lambda: leader.node.status().log_begins.counter > 1)
+
+    for number in list(ensemble.servers):
+        await ensemble.stop(number)
+    for number in ensemble.all_addresses:
+        server = await ensemble.start(number)
+        assert server.node.status().log_begins.counter > 0
+
+    assert await everything(ensemble.addresses) == VALUES
+    await applied_alike(ensemble)
+    await publish(ensemble.addresses, VALUES[:50])
+    assert await everything(ensemble.addresses) == VALUES + VALUES[:50]
+    await applied_alike(ensemble)
+
+
+async def test_a_node_that_was_away_takes_the_snapshot_of_its_leader(ensemble: Ensemble) -> None:
+    async with connect(ensemble.addresses) as zl:
+        await zl.create_topic("numbers")
+        await zl.create_topic("short-lived")
+    await publish(ensemble.addresses, VALUES[:500])
+    await publish(ensemble.addresses, VALUES[:500], "short-lived")
+    leader = await ensemble.leader()
+    away = next(number for number in ensemble.servers if number != leader.node.identity.node)
+    last = ensemble.servers[away].node.status().last
+    await ensemble.stop(away)
+    async with connect(ensemble.addresses) as zl:
+        await zl.delete_topic("short-lived")
+    await publish(ensemble.addresses, VALUES[500:])
+    await until(lambda: leader.node.status().log_begins > last)
+
+    back = await ensemble.start(away)
+
+    await applied_alike(ensemble)
+    assert back.node.status().log_begins > last
+    assert await everything(ensemble.addresses, node=away) == VALUES
+    await ensemble.stop(away)
+    await ensemble.start(away)
+    await publish(ensemble.addresses, VALUES[:50])
+    await applied_alike(ensemble)
