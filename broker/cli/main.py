@@ -73,6 +73,8 @@ def _ended(error: BaseException, terminal: Terminal) -> int:
     inner = error
     while isinstance(inner, BaseExceptionGroup) and len(inner.exceptions) == 1:
         inner = inner.exceptions[0]
+    if isinstance(inner, SystemExit) and inner.__context__ is not None:  # typer makes one of a broken pipe
+        inner = inner.__context__
     if isinstance(inner, BrokenPipeError):  # | head
         _let_go_of_stdout()
         return Exit.OK

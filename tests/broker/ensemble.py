@@ -70,7 +70,9 @@ class Ensemble:
 
 
 @asynccontextmanager
-async def open_ensemble(folder: Path, count: int = 3, limits: Limits | None = None, disk_use: DiskUse | None = None) -> AsyncIterator[Ensemble]:
+async def open_ensemble(
+    folder: Path, count: int = 3, limits: Limits | None = None, disk_use: DiskUse | None = None
+) -> AsyncIterator[Ensemble]:
     """Born in `folder`, all nodes started."""
     addresses = dict(enumerate((f"127.0.0.1:{port}" for port in free_ports(count)), start=1))
     members = tuple(Member(PeerId(id), secrets.token_hex(16), address) for id, address in addresses.items())

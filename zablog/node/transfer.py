@@ -111,9 +111,10 @@ class Sender:
                 match word:
                     case Ask(mark):
                         snapshot = self.storage.snapshot
-                        if snapshot is None or snapshot.mark != mark:
-                            await line.say(Gone(f"there is no snapshot at {mark.zxid} here (any longer)"))
+                        if snapshot is None or mark not in (None, snapshot.mark):
+                            await line.say(Gone(f"there is no snapshot {f'at {mark.zxid} ' if mark else ''}here (any longer)"))
                             continue
+                        mark = snapshot.mark
                         self.wanted[peer] = mark.zxid
                         try:
                             raw, parts = await trio.to_thread.run_sync(self.read, snapshot)
@@ -122,7 +123,7 @@ class Sender:
                             await line.say(Gone(f"our own snapshot at {mark.zxid} cannot be read: {error}"))
                             continue
                         log.info("a snapshot is fetched", node=self.storage.identity.node, peer=peer, zxid=str(mark.zxid), parts=len(parts))
-                        await line.say(Found(len(raw), google_crc32c.value(raw)))
+                        await line.say(Found(mark, len(raw), google_crc32c.value(raw)))
                     case Get(name, offset, length):
                         if snapshot is None:
                             raise MessageError("a piece is asked for before the snapshot is")
@@ -171,8 +172,8 @@ class Fetcher:
         """
         answers = Answers(ends, reader)
         found = await answers.ask(Ask(self.mark))
-        if not isinstance(found, Found):
-            raise TransferFailed(f"{type(found).__name__} came, and whether there is a snapshot was asked")
+        if not isinstance(found, Found) or found.mark != self.mark:
+            raise TransferFailed(f"{type(found).__name__} came, and whether there is a snapshot at {self.mark.zxid} was asked")
         raw = await self.fetch_own_file(answers, found)
         try:
             parts = await trio.to_thread.run_sync(self.application.parts, raw)

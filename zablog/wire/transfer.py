@@ -2,7 +2,7 @@
 
 | asked | answered | |
 |---|---|---|
-| Ask | Found, Gone | is there a snapshot of this place still? From here on it is kept for us |
+| Ask | Found, Gone | is there a snapshot of this place still, or (no place) which one is there? From here on it is kept for us |
 | Get | Piece, Gone | bytes of the snapshot's own file (the part without a name), or of another part of it |
 
 `Piece` carries its bytes raw, as the frame's payload. Nothing here is checked by a sum: what was fetched is verified as a whole.
@@ -26,19 +26,21 @@ GONE: Final = 52
 PIECE_BYTES_MAX: Final = 1 << 20
 NAME_CHARACTERS_MAX: Final = 255
 TEXT_CHARACTERS_MAX: Final = 900
+_NOTHING: Final = cbor.dumps([])
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """The snapshot at this place is wanted."""
+    """The snapshot at this place is wanted; None: the one that there is."""
 
-    mark: Mark
+    mark: Mark | None
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The snapshot's own file has so many bytes, with this CRC-32C."""
+    """The snapshot's place; its own file has so many bytes, with this CRC-32C."""
 
+    mark: Mark
     length: int
     crc: int
 
@@ -72,9 +74,9 @@ Word = Ask | Found | Get | Piece | Gone
 def encode_word(word: Word) -> list[Payload]:
     match word:
         case Ask(mark):
-            return pieces(Frame(ASK, cbor.dumps([list(mark.zxid), mark.digest])))
-        case Found(length, crc):
-            return pieces(Frame(FOUND, cbor.dumps([length, crc])))
+            return pieces(Frame(ASK, cbor.dumps([list(mark.zxid), mark.digest] if mark else [])))
+        case Found(mark, length, crc):
+            return pieces(Frame(FOUND, cbor.dumps([list(mark.zxid), mark.digest, length, crc])))
         case Get(name, offset, length):
             return pieces(Frame(GET, cbor.dumps([name, offset, length])))
         case Piece(data):
@@ -93,11 +95,14 @@ def decode_word(frame: Frame) -> Word:
         raise MessageError(f"a frame of kind {frame.kind} has no payload, and this one has {len(frame.payload)} bytes")
     match frame.kind:
         case 48:
+            if frame.header == _NOTHING:
+                return Ask(None)
             fields = Fields.decode("Ask", frame.header, 2)
             return Ask(Mark(fields.zxid("zxid"), fields.number("digest")))
         case 49:
-            fields = Fields.decode("Found", frame.header, 2)
-            return Found(fields.number("length", 0, 2**40), fields.number("crc", 0, 2**32 - 1))
+            fields = Fields.decode("Found", frame.header, 4)
+            mark = Mark(fields.zxid("zxid"), fields.number("digest"))
+            return Found(mark, fields.number("length", 0, 2**40), fields.number("crc", 0, 2**32 - 1))
         case 50:
             fields = Fields.decode("Get", frame.header, 3)
             name = fields.text("name", NAME_CHARACTERS_MAX)

@@ -1,6 +1,9 @@
 """One command line in, one exit code out; one clear error on stderr."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -99,3 +102,15 @@ def test_errors_of_every_layer_are_told_with_a_code() -> None:
     assert told(MetadataLost("x")).exit == 10  # type: ignore[union-attr]  # it is known
     assert told(FileNotFoundError(2, "No such file", "f")).message == "f: No such file"  # type: ignore[union-attr]  # it is known
     assert told(ValueError("x")) is None
+
+
+def test_nobody_reads_the_answer_any_more() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-P", "-m", "broker.cli", "simulate", "--seeds", "1..1"], stdout=write, stderr=subprocess.PIPE, check=False
+        )
+    finally:
+        os.close(write)
+    assert (ended.returncode, b"defect" in ended.stderr) == (0, False)
