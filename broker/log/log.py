@@ -62,6 +62,12 @@ class Log:
             self._captured[row.topic, row.partition] = row
         self.dirty_bytes = sum(index.size - index.synced for index in self._dirty)
 
+    def load_last_rows(self) -> None:
+        """Have the index of each partition's last segment at hand, to which the next batch is appended. Raises Corrupt."""
+        for partitions in self._partitions.values():
+            for partition in partitions.values():
+                partition.load_last_rows()
+
     def remove_others(self) -> None:
         """Remove files that belong to no partition of this log: what a life before this one left behind."""
         remove_others(self._disk, self._captured.values())
@@ -131,6 +137,15 @@ class Log:
         """Rows of indexes that are worth being written down, each with its file, to the end of which they belong."""
         worthy = (each for each in dirt if not each.segment.unread and each.segment.size - each.segment.indexed_size >= INDEX_BYTES_MIN)
         return [(index_name(each.name), each.segment.chunk()) for each in worthy]
+
+    def segments(self) -> list[tuple[str, int, int]]:
+        """Every segment as it is now: file, bytes, CRC-32C of them."""
+        return [
+            (partition.name(index), index.size, index.crc)
+            for partitions in self._partitions.values()
+            for partition in partitions.values()
+            for index in partition.indexes
+        ]
 
     def doomed(self) -> list[str]:
         """Files that may go once a checkpoint of the state as it is now is durable. They are the caller's from here on."""

@@ -6,7 +6,7 @@ to see to, is counted in the indexes.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from google_crc32c import extend as crc32c
@@ -133,6 +133,15 @@ class Partition:
             if (number := self._rows(index).at_zxid(zxid)) < len(index):
                 return index.row(number).base_offset
         return self.end
+
+    @property
+    def indexes(self) -> Sequence[Index]:
+        return self._indexes
+
+    def load_last_rows(self) -> None:
+        """Raises Corrupt."""
+        if self._indexes:
+            self._rows(self._indexes[-1])
 
     def name(self, index: Index) -> str:
         """The file of a segment."""

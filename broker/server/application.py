@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterable
 
 import trio
 
+from broker.errors import Corrupt
 from broker.log import SEGMENT_BYTES_MAX, Log
 from broker.log.kept import restore_files
 from broker.server.checkpoint import BrokerCapture, parts_of, read_snapshot
 from broker.state import Answer, State, TopicCreated
+from zablog import Corrupt as Unusable
 from zablog import Part, Status
 from zablog.core.trail import Payload
 from zablog.core.zxid import Zxid
@@ -33,6 +35,7 @@ class BrokerApplication:
         self._open_disk = open_disk
         self._segment_bytes_max = segment_bytes_max
         self._disk: Disk | None = None
+        self._damaged: str | None = None
         self._log: Log | None = None
         self._waiting: dict[Zxid, Waiter] = {}
         self._settled: list[tuple[Waiter, Answer]] = []
@@ -47,6 +50,19 @@ class BrokerApplication:
         if self._disk is None:
             self._disk = self._open_disk()
         return self._disk
+
+    @property
+    def damaged(self) -> str | None:
+        return self._damaged
+
+    def report_damage(self, words: str) -> None:
+        """Something was read and is not what was written."""
+        self._damaged = words
+
+    @property
+    def restored(self) -> bool:
+        """Is there a state? Not while a damaged one has yet to come from a peer."""
+        return self._log is not None
 
     @property
     def log(self) -> Log:
@@ -98,8 +114,11 @@ class BrokerApplication:
         return parts_of(raw)
 
     async def restore(self, zxid: Zxid, raw: bytes | None) -> None:
-        state, log = await trio.to_thread.run_sync(self._restored, zxid, raw)
-        self.state, self._log = state, log
+        try:
+            state, log = await trio.to_thread.run_sync(self._restored, zxid, raw)
+        except Corrupt as error:
+            raise Unusable(error.message) from error
+        self.state, self._log, self._damaged = state, log, None
         for events in self._watching.values():
             for event in events:
                 event.set()
@@ -111,7 +130,9 @@ class BrokerApplication:
             return State(), Log(self.files, self._segment_bytes_max)
         snapshot = read_snapshot(zxid, raw)
         restore_files(self.files, snapshot.partitions, snapshot.tails)
-        return snapshot.state, Log(self.files, self._segment_bytes_max, snapshot.partitions, snapshot.tails)
+        log = Log(self.files, self._segment_bytes_max, snapshot.partitions, snapshot.tails)
+        log.load_last_rows()
+        return snapshot.state, log
 
     # -- for the handlers ---------------------------------------------------------------------------------------------------
 

@@ -132,8 +132,8 @@ async def keep_flushing(application: "BrokerApplication") -> None:
     """For ever: what was appended becomes durable in time, so that no checkpoint has much to do. Raises NodeStopped."""
     while True:
         await trio.sleep(LOOK_SECONDS)
-        log = application.log
-        if log.dirty_bytes > DIRTY_BYTES_MAX:
+        if application.restored and application.log.dirty_bytes > DIRTY_BYTES_MAX:
+            log = application.log
             try:
                 await sync(application.files, log, to_sync(log.dirt(), DIRTY_BYTES_MAX // 8, DIRTY_BYTES_MAX // 2))
             except OSError as error:

@@ -39,6 +39,8 @@ class DiskUse:
     """Bytes a second at which snapshots are sent to other nodes, all together."""
     file_bytes: int = 16 << 20
     """The size of one file of the write-ahead log."""
+    scrub_rate: int = 4 << 20
+    """Bytes a second at which segments are read to see whether they are still what was written; 0: not at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +150,7 @@ _DISK_RANGES: Final = {
     "pin_bytes": (0, 1 << 44),
     "transfer_rate": (1 << 10, 1 << 40),
     "file_bytes": (1 << 16, 1 << 30),
+    "scrub_rate": (0, 1 << 40),
 }
 
 

@@ -154,8 +154,9 @@ class Reads:
         elif wanted.offset < partition.end and bytes_max > 0:
             try:
                 batches = partition.read(wanted.offset, bytes_max)
-            except Corrupt:
+            except Corrupt as error:
                 status = FetchStatus.CORRUPT
+                self._application.report_damage(error.message)
         # An offset beyond the end is waited for: its record was committed somewhere, or the client will see that it was not.
         return FetchedPartition(status, partition.first, partition.end, batches)
 

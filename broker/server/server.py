@@ -14,6 +14,7 @@ from broker.server.clock import LeaderClock
 from broker.server.config import Pace, ServerConfig
 from broker.server.connection import ClientConnection, turn_away
 from broker.server.reads import Reads
+from broker.server.scrubbing import keep_scrubbing
 from broker.server.writes import Writes
 from zablog import Node, NodeConfig, PeerId, Timing, open_node
 from zablog.storage.files import FileDisk
@@ -52,6 +53,9 @@ class _Clients:
     async def __call__(self, stream: trio.abc.Stream, hello: Hello) -> None:
         if self._node is None:
             return
+        if self._node.status().missing is not None:
+            await turn_away(stream, "this node's state was damaged, and is being restored from another node")
+            return
         if self._connections >= self._config.limits.connections:
             await turn_away(stream, f"this node serves {self._connections:,} clients, as many as it may")
             return
@@ -69,6 +73,8 @@ async def open_server(config: ServerConfig) -> AsyncIterator[Server]:
     clients = _Clients(config, application)
     async with open_node(_node_config(config), application, clients) as node, trio.open_nursery() as nursery:
         nursery.start_soon(keep_flushing, application)
+        if config.disk.scrub_rate:
+            nursery.start_soon(keep_scrubbing, application, config.disk.scrub_rate)
         clients.serve_for(node)
         log.info("serving", node=node.identity.node, cluster=node.identity.cluster, address=node.addresses[node.identity.node])
         yield Server(node, application)

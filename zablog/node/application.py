@@ -64,6 +64,11 @@ class Restorable(Application, Protocol):
         """The directory of its parts."""
         ...
 
+    @property
+    def damaged(self) -> str | None:
+        """What was found damaged of what the disk should hold, in words. It is restored from a peer's snapshot then."""
+        ...
+
     def capture(self) -> Capture:
         """Everything applied so far. Takes no longer than a slice of the event loop."""
         ...

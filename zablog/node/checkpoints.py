@@ -20,6 +20,7 @@ from zablog.node.config import NodeConfig
 from zablog.node.driver import Driver
 from zablog.node.transfer import Sender, write_snapshot
 from zablog.storage.errors import StorageError
+from zablog.storage.manifest import Snapshot
 from zablog.storage.storage import Storage
 
 LOOK_SECONDS = 0.1
@@ -57,7 +58,7 @@ class Checkpoints:
         """Has so much been applied since the last one, or so long ago?"""
         last = self.storage.snapshot
         behind = last.mark.zxid if last else self.storage.wal.trail.base.zxid
-        if self.applier.applied <= behind:
+        if self.applier.held or self.applier.applied <= behind:
             return False
         if trio.current_time() - self.began >= self.config.checkpoint_seconds:
             return True
@@ -82,21 +83,7 @@ class Checkpoints:
         snapshot = await trio.to_thread.run_sync(write_snapshot, self.storage.disk, Mark(zxid, digest), pieces, self.storage.snapshot)
         length = snapshot.length
         del pieces
-        done = trio.Event()
-        token = trio.lowlevel.current_trio_token()
-        watermark = self.driver.peer.state.watermark
-        keep_above = self.pinned(zxid)
-
-        def switch() -> None:
-            """The writer's thread."""
-            self.storage.watermark = max(self.storage.watermark, watermark)
-            self.storage.checkpoint(snapshot, self.config.keep_bytes, keep_above)
-            token.run_sync_soon(done.set)
-
-        assert self.driver.writer is not None, "the law that the writer lives as long as its node"
-        self.driver.writer.ask(switch)
-        await done.wait()
-        self.driver.step(Checkpointed(snapshot.mark, self.storage.wal.trail.base))
+        await self.name(snapshot)
         await capture.durable()
         self.taken += 1
         self.last_seconds = trio.current_time() - began
@@ -108,6 +95,24 @@ class Checkpoints:
             seconds=round(self.last_seconds, 3),
             log_begins=str(self.storage.wal.trail.base.zxid),
         )
+
+    async def name(self, snapshot: Snapshot) -> None:
+        """Let the manifest name it, and the log begin as late as it may; then the core hears of both."""
+        done = trio.Event()
+        token = trio.lowlevel.current_trio_token()
+        watermark = self.driver.peer.state.watermark
+        keep_above = self.pinned(snapshot.mark.zxid)
+
+        def switch() -> None:
+            """The writer's thread."""
+            self.storage.watermark = max(self.storage.watermark, watermark)
+            self.storage.checkpoint(snapshot, self.config.keep_bytes, keep_above)
+            token.run_sync_soon(done.set)
+
+        assert self.driver.writer is not None, "the law that the writer lives as long as its node"
+        self.driver.writer.ask(switch)
+        await done.wait()
+        self.driver.step(Checkpointed(snapshot.mark, self.storage.wal.trail.base))
 
     def pinned(self, upto: Zxid) -> Zxid:
         """The log above this is wanted by peers that are read to, or fetch a snapshot, unless that is too much."""

@@ -52,6 +52,7 @@ class Node:
         """How late the last tick was."""
         self._driver = driver
         self._applier = applier
+        self._missing: Callable[[], str | None] = lambda: None
         self._turn = trio.StrictFIFOLock()
         """Whoever waits for room; trio wakes those who are parked together in any order."""
 
@@ -130,6 +131,7 @@ class Node:
             tuple(sorted(state.links)),
             role.reason,
             state.trail.base.zxid,
+            self._missing(),
         )
 
     async def tick_forever(self) -> None:
@@ -241,12 +243,14 @@ def assemble(
 async def restorable(node: Node, storage: Storage, application: Restorable, network: Network) -> SnapshotHandler:
     """Restore the application, and let it have checkpoints and snapshots from now on. Returns who serves those that fetch one."""
     driver, applier, config, turn = node._driver, node._applier, node.config, trio.Lock()
-    restoration = Restoration(storage, driver, applier, application, network, turn)
-    await restoration.restore_own()
-    driver.fetch_snapshot, driver.give_up_fetching = restoration.begin, restoration.give_up
     sender = Sender(storage, application, Pace(config.transfer_bytes_per_second), driver.fetched)
     checkpoints = Checkpoints(config, storage, driver, applier, application, sender, turn)
+    restoration = Restoration(storage, driver, applier, application, network, turn, checkpoints.name)
+    await restoration.restore_own()
+    driver.fetch_snapshot, driver.give_up_fetching = restoration.begin, restoration.give_up
+    node._missing = lambda: restoration.missing
     driver.nursery.start_soon(checkpoints.run)
+    driver.nursery.start_soon(restoration.mend)
     return sender.serve
 
 

@@ -4,6 +4,7 @@ While a snapshot is on its way nothing is applied and no checkpoint is taken. Un
 everything of ours stands whole, and a crash finds it so; from then on a crash finds the snapshot.
 """
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import structlog
@@ -16,11 +17,16 @@ from zablog.node.application import Restorable
 from zablog.node.applier import Applier
 from zablog.node.driver import Driver
 from zablog.node.transfer import DiskFailed, Fetcher, TransferFailed
+from zablog.storage.errors import Corrupt
+from zablog.storage.manifest import Snapshot
 from zablog.storage.storage import Storage
 from zablog.transport.ends import BROKEN, broken
 from zablog.transport.errors import HandshakeFailed
 from zablog.transport.network import Network
 from zablog.wire.errors import WireError
+
+MEND_SECONDS = 0.2
+"""Between two tries to have a damaged state restored by a peer."""
 
 log = structlog.get_logger("zablog.node")
 
@@ -36,16 +42,75 @@ class Restoration:
     network: Network
     turn: trio.Lock
     """Held while a snapshot is fetched or a checkpoint taken."""
+    name: Callable[[Snapshot], Awaitable[None]]
+    """Let the manifest name a snapshot of a place of our own log."""
+    missing: str | None = None
+    """Why the application is not what it was: until it is restored from a peer, nothing is applied."""
     fetching: trio.CancelScope = field(default_factory=trio.CancelScope)
 
     async def restore_own(self) -> None:
-        """At the start. Raises Corrupt."""
+        """At the start. What is damaged is restored from a peer later; see `mend`."""
         snapshot = self.storage.snapshot
         if snapshot is None:
             await self.application.restore(ZERO, None)
             return
-        raw = await trio.to_thread.run_sync(self.storage.read_snapshot)
-        await self.application.restore(snapshot.mark.zxid, raw)
+        try:
+            raw = await trio.to_thread.run_sync(self.storage.read_snapshot)
+            await self.application.restore(snapshot.mark.zxid, raw)
+        except Corrupt as error:
+            if len(self.storage.identity.members) == 1:
+                raise
+            self.missing = str(error)
+            self.applier.hold()
+            log.error("the state is damaged; a peer's will be taken", node=self.storage.identity.node, reason=self.missing)
+
+    async def mend(self) -> None:
+        """For ever: when the application is damaged, restore it from a peer's snapshot of a place of our own log, and go on from there.
+
+        Our log is whole, so our votes stand all the while.
+        """
+        told = ""
+        while True:
+            await trio.sleep(MEND_SECONDS)
+            damage = self.missing or self.application.damaged
+            if damage is None:
+                continue
+            for link in sorted(self.driver.live_links, key=lambda link: link.peer):
+                async with self.turn:
+                    self.applier.hold()
+                    try:
+                        await self.restore_from(link)
+                        self.missing = None
+                        log.warning("restored from a peer", node=self.storage.identity.node, peer=link.peer, damage=damage)
+                        break
+                    except DiskFailed as error:
+                        self.driver.stop(f"the disk failed while the state was being restored: {error}", error)
+                        await trio.sleep_forever()
+                    except (TransferFailed, HandshakeFailed, WireError, Corrupt, trio.TooSlowError, *BROKEN) as error:
+                        if str(error) != told:
+                            told = str(error)
+                            log.warning("not restored", node=self.storage.identity.node, peer=link.peer, reason=told)
+                    finally:
+                        if self.missing is None and self.applier.held:
+                            self.applier.release()
+
+    async def restore_from(self, link: Link) -> None:
+        """One try. Raises what a transfer raises, and Corrupt."""
+        async with self.network.fetching(link.peer) as (ends, reader):
+            snapshot, raw = await Fetcher(self.storage, self.application, None, self.of_use).run(ends, reader)
+        zxid, digest = snapshot.mark
+        if await trio.to_thread.run_sync(self.storage.digest_at, zxid) != digest:
+            raise TransferFailed(f"its snapshot at {zxid} is of another history than ours")
+        with trio.CancelScope(shield=True):
+            await self.name(snapshot)
+            await self.application.restore(zxid, raw)
+            self.applier.release(zxid)
+
+    def of_use(self, mark: Mark) -> bool:
+        """Is this a committed place of our own log, with everything above it still there, and no step back behind our own snapshot?"""
+        state, own = self.driver.peer.state, self.storage.snapshot
+        committed = mark.zxid in state.trail and mark.zxid <= min(state.watermark, self.driver.history.durable_last)
+        return committed and mark.zxid >= state.trail.base.zxid and (own is None or mark.zxid >= own.mark.zxid)
 
     def begin(self, link: Link, mark: Mark) -> None:
         """The core wants the leader's snapshot."""
@@ -75,7 +140,7 @@ class Restoration:
                 except BROKEN as error:
                     reason = broken(error)
                 finally:
-                    if self.applier.held:
+                    if self.missing is None and self.applier.held:
                         self.applier.release()
         if reason is not None and self.driver.wanted(link, generation):
             log.warning("no snapshot came", node=node, peer=link.peer, zxid=str(mark.zxid), reason=reason)
@@ -113,4 +178,5 @@ class Restoration:
                     except Exception as error:
                         driver.stop(f"the application could not restore the snapshot at {mark.zxid}: {error!r}", error)
                         return
+                self.missing = None
                 self.applier.release(mark.zxid)

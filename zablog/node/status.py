@@ -27,6 +27,8 @@ class Status:
     """Why this role or phase began."""
     log_begins: Zxid = ZERO
     """The log holds what is above this; the rest is in a snapshot."""
+    missing: str | None = None
+    """Why the application's state is not there, and nothing is applied: it was damaged, and is being restored from a peer."""
 
     @property
     def serving(self) -> bool:

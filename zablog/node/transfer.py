@@ -54,13 +54,11 @@ async def on_disk(work: Callable[..., Result], *words: object) -> Result:
         raise DiskFailed(str(error)) from error
 
 
-def snapshot_name(zxid: Zxid) -> str:
-    return f"snapshot-{zxid}"
-
-
 def write_snapshot(disk: Disk, mark: Mark, pieces: Sequence[bytes], named: Snapshot | None) -> Snapshot:
     """Blocking: put a snapshot's own file on the disk, durably. What no manifest names is removed first."""
-    name = snapshot_name(mark.zxid)
+    name = f"snapshot-{mark.zxid}"
+    if named is not None and named.name == name:  # it is damaged, and this one takes its place
+        name += "-again"
     for stale in disk.names():
         if stale.startswith("snapshot-") and (named is None or stale != named.name):
             disk.unlink(stale)
@@ -161,7 +159,9 @@ class Fetcher:
 
     storage: Storage
     application: Restorable
-    mark: Mark
+    mark: Mark | None
+    """Which snapshot; None: the one that there is, if it is of use."""
+    of_use: Callable[[Mark], bool] = lambda mark: True
     fetched_bytes: int = 0
     kept_bytes: int = 0
 
@@ -172,8 +172,10 @@ class Fetcher:
         """
         answers = Answers(ends, reader)
         found = await answers.ask(Ask(self.mark))
-        if not isinstance(found, Found) or found.mark != self.mark:
-            raise TransferFailed(f"{type(found).__name__} came, and whether there is a snapshot at {self.mark.zxid} was asked")
+        if not isinstance(found, Found) or self.mark not in (None, found.mark):
+            raise TransferFailed(f"{type(found).__name__} came, and whether there is a snapshot was asked")
+        if not self.of_use(found.mark):
+            raise TransferFailed(f"its snapshot at {found.mark.zxid} is of no use to us")
         raw = await self.fetch_own_file(answers, found)
         try:
             parts = await trio.to_thread.run_sync(self.application.parts, raw)
@@ -183,7 +185,7 @@ class Fetcher:
             await self.fetch_part(answers, part)
         await on_disk(self.application.files.sync_names)
         named = self.storage.snapshot
-        snapshot = await on_disk(write_snapshot, self.storage.disk, self.mark, [raw], named)
+        snapshot = await on_disk(write_snapshot, self.storage.disk, found.mark, [raw], named)
         return snapshot, raw
 
     async def fetch_own_file(self, answers: "Answers", found: Found) -> bytes:

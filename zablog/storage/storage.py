@@ -212,7 +212,7 @@ class Storage:
             mark, last = snapshot.mark, self.snapshot
             assert self.digest_at(mark.zxid) == mark.digest, "the law that a snapshot is that of a durable place of our own log"
             assert mark.zxid <= self.watermark, "the law that a snapshot holds nothing uncommitted"
-            assert last is None or mark.zxid > last.mark.zxid, "the law that snapshots go forward"
+            assert last is None or mark.zxid >= last.mark.zxid, "the law that snapshots go forward"
             first = self.wal.trimmed(mark.zxid if keep_above is None else min(mark.zxid, keep_above), keep_bytes)
             contents = self.manifest.contents._replace(base=first.header.start, first=first.header.generation, snapshot=snapshot)
             self.manifest.switch(contents)

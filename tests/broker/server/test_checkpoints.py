@@ -12,7 +12,7 @@ from broker.server import Server
 from broker.server.config import DiskUse
 from tests.broker.ensemble import Ensemble, open_ensemble
 
-SMALL = DiskUse(checkpoint_bytes=1 << 16, checkpoint_seconds=3600, keep_bytes=0, pin_bytes=1 << 20, file_bytes=1 << 16)
+SMALL = DiskUse(checkpoint_bytes=1 << 16, checkpoint_seconds=3600, keep_bytes=0, pin_bytes=1 << 20, file_bytes=1 << 16, scrub_rate=1 << 30)
 VALUES = [b"%06d" % number + bytes(200) for number in range(3000)]
 
 
@@ -114,3 +114,65 @@ async def test_a_node_that_was_away_takes_the_snapshot_of_its_leader(ensemble: E
     await ensemble.start(away)
     await publish(ensemble.addresses, VALUES[:50])
     await applied_alike(ensemble)
+
+
+def damage(directory: Path, what: str) -> None:
+    """One thing on a node's disk is not what it was."""
+    (state,) = directory.glob("snapshot-*")
+    segments = sorted((directory / "topics").glob("*.segment"))
+    match what:
+        case "snapshot":
+            raw = bytearray(state.read_bytes())
+            raw[len(raw) // 2] ^= 1
+            state.write_bytes(raw)
+        case "snapshot is gone":
+            state.unlink()
+        case "segment is gone":
+            segments[0].unlink()
+        case "segment is short":
+            segments[0].write_bytes(segments[0].read_bytes()[:1000])
+
+
+@pytest.mark.parametrize("what", ["snapshot", "snapshot is gone", "segment is gone", "segment is short"])
+async def test_a_state_that_is_damaged_at_the_start_is_restored_from_a_peer(ensemble: Ensemble, tmp_path: Path, what: str) -> None:
+    async with connect(ensemble.addresses) as zl:
+        await zl.create_topic("numbers")
+    await publish(ensemble.addresses, VALUES)
+    await applied_alike(ensemble)
+    number = (await ensemble.leader()).node.identity.node
+    await ensemble.stop(number)
+    damage(tmp_path / f"node{number}", what)
+
+    server = await ensemble.start(number)
+    assert server.node.status().missing is not None
+    await publish(ensemble.addresses, VALUES)
+    await until(lambda: server.node.status().missing is None)
+
+    await applied_alike(ensemble)
+    assert await everything(ensemble.addresses, node=number) == VALUES * 2
+    await ensemble.stop(number)
+    server = await ensemble.start(number)
+    assert server.node.status().missing is None
+    await applied_alike(ensemble)
+
+
+@pytest.mark.parametrize("what", ["head of a batch", "record"])
+async def test_a_segment_that_rots_is_found_and_restored_from_a_peer(ensemble: Ensemble, tmp_path: Path, what: str) -> None:
+    async with connect(ensemble.addresses) as zl:
+        await zl.create_topic("numbers")
+    await publish(ensemble.addresses, VALUES)
+    await applied_alike(ensemble)
+    number, server = next(iter(ensemble.servers.items()))
+    segment = min((tmp_path / f"node{number}" / "topics").glob("*.segment"))
+    whole = segment.read_bytes()
+    at = 9 if what == "head of a batch" else 1000
+    with segment.open("r+b") as file:
+        file.seek(at)
+        file.write(bytes([whole[at] ^ 1]))
+
+    await until(lambda: server.application.damaged is not None)
+    await until(lambda: server.application.damaged is None)
+
+    await applied_alike(ensemble)
+    assert segment.read_bytes() == whole
+    assert await everything(ensemble.addresses, node=number) == VALUES
