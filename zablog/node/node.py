@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from random import SystemRandom
 
 import trio
@@ -16,6 +15,7 @@ from zablog.node.checkpoints import Checkpoints
 from zablog.node.config import NodeConfig
 from zablog.node.driver import Driver
 from zablog.node.errors import ConfigError, Full, NodeStopped, NotLeading, PayloadTooLarge
+from zablog.node.repair import open_repaired
 from zablog.node.restoration import Restoration
 from zablog.node.status import Status
 from zablog.node.transfer import Pace, Sender
@@ -23,10 +23,10 @@ from zablog.node.writer import Writer
 from zablog.storage.errors import Foreign
 from zablog.storage.files import FileDisk
 from zablog.storage.history import History
-from zablog.storage.manifest import Identity
+from zablog.storage.manifest import Identity, Manifest
 from zablog.storage.storage import Storage
 from zablog.transport.greeting import Contact, Self
-from zablog.transport.network import Callbacks, Network, SnapshotHandler, open_network
+from zablog.transport.network import Callbacks, Network, open_network
 from zablog.wire.handshake import Hello
 
 MISSED_TICKS_MAX = 100
@@ -164,8 +164,7 @@ async def open_node(config: NodeConfig, application: Application, clients: Clien
     disk = FileDisk(config.directory)
     try:
         disk.lock()
-        storage = await trio.to_thread.run_sync(partial(Storage.open, disk, config.file_bytes))
-        identity = storage.identity
+        identity = await trio.to_thread.run_sync(Manifest(disk).load)
         if config.cluster not in (None, identity.cluster) or config.node not in (None, identity.node):
             raise Foreign(
                 f"{config.directory} was born as node {identity.node} of cluster {identity.cluster}, and what is meant is node "
@@ -176,17 +175,19 @@ async def open_node(config: NodeConfig, application: Application, clients: Clien
         contacts = [Contact(member.id, member.incarnation, (addresses[member.id],)) for member in identity.members]
         me = Self(identity.cluster, identity.node, identity.incarnation)
         listen = config.listen or addresses[identity.node]
+        storage = await open_repaired(disk, config.file_bytes, me, contacts)
         async with open_network(listen, me, contacts, insecure=config.insecure) as network, trio.open_nursery() as nursery:
             node, writer = assemble(config, storage, application, network, nursery, addresses)
             try:
                 driver = node._driver
-                snapshots = None
+                sender = Sender(storage, None, Pace(config.transfer_bytes_per_second), driver.fetched)
                 if isinstance(application, Restorable):
-                    snapshots = await restorable(node, storage, application, network)
+                    sender.application = application
+                    await restorable(node, storage, application, network, sender)
                 elif storage.snapshot is not None:
                     raise ConfigError(f"the log begins at {storage.trail.base.zxid}, and this application restores no snapshot.")
                 await node._applier.catch_up()
-                network.start(Callbacks(driver.link_up, driver.received, driver.link_down, driver.hold), clients, snapshots)
+                network.start(Callbacks(driver.link_up, driver.received, driver.link_down, driver.hold), clients, sender.serve)
                 nursery.start_soon(node._applier.run)
                 nursery.start_soon(node.tick_forever)
                 yield node
@@ -240,10 +241,9 @@ def assemble(
     return node, writer
 
 
-async def restorable(node: Node, storage: Storage, application: Restorable, network: Network) -> SnapshotHandler:
-    """Restore the application, and let it have checkpoints and snapshots from now on. Returns who serves those that fetch one."""
+async def restorable(node: Node, storage: Storage, application: Restorable, network: Network, sender: Sender) -> None:
+    """Restore the application, and let it have checkpoints and snapshots from now on."""
     driver, applier, config, turn = node._driver, node._applier, node.config, trio.Lock()
-    sender = Sender(storage, application, Pace(config.transfer_bytes_per_second), driver.fetched)
     checkpoints = Checkpoints(config, storage, driver, applier, application, sender, turn)
     restoration = Restoration(storage, driver, applier, application, network, turn, checkpoints.name)
     await restoration.restore_own()
@@ -251,7 +251,6 @@ async def restorable(node: Node, storage: Storage, application: Restorable, netw
     node._missing = lambda: restoration.missing
     driver.nursery.start_soon(checkpoints.run)
     driver.nursery.start_soon(restoration.mend)
-    return sender.serve
 
 
 def the_one_of(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -24,7 +24,7 @@ from zablog.storage.storage import Storage, verified
 from zablog.transport.ends import Ends
 from zablog.wire.errors import MessageError
 from zablog.wire.frames import Frame, FrameReader
-from zablog.wire.transfer import PIECE_BYTES_MAX, Ask, Found, Get, Gone, Piece, Word, decode_word, encode_word
+from zablog.wire.transfer import PIECE_BYTES_MAX, Ask, Found, Get, Gone, Piece, Read, Run, Word, decode_word, encode_word
 
 ASKED_AHEAD = 4
 """So many pieces are asked for before the first has come."""
@@ -91,7 +91,7 @@ class Sender:
     """The node's snapshots, for others."""
 
     storage: Storage
-    application: Restorable
+    application: Restorable | None
     pace: Pace
     progress: Callable[[PeerId], None]
     """Called after each piece: whom it went to."""
@@ -108,7 +108,7 @@ class Sender:
             while (word := await line.hear()) is not None:
                 match word:
                     case Ask(mark):
-                        snapshot = self.storage.snapshot
+                        snapshot = self.storage.snapshot if self.application else None
                         if snapshot is None or mark not in (None, snapshot.mark):
                             await line.say(Gone(f"there is no snapshot {f'at {mark.zxid} ' if mark else ''}here (any longer)"))
                             continue
@@ -128,6 +128,8 @@ class Sender:
                         await self.pace.take(length)
                         await line.say(await self.piece(parts, raw, name, offset, length))
                         self.progress(peer)
+                    case Read(after, upto):
+                        await line.say(await trio.to_thread.run_sync(self.entries, after, upto))
                     case _:
                         raise MessageError(f"{type(word).__name__} is not for those who fetch to say")
         finally:
@@ -135,8 +137,19 @@ class Sender:
 
     def read(self, snapshot: Snapshot) -> tuple[bytes, dict[str, Part]]:
         """Blocking."""
+        assert self.application is not None, "the law that there is no snapshot without one"
         raw = verified(self.storage.disk, snapshot)
         return raw, {part.name: part for part in self.application.parts(raw)}
+
+    def entries(self, after: Mark, upto: Zxid) -> Word:
+        """Blocking: what our own log holds above a place, if it is that place."""
+        try:
+            if after.zxid not in self.storage.wal.trail or self.storage.digest_at(after.zxid) != after.digest:
+                return Gone(f"our log does not have {after.zxid}, or not after the same history")
+            entries = self.storage.read(after.zxid, upto, PIECE_BYTES_MAX)
+        except (StorageError, OSError) as error:
+            return Gone(f"our log cannot be read there: {error}")
+        return Gone(f"our log has nothing above {after.zxid}") if entries is None else Run(entries)
 
     async def piece(self, parts: dict[str, Part], raw: bytes, name: str, offset: int, length: int) -> Word:
         """What was asked for, or why not: nothing is read that is not of the snapshot."""
@@ -146,6 +159,7 @@ class Sender:
             part = parts.get(name)
             if part is None or offset + length > part.length:
                 return Gone(f"{name[:80]!r} from {offset} to {offset + length} is not part of the snapshot")
+            assert self.application is not None, "the law that there are no parts without one"
             try:
                 data = await trio.to_thread.run_sync(self.application.files.read, name, offset, length)
             except OSError as error:

@@ -1,5 +1,10 @@
 """What can be wrong with a data directory. Each says what, where, and what can be done now."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from zablog.storage.repair import Fault
+
 
 class StorageError(Exception):
     """The data directory cannot be used, or cannot be used any longer."""
@@ -31,6 +36,14 @@ class MetadataLost(StorageError):
 
 class Corrupt(StorageError):
     """Bytes that may have been acknowledged are damaged. Nothing was cut."""
+
+
+class Faulty(Corrupt):
+    """One batch of the log is damaged, what surrounds it is whole: whoever has its entries can help; see `zablog.storage.repair`."""
+
+    def __init__(self, text: str, fault: "Fault") -> None:
+        super().__init__(text)
+        self.fault = fault
 
 
 class Trimmed(StorageError):

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from typing import Final
+from typing import Final, NamedTuple
 
 import google_crc32c
 
@@ -31,8 +31,9 @@ from zablog.storage.batch import (
     encode_body,
 )
 from zablog.storage.disk import Disk
-from zablog.storage.errors import Corrupt, NewerFormat, Trimmed
+from zablog.storage.errors import Corrupt, Faulty, NewerFormat, Trimmed
 from zablog.storage.manifest import Contents
+from zablog.storage.repair import Fault
 from zablog.storage.runs import part, slice_run
 
 ZEROS: Final = bytes(1 << 20)
@@ -62,6 +63,16 @@ class File:
 
     def __post_init__(self) -> None:
         self.salt = self.header.salt
+
+
+class Place(NamedTuple):
+    """Between two batches: what the next one has to go on from."""
+
+    mark: Mark
+    sequence: int
+    """The number of the next batch."""
+    previous: int
+    """The identifier of the last one."""
 
 
 class Wal:
@@ -180,7 +191,7 @@ class Wal:
                 header = decode_batch_header(raw, file.salt, offset)
                 entries = self.verify(header, raw, offset, file, mark, sequence, previous)
             except NotAHeader as error:
-                self.damaged(file, raw, offset, mark, sequence, str(error), header, sealed=limit is not None)
+                self.damaged(file, raw, offset, Place(mark, sequence, previous), str(error), header, following)
                 break
             if entries is not None:
                 if limit is not None and entries.last > limit.zxid:
@@ -230,27 +241,39 @@ class Wal:
         return entries
 
     def damaged(
-        self,
-        file: File,
-        raw: bytes,
-        offset: int,
-        mark: Mark,
-        sequence: int,
-        reason: str,
-        header: BatchHeader | None,
-        sealed: bool,
+        self, file: File, raw: bytes, offset: int, place: Place, reason: str, header: BatchHeader | None, following: File | None
     ) -> None:
         """A batch is damaged. If anything valid stands behind it, it was synced; if not, nobody can tell, and its range is suspect."""
-        search = offset
-        while not sealed and (search := raw.find(BATCH_MAGIC, search + 1)) >= 0:
+        mark, sequence, _ = place
+        search, behind = offset, None
+        while behind is None and (search := raw.find(BATCH_MAGIC, search + 1)) >= 0:
             try:
                 later = decode_batch_header(raw, file.salt, search)
             except NotAHeader:
                 continue
-            sealed = later.generation == file.header.generation and later.sequence > sequence
-        if sealed:
-            raise Corrupt(f"{file.name}, offset {offset}, after zxid {mark.zxid}: {reason}, with valid data behind it. {HELP}")
-        self.suspect = header.last if header is not None else BEYOND
+            if later.generation == file.header.generation and later.sequence > sequence:
+                behind = Place(later.prev, later.sequence, later.previous)
+        if behind is None and following is not None:
+            behind = Place(following.header.start, following.header.sequence, following.header.previous)
+        if behind is None:
+            self.suspect = header.last if header is not None else BEYOND
+            return
+        text = f"{file.name}, offset {offset}, after zxid {mark.zxid}: {reason}, with valid data behind it"
+        if behind.sequence != sequence + 1:
+            raise Corrupt(f"{text}, and more than one batch between. {HELP}")
+        fault = Fault(
+            file.name,
+            file.salt,
+            file.header.generation,
+            offset,
+            sequence,
+            mark,
+            place.previous,
+            self.hint,
+            behind.mark,
+            behind.previous,
+        )
+        raise Faulty(f"{text}. {HELP}", fault)
 
     # -- writing ------------------------------------------------------------------------------------------------------------
 

@@ -153,17 +153,8 @@ class Network:
     @asynccontextmanager
     async def fetching(self, peer: PeerId) -> AsyncIterator[tuple[Ends, FrameReader]]:
         """A connection of its own to a member, for a snapshot. Raises HandshakeFailed, WireError, and whatever ends a connection."""
-        contact = self.contacts[peer]
-        with trio.fail_after(self._pace.connect_seconds):
-            stream = await self._connect(contact.addresses[0])
-        tune(stream)
-        ends = ends_of(stream)
-        try:
-            with trio.fail_after(self._pace.handshake_seconds):
-                reader = await greeting.call(ends, self.me, contact, Purpose.SNAPSHOT)
-            yield ends, reader
-        finally:
-            await _close(ends)
+        async with fetching(self.me, self.contacts[peer], self._pace, self._connect) as connection:
+            yield connection
 
     # -- links --------------------------------------------------------------------------------------------------------------
 
@@ -358,6 +349,24 @@ async def open_network(
     finally:
         for listener in listeners:
             listener.socket.close()
+
+
+@asynccontextmanager
+async def fetching(
+    me: Self, contact: Contact, pace: Pace | None = None, connect: Connect = dial_tcp
+) -> AsyncIterator[tuple[Ends, FrameReader]]:
+    """A connection to a member for what it keeps, beside the mesh. Raises HandshakeFailed, WireError and what ends a connection."""
+    pace = pace or Pace()
+    with trio.fail_after(pace.connect_seconds):
+        stream = await connect(contact.addresses[0])
+    tune(stream)
+    ends = ends_of(stream)
+    try:
+        with trio.fail_after(pace.handshake_seconds):
+            reader = await greeting.call(ends, me, contact, Purpose.SNAPSHOT)
+        yield ends, reader
+    finally:
+        await _close(ends)
 
 
 async def _close(ends: Ends) -> None:

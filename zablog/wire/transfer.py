@@ -4,6 +4,7 @@
 |---|---|---|
 | Ask | Found, Gone | is there a snapshot of this place still, or (no place) which one is there? From here on it is kept for us |
 | Get | Piece, Gone | bytes of the snapshot's own file (the part without a name), or of another part of it |
+| Read | Run, Gone | entries of the log: by somebody who has a damaged batch between two whole ones |
 
 `Piece` carries its bytes raw, as the frame's payload. Nothing here is checked by a sum: what was fetched is verified as a whole.
 """
@@ -11,8 +12,11 @@
 from dataclasses import dataclass
 from typing import Final
 
-from zablog.core.trail import Mark, Payload
+from zablog.core.messages import Propose
+from zablog.core.trail import Entries, Mark, Payload
+from zablog.core.zxid import ZERO, Epoch, Zxid
 from zablog.wire import cbor
+from zablog.wire.codec import Kind, decode, encode
 from zablog.wire.errors import MessageError
 from zablog.wire.frames import Frame, pieces
 from zablog.wire.schema import Fields
@@ -22,6 +26,7 @@ FOUND: Final = 49
 GET: Final = 50
 PIECE: Final = 51
 GONE: Final = 52
+READ: Final = 53
 
 PIECE_BYTES_MAX: Final = 1 << 20
 NAME_CHARACTERS_MAX: Final = 255
@@ -68,7 +73,22 @@ class Gone:
     text: str
 
 
-Word = Ask | Found | Get | Piece | Gone
+@dataclass(frozen=True, slots=True)
+class Read:
+    """The next entries above this place, not above `upto`."""
+
+    after: Mark
+    upto: Zxid
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Entries that follow one another; on the wire they are a Propose."""
+
+    entries: Entries
+
+
+Word = Ask | Found | Get | Piece | Gone | Read | Run
 
 
 def encode_word(word: Word) -> list[Payload]:
@@ -81,6 +101,10 @@ def encode_word(word: Word) -> list[Payload]:
             return pieces(Frame(GET, cbor.dumps([name, offset, length])))
         case Piece(data):
             return pieces(Frame(PIECE, b"", data))
+        case Read(after, upto):
+            return pieces(Frame(READ, cbor.dumps([list(after.zxid), after.digest, list(upto)])))
+        case Run(entries):
+            return encode(Propose(Epoch(entries.first.epoch), entries, ZERO))
         case Gone(text):
             return pieces(Frame(GONE, cbor.dumps([text[:TEXT_CHARACTERS_MAX]])))
 
@@ -91,6 +115,10 @@ def decode_word(frame: Frame) -> Word:
         if frame.header or len(frame.payload) > PIECE_BYTES_MAX:
             raise MessageError(f"a piece of a snapshot has at most {PIECE_BYTES_MAX:,} bytes and no header")
         return Piece(frame.payload)
+    if frame.kind == Kind.PROPOSE:
+        message = decode(frame)
+        assert isinstance(message, Propose), "the law that a kind is of one class"
+        return Run(message.entries)
     if frame.payload:
         raise MessageError(f"a frame of kind {frame.kind} has no payload, and this one has {len(frame.payload)} bytes")
     match frame.kind:
@@ -107,6 +135,9 @@ def decode_word(frame: Frame) -> Word:
             fields = Fields.decode("Get", frame.header, 3)
             name = fields.text("name", NAME_CHARACTERS_MAX)
             return Get(name, fields.number("offset", 0, 2**40), fields.number("length", 1, PIECE_BYTES_MAX))
+        case 53:
+            fields = Fields.decode("Read", frame.header, 3)
+            return Read(Mark(fields.zxid("after"), fields.number("digest")), fields.zxid("upto"))
         case 52:
             return Gone(Fields.decode("Gone", frame.header, 1).text("text", TEXT_CHARACTERS_MAX))
         case _:

@@ -176,3 +176,21 @@ async def test_a_segment_that_rots_is_found_and_restored_from_a_peer(ensemble: E
     await applied_alike(ensemble)
     assert segment.read_bytes() == whole
     assert await everything(ensemble.addresses, node=number) == VALUES
+
+
+async def test_a_damaged_log_is_repaired_by_a_peer_before_its_node_takes_part(ensemble: Ensemble, tmp_path: Path) -> None:
+    async with connect(ensemble.addresses) as zl:
+        await zl.create_topic("numbers")
+    await publish(ensemble.addresses, VALUES)
+    await applied_alike(ensemble)
+    number = (await ensemble.leader()).node.identity.node
+    await ensemble.stop(number)
+    log = max((tmp_path / f"node{number}").glob("wal-*.log"), key=lambda log: len(log.read_bytes().rstrip(b"\0")))
+    whole = log.read_bytes()
+    log.write_bytes(whole[:20_000] + bytes([whole[20_000] ^ 1]) + whole[20_001:])
+
+    await ensemble.start(number)
+
+    assert log.read_bytes()[:20_001] == whole[:20_001]
+    await publish(ensemble.addresses, VALUES[:10])
+    await applied_alike(ensemble)

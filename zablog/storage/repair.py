@@ -1,0 +1,89 @@
+"""A damaged batch in the middle of our log, made again as it was, to the bit, out of entries that a peer has.
+
+What stands behind the batch names it: its two checksums, and the running digest after it. So whatever a peer sends, either it gives
+back exactly the bytes that were synced here, or it is refused. Nothing is decided by that, and no promise changes: the node is the one
+that it was before the damage, which is why it may not run before (zab-protocol: faulty entries).
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from zablog.core.trail import Entries, Mark, Payload, extend_digest
+from zablog.core.zxid import Zxid
+from zablog.storage.batch import BatchHeader, encode_body
+from zablog.storage.disk import Disk
+from zablog.storage.errors import Corrupt, Diverged
+
+HINTS_MAX = 1 << 20
+"""So many commit hints are tried for a header that cannot be read any more."""
+
+
+class Fault(NamedTuple):
+    """The damaged batch: where it stands, and what its neighbours say of it."""
+
+    name: str
+    """The file."""
+    salt: int
+    generation: int
+    offset: int
+    sequence: int
+    before: Mark
+    """The last entry before it."""
+    previous: int
+    """The identifier of the batch before it."""
+    hint: Zxid
+    """The highest commit hint before it: its own is not lower."""
+    after: Mark
+    """Its last entry."""
+    identifier: int
+    """Its own."""
+
+    @property
+    def text(self) -> str:
+        return f"{self.name}, offset {self.offset}, after {self.before.zxid} through {self.after.zxid}"
+
+
+def rebuilt(fault: Fault, runs: Sequence[Entries]) -> bytes:
+    """The bytes of the batch, from the entries above `before` through `after`.
+
+    Raises Diverged if they are not what stood here, Corrupt if they are and the batch still cannot be made again.
+    """
+    payloads: list[Payload] = [payload for run in runs for payload in run.payloads]
+    first = runs[0].first if runs else fault.before.zxid
+    digest = extend_digest(fault.before.digest, fault.before.zxid, first, payloads) if runs else fault.before.digest
+    if digest != fault.after.digest:
+        raise Diverged(f"{fault.text}: what a peer has is not what stood here: its running digest is another")
+    pieces, body_bytes, body_crc = encode_body(payloads)
+    for hint in hints(fault):
+        header = BatchHeader(
+            fault.sequence,
+            fault.generation,
+            first,
+            len(payloads),
+            fault.before,
+            fault.after.digest,
+            hint,
+            fault.previous,
+            body_bytes,
+            body_crc,
+        )
+        if header.identifier(fault.salt) == fault.identifier:
+            return b"".join([header.encode(fault.salt), *pieces])
+    raise Corrupt(f"{fault.text}: the batch cannot be made again as it was, though its entries are known. Keep the directory.")
+
+
+def hints(fault: Fault) -> Iterator[Zxid]:
+    """What was known to be committed when the batch was written: at least what was known before, at most the batch itself."""
+    low, high = fault.hint, fault.after.zxid
+    if low.epoch < high.epoch:  # nothing of the new epoch may have been committed then, and nothing more of the old one
+        yield low
+        yield fault.before.zxid
+    begin = low.counter if low.epoch == high.epoch else 0
+    for counter in range(high.counter, max(begin, high.counter - HINTS_MAX) - 1, -1):
+        yield Zxid(high.epoch, counter)
+
+
+def repair(disk: Disk, fault: Fault, runs: Sequence[Entries]) -> None:
+    """Put the batch back in its place, durably. Raises Diverged, Corrupt, OSError."""
+    disk.write(fault.name, fault.offset, [rebuilt(fault, runs)])
+    disk.sync(fault.name)
