@@ -48,6 +48,7 @@ class Index:
         "base_offset",
         "base_time",
         "base_zxid",
+        "captured",
         "crc",
         "end_offset",
         "indexed",
@@ -66,6 +67,8 @@ class Index:
         """CRC-32C of the file."""
         self.synced = 0
         """So much of the file is durable."""
+        self.captured = 0
+        """So much of the file is in the last capture."""
         self.indexed = 0
         """So many rows stand on disk."""
         self.base_zxid = ZERO

@@ -66,6 +66,7 @@ def index_of(row: SegmentRow) -> Index:
     """An index whose rows are still on disk."""
     index = Index(row.base_offset, row.base_time)
     index.end_offset, index.size, index.crc, index.base_zxid = row.end_offset, row.size, row.crc, row.base_zxid
+    index.captured = index.size
     index.unread = True
     return index
 

@@ -8,6 +8,7 @@ what it deletes stays on disk until the next checkpoint is durable, since the on
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from broker.errors import Corrupt
@@ -91,15 +92,17 @@ class Log:
 
     def delete_topic(self, topic: Zxid) -> None:
         """Forget its segments, and what was gathered for it. The files go once a checkpoint is durable; see `doomed`."""
-        for number, partition in self._partitions.pop(topic, {}).items():
+        gone = self._partitions.pop(topic, {})
+        for number, partition in gone.items():
             self._gathered.pop(partition, None)
             self._touched.pop((topic, number), None)
             self._captured.pop((topic, number), None)
             self._doomed += partition.files
             self._doomed += map(index_name, partition.files)
-            for index in [index for index, owner in self._dirty.items() if owner is partition]:
-                del self._dirty[index]
-                self.dirty_bytes -= index.size - index.synced
+        owners = set(gone.values())
+        for index in [index for index, owner in self._dirty.items() if owner in owners]:
+            del self._dirty[index]
+            self.dirty_bytes -= index.size - index.synced
 
     def partition(self, topic: Zxid, partition: int) -> Partition:
         """Where to read. That there is such a partition is the state's to say; without a batch it has no files and is not kept."""
@@ -115,14 +118,19 @@ class Log:
 
     def capture(self) -> list[PartitionRow]:
         """Every partition that has been written to, as it is after the last flush."""
-        for (topic, number), partition in self._touched.items():
-            self._captured[topic, number] = partition.capture(topic, number)
-        self._touched.clear()
+        self.capture_some(len(self._touched))
         return list(self._captured.values())
 
-    def dirt(self) -> list[Dirt]:
-        """What has been flushed and is not durable. Those who make it so say that by `clean`."""
-        return [Dirt(partition.name(index), index, index.synced, index.size) for index, partition in self._dirty.items()]
+    def capture_some(self, count: int) -> None:
+        """Capture some of the partitions that changed ahead of time: a capture of all must be quick, and they may be many."""
+        for place in list(islice(self._touched, count)):
+            self._captured[place] = self._touched.pop(place).capture(*place)
+
+    def dirt(self) -> Iterator[Dirt]:
+        """What is not durable of the last capture. Those who make it so say that by `clean`; what is appended meanwhile is not of it."""
+        for index, partition in list(self._dirty.items()):
+            if index.synced < index.captured:
+                yield Dirt(partition.name(index), index, index.synced, index.captured)
 
     def clean(self, dirt: Iterable[Dirt]) -> None:
         """These are durable now, as far as they went."""

@@ -59,6 +59,10 @@ class Partition:
 
     def capture(self, topic: Zxid, partition: int) -> PartitionRow:
         """What has been flushed, as a snapshot says it."""
+        for index in reversed(self._indexes):
+            if index.captured == index.size:
+                break
+            index.captured = index.size
         rows = [
             SegmentRow(each.base_offset, each.base_time, each.end_offset, each.size, each.crc, each.base_zxid) for each in self._indexes
         ]

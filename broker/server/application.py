@@ -36,6 +36,8 @@ class BrokerApplication:
         self._segment_bytes_max = segment_bytes_max
         self._disk: Disk | None = None
         self._damaged: str | None = None
+        self.capturing = False
+        """A checkpoint is under way: what it captured is not captured anew."""
         self._log: Log | None = None
         self._waiting: dict[Zxid, Waiter] = {}
         self._settled: list[tuple[Waiter, Answer]] = []
@@ -108,7 +110,11 @@ class BrokerApplication:
 
     def capture(self) -> BrokerCapture:
         state, log = self.state, self.log
-        return BrokerCapture(self.files, log, state.capture(), log.capture(), log.doomed())
+        self.capturing = True
+        return BrokerCapture(self.files, log, state.capture(), log.capture(), log.doomed(), self._captured)
+
+    def _captured(self) -> None:
+        self.capturing = False
 
     def parts(self, raw: bytes) -> list[Part]:
         return parts_of(raw)

@@ -5,9 +5,9 @@ stands in the checkpoint itself: ten thousand partitions with a few records each
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
@@ -24,8 +24,15 @@ from zablog.storage.disk import Disk
 if TYPE_CHECKING:
     from broker.server.application import BrokerApplication
 
+Item = TypeVar("Item")
+
 SLICE_SECONDS: Final = 0.002
-"""After so much encoding others have their turn."""
+"""After so much work others have their turn."""
+REST_SECONDS_MAX: Final = 0.02
+FILES_A_SLICE: Final = 32
+"""The ends of so many segments are read at once."""
+CAPTURED_AHEAD: Final = 500
+"""Partitions captured ahead of time at each look of the flusher: about 2 ms of work."""
 TAIL_BYTES_MAX: Final = 16 << 10
 """A longer end of a segment is synced rather than copied."""
 TAILS_BYTES_MAX: Final = 16 << 20
@@ -38,43 +45,63 @@ LOOK_SECONDS: Final = 0.05
 class BrokerCapture:
     """`zablog.node.application.Capture`."""
 
-    def __init__(self, disk: Disk, log: Log, state: State, partitions: list[PartitionRow], doomed: list[str]) -> None:
+    def __init__(
+        self, disk: Disk, log: Log, state: State, partitions: list[PartitionRow], doomed: list[str], over: Callable[[], None]
+    ) -> None:
         self._disk = disk
         self._log = log
         self._state = state
         self._partitions = partitions
-        self._dirt = log.dirt()
         self._doomed = doomed
+        self._over = over
 
     async def encode(self) -> Sequence[bytes]:
-        due = to_sync(self._dirt, TAIL_BYTES_MAX, TAILS_BYTES_MAX)
+        dirt = await in_slices(self._log.dirt())
+        due, rest = to_sync(dirt, TAIL_BYTES_MAX, TAILS_BYTES_MAX)
         await sync(self._disk, self._log, due)
-        synced = set(due)
-        tails = await trio.to_thread.run_sync(read_tails, self._disk, [each for each in self._dirt if each not in synced])
+        tails: list[Tail] = []
+        for begin in range(0, len(rest), FILES_A_SLICE):
+            began = time.monotonic()
+            tails += await trio.to_thread.run_sync(read_tails, self._disk, rest[begin : begin + FILES_A_SLICE])
+            await rest_after(began)
         await trio.to_thread.run_sync(self._disk.sync_names)
-        pieces: list[bytes] = []
-        began = time.monotonic()
-        for piece in encode(Snapshot(self._state, self._partitions, tails)):
-            pieces.append(piece)
-            if time.monotonic() - began > SLICE_SECONDS:
-                await trio.lowlevel.checkpoint()
-                began = time.monotonic()
-        return pieces
+        return await in_slices(encode(Snapshot(self._state, self._partitions, tails)))
 
     async def durable(self) -> None:
+        self._over()
         await trio.to_thread.run_sync(remove, self._disk, self._doomed)
 
 
-def to_sync(dirt: Sequence[Dirt], each_max: int, all_max: int) -> list[Dirt]:
-    """Which segments are to be synced so that what remains is short everywhere, and not too much in all: the longest ends."""
-    due: list[Dirt] = []
-    left = sum(each.bytes for each in dirt)
-    for each in sorted(dirt, key=lambda each: each.bytes, reverse=True):
+async def in_slices(items: Iterable[Item]) -> list[Item]:
+    """All of them, made a slice at a time, with rests between: a checkpoint is in no hurry, and everybody else is."""
+    made: list[Item] = []
+    began = time.monotonic()
+    for item in items:
+        made.append(item)
+        if time.monotonic() - began > SLICE_SECONDS:
+            await rest_after(began)
+            began = time.monotonic()
+    return made
+
+
+async def rest_after(began: float) -> None:
+    """Leave others twice the time that this slice took. A thread that runs Python takes it from the event loop as well."""
+    await trio.sleep(min(REST_SECONDS_MAX, 2 * (time.monotonic() - began)))
+
+
+def to_sync(dirt: Sequence[Dirt], each_max: int, all_max: int) -> tuple[list[Dirt], list[Dirt]]:
+    """Which segments are to be synced so that what remains is short everywhere, and not too much in all: the longest ends; the others."""
+    longest = sorted(dirt, key=_bytes_of, reverse=True)
+    left = sum(map(_bytes_of, dirt))
+    for number, each in enumerate(longest):
         if each.bytes <= each_max and left <= all_max:
-            break
-        due.append(each)
+            return longest[:number], longest[number:]
         left -= each.bytes
-    return due
+    return longest, []
+
+
+def _bytes_of(dirt: Dirt) -> int:
+    return dirt.size - dirt.synced
 
 
 async def sync(disk: Disk, log: Log, dirt: Sequence[Dirt]) -> None:
@@ -132,9 +159,13 @@ async def keep_flushing(application: "BrokerApplication") -> None:
     """For ever: what was appended becomes durable in time, so that no checkpoint has much to do. Raises NodeStopped."""
     while True:
         await trio.sleep(LOOK_SECONDS)
-        if application.restored and application.log.dirty_bytes > DIRTY_BYTES_MAX:
-            log = application.log
+        if not application.restored or application.capturing:
+            continue
+        log = application.log
+        log.capture_some(CAPTURED_AHEAD)
+        if log.dirty_bytes > DIRTY_BYTES_MAX:
             try:
-                await sync(application.files, log, to_sync(log.dirt(), DIRTY_BYTES_MAX // 8, DIRTY_BYTES_MAX // 2))
+                due, _ = to_sync(await in_slices(log.dirt()), DIRTY_BYTES_MAX // 8, DIRTY_BYTES_MAX // 2)
+                await sync(application.files, log, due)
             except OSError as error:
                 raise NodeStopped(f"the disk failed while segments were flushed: {error}") from error

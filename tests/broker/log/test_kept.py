@@ -18,6 +18,12 @@ def tails_of(disk: SimDisk, dirt: list[Dirt]) -> list[Tail]:
     return [Tail(each.name, each.synced, disk.read(each.name, each.synced, each.bytes)) for each in dirt]
 
 
+def settle(log: Log) -> None:
+    """Everything is durable."""
+    log.capture()
+    log.clean(list(log.dirt()))
+
+
 def restored(disk: SimDisk, rows: list, tails: list[Tail], segment_bytes_max: int = 700) -> Log:
     restore_files(disk, rows, tails)
     log = Log(disk, segment_bytes_max, rows, tails)
@@ -32,13 +38,13 @@ def test_what_came_after_the_capture_is_cut_and_the_rest_is_served(synced: str, 
     log = Log(disk, segment_bytes_max)
     fill(log, 25)
     if synced == "half":
-        log.clean(log.dirt())
+        settle(log)
     more = batch_of(b"more")
     log.append(Zxid(3, 1), 1010, TOPIC, 0, 49, 0, 1, more)
     log.flush()
     if synced == "all":
-        log.clean(log.dirt())
-    rows, tails = log.capture(), tails_of(disk, log.dirt())
+        settle(log)
+    rows, tails = log.capture(), tails_of(disk, list(log.dirt()))
     log.append(Zxid(3, 2), 1010, TOPIC, 0, 50, 0, 1, batch_of(b"not in the snapshot"))
     log.append(Zxid(3, 2), 1010, TOPIC, 1, 0, 1, 1, batch_of(b"another partition"))
     log.flush()
@@ -59,9 +65,10 @@ def test_what_was_not_durable_comes_back_out_of_the_snapshot() -> None:
     disk = SimDisk()
     log = Log(disk, 700)
     fill(log, 25)
-    log.clean(log.dirt())
+    settle(log)
     log.append(Zxid(3, 1), 1010, TOPIC, 0, 49, 0, 1, batch_of(b"more"))
     log.flush()
+    log.capture()
     (dirt,) = log.dirt()
     rows, tails = log.capture(), tails_of(disk, [dirt])
     disk.truncate(dirt.name, dirt.synced)
@@ -91,6 +98,7 @@ def with_index(disk: SimDisk) -> tuple[Log, str]:
     """A log of one segment whose rows stand on disk in two chunks, but for the last ones."""
     log = Log(disk)
     fill(log, 20)
+    log.capture()
     (dirt,) = log.dirt()
     name = index_name(dirt.name)
     disk.create(name)
@@ -140,6 +148,7 @@ def test_an_index_of_more_than_the_snapshot_says_is_used_as_far_as_it_goes() -> 
     for number in range(10):
         log.append(Zxid(4, number + 1), 2000, TOPIC, 0, 39 + number, 0, 1, batch_of(b"%d" % number))
     log.flush()
+    log.capture()
     (dirt,) = log.dirt()
     disk.create(index_name(dirt.name))
     disk.write(index_name(dirt.name), 0, [dirt.segment.chunk()])
