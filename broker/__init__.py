@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         WriteLost,
     )
     from broker.records import Record
+    from broker.state.commands import Retention
     from zablog.core.zxid import Zxid
 
 __all__ = [
@@ -80,6 +81,7 @@ __all__ = [
     "Receipt",
     "Record",
     "RecordTooLarge",
+    "Retention",
     "StaleOwner",
     "StaleProducer",
     "TimedOut",
@@ -99,6 +101,7 @@ _ROOMS = {
     "Producer": "broker.client",
     "Receipt": "broker.client",
     "Record": "broker.records",
+    "Retention": "broker.state.commands",
     "Zxid": "zablog.core.zxid",
     "connect": "broker.client",
 }

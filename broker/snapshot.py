@@ -16,7 +16,20 @@ from typing import Final, NamedTuple, TypeVar
 
 from broker.errors import Code, Corrupt
 from broker.log.kept import PartitionRow, SegmentRow, Tail
-from broker.state import Answer, Appended, ProducerAllocated, Refused, State, Topic, TopicCreated, TopicDeleted, name_problem
+from broker.state import (
+    Answer,
+    Appended,
+    BoundsMoved,
+    ProducerAllocated,
+    Refused,
+    Retention,
+    State,
+    Topic,
+    TopicAltered,
+    TopicCreated,
+    TopicDeleted,
+    name_problem,
+)
 from broker.state.producers import Producer
 from zablog.core.zxid import COUNTER_MAX, EPOCH_MAX, Zxid
 from zablog.wire import MessageError, cbor
@@ -58,7 +71,7 @@ class Snapshot:
 class _Decoded(NamedTuple):
     head: list[list[int]]
     topics: list[Topic]
-    ends: list[tuple[Zxid, int, int]]
+    ends: list[tuple[Zxid, int, int, int]]
     producers: list[tuple[Zxid, Producer]]
     answers: list[tuple[Zxid, int, Answer]]
     partitions: list[PartitionRow]
@@ -85,9 +98,12 @@ def _sections(snapshot: Snapshot) -> Iterator[tuple[Kind, list[cbor.Value]]]:
     state = snapshot.state
     yield Kind.HEAD, [[*state.applied, state.time]]
     for topics in _batches(state.topics.values()):
-        yield Kind.TOPICS, [[*topic.id, topic.name, topic.partitions, topic.created] for topic in topics]
+        yield (
+            Kind.TOPICS,
+            [[*topic.id, topic.name, topic.partitions, topic.created, list(topic.retention), topic.settings] for topic in topics],
+        )
     for places in _batches(state.ends.items()):
-        yield Kind.ENDS, [[*topic, partition, end] for (topic, partition), end in places]
+        yield Kind.ENDS, [[*topic, partition, end, state.firsts.get((topic, partition), 0)] for (topic, partition), end in places]
     for producers in _batches(state.producers.rows.items()):
         yield Kind.PRODUCERS, [[*who, epoch, gaps, sequence, lowest, *used] for who, (epoch, gaps, sequence, lowest, used) in producers]
     for answers in _batches(state.producers.answers.items()):
@@ -126,6 +142,10 @@ def _answer_row(answer: Answer) -> list[cbor.Value]:
             return [3, *topic]
         case TopicDeleted(topic):
             return [4, *topic]
+        case TopicAltered(topic):
+            return [6, *topic]
+        case BoundsMoved():
+            raise AssertionError("the law that what nobody asked for is not kept for anybody")
         case Refused(code, text, maybe_written):
             return [5, code.value, text, maybe_written]
 
@@ -165,14 +185,15 @@ def _decode_section(tables: _Decoded, kind: Kind, rows: object) -> None:
         case Kind.FOOT:
             tables.foot.extend(_numbers(row, 1) for row in rows)
         case Kind.TOPICS:
-            for epoch, counter, name, partitions, created in rows:
+            for epoch, counter, name, partitions, created, retention, settings in rows:
                 if name_problem(name):
                     raise ValueError(name_problem(name))
-                tables.topics.append(Topic(_zxid(epoch, counter), name, _number(partitions), _number(created)))
+                kept = Retention(*_numbers(retention, 3))
+                tables.topics.append(Topic(_zxid(epoch, counter), name, _number(partitions), _number(created), kept, _number(settings)))
         case Kind.ENDS:
             for row in rows:
-                epoch, counter, partition, end = _numbers(row, 4)
-                tables.ends.append((_zxid(epoch, counter), partition, end))
+                epoch, counter, partition, end, first = _numbers(row, 5)
+                tables.ends.append((_zxid(epoch, counter), partition, end, first))
         case Kind.PRODUCERS:
             for epoch, counter, producer_epoch, gaps, sequence, lowest, *used in rows:
                 producer = Producer(_number(producer_epoch), gaps is True, _number(sequence), _number(lowest), _zxid(*used))
@@ -182,8 +203,10 @@ def _decode_section(tables: _Decoded, kind: Kind, rows: object) -> None:
                 tables.answers.append((_zxid(epoch, counter), _number(sequence), _answer(words)))
         case Kind.PARTITIONS:
             for epoch, counter, partition, first, following, segments in rows:
-                kept = tuple(_segment(_numbers(segment, 7)) for segment in segments)
-                tables.partitions.append(PartitionRow(_zxid(epoch, counter), _number(partition), _number(first), _number(following), kept))
+                segments_kept = tuple(_segment(_numbers(segment, 7)) for segment in segments)
+                tables.partitions.append(
+                    PartitionRow(_zxid(epoch, counter), _number(partition), _number(first), _number(following), segments_kept)
+                )
         case Kind.TAILS:
             for name, begin, data in rows:
                 if type(name) is not str or type(data) is not bytes:
@@ -199,10 +222,12 @@ def _assembled(tables: _Decoded, count: int) -> Snapshot:
     for topic in tables.topics:
         state.topics[topic.id] = topic
         state.names[topic.name] = topic.id
-    for id, partition, end in tables.ends:
+    for id, partition, end, first in tables.ends:
         if partition >= state.topics[id].partitions:
             raise ValueError(f"topic {id} has no partition {partition}")
         state.ends[id, partition] = end
+        if first:
+            state.firsts[id, partition] = first
     state.producers.rows.update(tables.producers)
     state.producers.answers.update({(who, sequence): answer for who, sequence, answer in tables.answers})
     for row in tables.partitions:
@@ -221,6 +246,8 @@ def _answer(words: list[object]) -> Answer:
             return TopicCreated(_zxid(epoch, counter))
         case [4, epoch, counter]:
             return TopicDeleted(_zxid(epoch, counter))
+        case [6, epoch, counter]:
+            return TopicAltered(_zxid(epoch, counter))
         case [5, str(code), str(text), bool(maybe_written)]:
             return Refused(Code(code), text, maybe_written)
         case _:

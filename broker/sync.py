@@ -29,6 +29,7 @@ from broker.client.producer import HeadersGiven
 from broker.errors import BrokerError
 from broker.protocol import NodeStatus, TopicDetails, TopicEntry
 from broker.records import Record
+from broker.state.commands import Retention
 
 T = TypeVar("T")
 
@@ -49,8 +50,11 @@ class Client:
         self._thread = thread
         self._inner = inner
 
-    def create_topic(self, name: str, partitions: int = 1, *, exist_ok: bool = False) -> TopicEntry:
-        return self._thread.call(partial(self._inner.create_topic, name, partitions, exist_ok=exist_ok))
+    def create_topic(self, name: str, partitions: int = 1, *, exist_ok: bool = False, retention: Retention | None = None) -> TopicEntry:
+        return self._thread.call(partial(self._inner.create_topic, name, partitions, exist_ok=exist_ok, retention=retention))
+
+    def alter_topic(self, name: str, retention: Retention) -> None:
+        self._thread.call(partial(self._inner.alter_topic, name, retention))
 
     def delete_topic(self, name: str) -> None:
         self._thread.call(partial(self._inner.delete_topic, name))

@@ -55,6 +55,15 @@ def take(arguments: Sequence[str]) -> tuple[Settings, list[str]]:
     return settings, rest
 
 
+def size(text: str, what: str) -> int:
+    """Bytes in `512MiB`, `10GiB`, `1GB`, or a plain number of bytes. Raises Usage."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(?:([KMGT])(i?)B|B|)", text)
+    if match is None:
+        raise Usage(f"{what} {text}: not a number of bytes", hint="such as 512MiB, 10GiB, 1GB or 1000000")
+    number, unit, binary = match.groups()
+    return int(float(number) * ((1024 if binary else 1000) ** " KMGT".index(unit) if unit else 1))
+
+
 def duration(text: str, what: str) -> float:
     """Seconds in `500ms`, `30s`, `15m`, `7d`, or a plain number of seconds. Raises Usage."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|)", text)

@@ -6,15 +6,25 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from broker.cli import where
-from broker.cli.settings import HELP
+from broker.cli.refusals import Usage
+from broker.cli.settings import HELP, duration
+from broker.cli.settings import size as parse_size
 from broker.cli.terminal import Terminal, terminal
 from broker.errors import WouldLoseData
+from broker.state.commands import Retention
 
 if TYPE_CHECKING:
     from broker.client import Client
     from broker.protocol import TopicDetails
 
 app = typer.Typer(help="Make, list, describe and delete topics.", rich_markup_mode=None, no_args_is_help=True, epilog=HELP)
+
+_FOR_EVER = (0, 0, 0)
+_Age = Annotated[str | None, typer.Option("--retention", metavar="TIME", help="Keep records so long: 12h, 7d; none: for ever.")]
+_Size = Annotated[str | None, typer.Option("--retention-bytes", metavar="SIZE", help="Keep so much of each partition: 10GiB; none: all.")]
+_Records = Annotated[
+    str | None, typer.Option("--retention-records", metavar="N", help="Keep so many records of each partition; none: all.")
+]
 
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="The topic's name.", show_default=False)]
 
@@ -24,20 +34,45 @@ def create(
     context: typer.Context,
     name: _Name,
     partitions: Annotated[int, typer.Option("-p", "--partitions", min=1, help="How many partitions it has, for good.")] = 1,
+    age: _Age = None,
+    size: _Size = None,
+    records: _Records = None,
 ) -> None:
-    """Make a topic.
+    """Make a topic. Its records are kept for ever, unless a retention says how long.
 
-    Example: zablog topic create orders -p 3
+    Example: zablog topic create orders -p 3 --retention 7d --retention-bytes 10GiB
     """
     screen = terminal(context)
+    retention = _retention(_FOR_EVER, age, size, records)
 
     async def work(client: "Client") -> None:
-        await client.create_topic(name, partitions=partitions)
+        await client.create_topic(name, partitions=partitions, retention=Retention(*retention))
         if screen.settings.json:
             await _describe(screen, client, name)
 
     _run(screen, work)
     screen.note(f"topic {name} is made, with {partitions} partition{'s' if partitions > 1 else ''}")
+
+
+@app.command(epilog=HELP)
+def alter(context: typer.Context, name: _Name, age: _Age = None, size: _Size = None, records: _Records = None) -> None:
+    """Change how long a topic's records are kept; what is not named stays as it is. What is let go of is gone for good.
+
+    Example: zablog topic alter orders --retention 30d --retention-bytes none
+    """
+    screen = terminal(context)
+    if age is None and size is None and records is None:
+        raise Usage(f"topic alter {name}: nothing to change", hint="say --retention, --retention-bytes or --retention-records")
+    _retention(_FOR_EVER, age, size, records)  # what is wrong is said before anybody is asked
+
+    async def work(client: "Client") -> None:
+        present = (await client.describe_topic(name)).retention
+        await client.alter_topic(name, Retention(*_retention(tuple(present), age, size, records)))
+        if screen.settings.json:
+            await _describe(screen, client, name)
+
+    _run(screen, work)
+    screen.note(f"topic {name} is altered")
 
 
 @app.command("list", epilog=HELP)
@@ -108,7 +143,23 @@ async def _describe(screen: Terminal, client: "Client", name: str) -> None:
 
 def _document(topic: "TopicDetails") -> dict[str, object]:
     partitions = [{"id": at, "first": each.first, "end": each.end, "bytes": each.bytes} for at, each in enumerate(topic.partitions)]
-    return {"name": topic.name, "id": str(topic.id), "partitions": partitions}
+    age, size, records = (number or None for number in topic.retention)
+    retention = {"ms": age, "bytes": size, "records": records}
+    return {"name": topic.name, "id": str(topic.id), "retention": retention, "partitions": partitions}
+
+
+def _retention(present: tuple[int, ...], age: str | None, size: str | None, records: str | None) -> tuple[int, int, int]:
+    """Milliseconds, bytes and records, each 0 for ever: what was said, and for the rest what was. Raises Usage."""
+    ms, length, count = present
+    if age is not None:
+        ms = 0 if age == "none" else max(1, round(1000 * duration(age, "--retention")))
+    if size is not None:
+        length = 0 if size == "none" else parse_size(size, "--retention-bytes")
+    if records is not None:
+        if records != "none" and not (records.isascii() and records.isdigit() and 0 < int(records) < 2**63):
+            raise Usage(f"--retention-records {records}: not a number of records", hint="such as 1000000, or none")
+        count = 0 if records == "none" else int(records)
+    return ms, length, count
 
 
 def _partitions(document: dict[str, object]) -> list[dict[str, object]]:

@@ -36,6 +36,7 @@ from broker.errors import (
     error_of,
 )
 from broker.protocol import (
+    AlterTopic,
     CreateTopic,
     DeleteTopic,
     DescribeTopics,
@@ -45,6 +46,7 @@ from broker.protocol import (
     NodeStatus,
     Response,
     Status,
+    TopicAltered,
     TopicCreated,
     TopicDeleted,
     TopicDetails,
@@ -52,7 +54,7 @@ from broker.protocol import (
     TopicsDescribed,
 )
 from broker.records import Record
-from broker.state.commands import PARTITIONS_MAX
+from broker.state.commands import FOR_EVER, PARTITIONS_MAX, SEQUENCE_MAX, TIME_MAX, Retention
 from zablog.core.zxid import Epoch, PeerId
 
 BUFFER_BYTES = 32 << 20
@@ -89,8 +91,10 @@ class Client:
 
     # -- topics -------------------------------------------------------------------------------------------------------------
 
-    async def create_topic(self, name: str, partitions: int = 1, *, exist_ok: bool = False) -> TopicEntry:
-        """Make a topic. `exist_ok` accepts one that exists with as many partitions.
+    async def create_topic(
+        self, name: str, partitions: int = 1, *, exist_ok: bool = False, retention: Retention | None = None
+    ) -> TopicEntry:
+        """Make a topic. `exist_ok` accepts one that exists with as many partitions. Records are kept for ever unless `retention` says else.
 
         Raises TopicExists, BadName, BadRequest, LimitReached, NoQuorum.
         """
@@ -98,7 +102,7 @@ class Client:
         if isinstance(partitions, bool) or not isinstance(partitions, int) or not 1 <= partitions <= PARTITIONS_MAX:
             raise BadRequest(f"topic {name}: {partitions!r} partitions: 1 to {PARTITIONS_MAX:,} are allowed")
         try:
-            answer = await self._change(lambda turn: CreateTopic(turn, name, partitions))
+            answer = await self._change(lambda turn: CreateTopic(turn, name, partitions, check_retention(retention or FOR_EVER)))
         except TopicExists:
             entry = await self._topics.ask(name)
             if exist_ok and entry.partitions == partitions:
@@ -111,6 +115,14 @@ class Client:
         if not isinstance(answer, TopicCreated):
             raise unexpected("CreateTopic", answer)
         return await self._topics.ask(name)
+
+    async def alter_topic(self, name: str, retention: Retention) -> None:
+        """Keep a topic's records so long from now on. Raises TopicNotFound, BadRequest, NoQuorum."""
+        check_retention(retention)
+        entry = await self._topics.ask(name)
+        answer = await self._change(lambda turn: AlterTopic(turn, entry.id, retention))
+        if not isinstance(answer, TopicAltered):
+            raise unexpected("AlterTopic", answer)
 
     async def delete_topic(self, name: str) -> None:
         """Delete a topic and all its records. Raises TopicNotFound, NoQuorum."""
@@ -292,3 +304,11 @@ def parse_addresses(text: str) -> list[str]:
             raise ConfigError(f"{address!r} is no address: HOST:PORT is needed, such as 127.0.0.1:7401; several separated by commas")
         addresses.append(address)
     return addresses
+
+
+def check_retention(retention: Retention) -> Retention:
+    """Raises BadRequest."""
+    for what, number, most in zip(Retention._fields, retention, (TIME_MAX, SEQUENCE_MAX, SEQUENCE_MAX), strict=True):
+        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= most:
+            raise BadRequest(f"retention {what}={number!r}: a number from 0 (for ever) to {most:,} is allowed")
+    return retention

@@ -105,6 +105,11 @@ class Index:
         self._times.append(time - self.base_time)
         self.size += size
 
+    @property
+    def last_time(self) -> int:
+        """Leader time of the last row; there is one."""
+        return self.base_time + self._times[-1]
+
     def row(self, number: int) -> Row:
         begins = self._begins
         end = begins[number + 1] if number + 1 < len(begins) else self.size

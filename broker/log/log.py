@@ -14,7 +14,7 @@ from typing import NamedTuple
 from broker.errors import Corrupt
 from broker.log.index import Index
 from broker.log.kept import INDEX_BYTES_MIN, PartitionRow, Tail, index_name, remove_others, stem_of
-from broker.log.partition import SEGMENT_BYTES_MAX, Partition
+from broker.log.partition import SEGMENT_BYTES_MAX, Partition, SegmentLimits
 from broker.log.stored import HEAD_BYTES, PREFIX_BYTES, StoredBatch, place_at, split
 from zablog.core.trail import Payload
 from zablog.core.zxid import Zxid
@@ -74,13 +74,22 @@ class Log:
         remove_others(self._disk, self._captured.values())
 
     def append(
-        self, zxid: Zxid, time: int, topic: Zxid, partition: int, base_offset: int, position: int, records: int, batch: Payload
+        self,
+        zxid: Zxid,
+        time: int,
+        topic: Zxid,
+        partition: int,
+        base_offset: int,
+        position: int,
+        records: int,
+        batch: Payload,
+        limits: SegmentLimits | None = None,
     ) -> None:
         """Gather one batch of the command committed under `zxid`. `time` is the state's; the rest is an `Append` of its outcome."""
         found = self._partitions.get(topic, {}).get(partition)
         if found is None:
             found = self._made(topic, partition)
-        found.append(base_offset, records, zxid, position, time, batch)
+        found.append(base_offset, records, zxid, position, time, batch, limits)
         self._gathered[found] = None
         self._touched[topic, partition] = found
 
@@ -89,6 +98,16 @@ class Log:
         gathered, self._gathered = self._gathered, {}
         for partition in gathered:
             self.dirty_bytes += partition.flush()
+
+    def move(self, topic: Zxid, partition: int, first: int) -> None:
+        """Records below `first` are let go of. What was appended before is flushed. Files go once a checkpoint is durable."""
+        found = self._partitions.get(topic, {}).get(partition)
+        assert found is not None and found not in self._gathered, "bounds move within what is there, after it was flushed"
+        gone = found.move(first)
+        self._doomed += gone
+        self._doomed += map(index_name, gone)
+        self._touched[topic, partition] = found
+        self.dirty_bytes = sum(index.size - index.synced for index in self._dirty)
 
     def delete_topic(self, topic: Zxid) -> None:
         """Forget its segments, and what was gathered for it. The files go once a checkpoint is durable; see `doomed`."""

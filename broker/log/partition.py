@@ -7,7 +7,7 @@ to see to, is counted in the indexes.
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from google_crc32c import extend as crc32c
 
@@ -19,16 +19,25 @@ from zablog.core.trail import Payload
 from zablog.core.zxid import Zxid
 from zablog.storage.disk import Disk
 
+TIME_MAX: Final = 2**63
 SEGMENT_BYTES_MAX: Final = 64 << 20
 """A segment that has reached this size takes no more batches."""
 JOIN_BYTES_MAX: Final = 4 << 10
 """Pieces that are smaller than this on average are copied together: the kernel takes longer over one more piece than the copy does."""
 
 
+class SegmentLimits(NamedTuple):
+    """When a segment takes no more batches."""
+
+    bytes: int = SEGMENT_BYTES_MAX
+    ms: int = TIME_MAX
+    """How far the leader time of a batch may be from that of the segment's first."""
+
+
 class Partition:
     """Use `Log`. For one thread: a flush changes file and index one after the other."""
 
-    __slots__ = ("_dirty", "_disk", "_gathered", "_indexes", "_segment_bytes_max", "_stem", "first", "next")
+    __slots__ = ("_dirty", "_disk", "_gathered", "_indexes", "_limits", "_stem", "first", "next")
 
     def __init__(
         self, disk: Disk, stem: str, segment_bytes_max: int = SEGMENT_BYTES_MAX, dirty: "dict[Index, Partition] | None" = None
@@ -36,10 +45,10 @@ class Partition:
         self._disk = disk
         self._stem = stem
         """How the names of its files begin."""
-        self._segment_bytes_max = segment_bytes_max
         self._indexes: list[Index] = []
-        self._gathered: list[tuple[Place, int, Payload]] = []
-        """Place, offset behind it, batch."""
+        self._limits = SegmentLimits(segment_bytes_max)
+        self._gathered: list[tuple[Place, int, Payload, SegmentLimits]] = []
+        """Place, offset behind it, batch, and when it begins a segment."""
         self.first = 0
         """The first offset that can be read."""
         self.next = 0
@@ -83,11 +92,16 @@ class Partition:
         """Of the segments."""
         return [self.name(index) for index in self._indexes]
 
-    def append(self, base_offset: int, records: int, zxid: Zxid, position: int, time: int, batch: Payload) -> None:
-        """Gather a batch of so many records for the next `flush`. Apply has checked its header and given out its base offset."""
+    def append(
+        self, base_offset: int, records: int, zxid: Zxid, position: int, time: int, batch: Payload, limits: SegmentLimits | None = None
+    ) -> None:
+        """Gather a batch of so many records for the next `flush`. Apply has checked its header and given out its base offset.
+
+        Whether it begins a segment hangs on the commands before it alone, so that segments are the same on every node.
+        """
         assert base_offset == self.next, "the log holds the batches to which the state gave offsets, in that order, all of them"
         self.next = base_offset + records
-        self._gathered.append((Place(base_offset, zxid, position, time, len(batch)), self.next, batch))
+        self._gathered.append((Place(base_offset, zxid, position, time, len(batch)), self.next, batch, limits or self._limits))
 
     def flush(self) -> int:
         """Write what was gathered: one write a segment; how many bytes. An OSError is final: file and index may disagree after it."""
@@ -95,8 +109,8 @@ class Partition:
         pieces: list[Payload] = []
         written = 0
         begin = self._indexes[-1].size if self._indexes else 0
-        for place, end_offset, batch in gathered:
-            if not self._has_room(place, end_offset):
+        for place, end_offset, batch, limits in gathered:
+            if not self._has_room(place, end_offset, limits):
                 written += self._write(begin, pieces)
                 pieces, begin = [], 0
                 self._indexes.append(Index(place.base_offset, place.time))
@@ -128,15 +142,29 @@ class Partition:
         """The base offset of the first batch whose leader time is not below `time`; the end if there is none."""
         for index in self._indexes[max(0, bisect_left(self._indexes, time, key=_base_time) - 1) :]:
             if (number := self._rows(index).at_time(time)) < len(index):
-                return index.row(number).base_offset
+                return max(self.first, index.row(number).base_offset)
         return self.end
 
     def offset_at_zxid(self, zxid: Zxid) -> int:
         """The base offset of the first batch whose zxid is not below `zxid`; the end if there is none."""
         for index in self._indexes[max(0, bisect_left(self._indexes, zxid, key=_base_zxid) - 1) :]:
             if (number := self._rows(index).at_zxid(zxid)) < len(index):
-                return index.row(number).base_offset
+                return max(self.first, index.row(number).base_offset)
         return self.end
+
+    def move(self, first: int) -> list[str]:
+        """Nothing below `first` is read from now on. The segments that hold nothing else are forgotten: their files."""
+        self.first = first
+        gone = [index for index in self._indexes if index.end_offset <= first]
+        self._indexes = self._indexes[len(gone) :]
+        for index in gone:
+            self._dirty.pop(index, None)
+        return [self.name(index) for index in gone]
+
+    @property
+    def last_time(self) -> int | None:
+        """Leader time of the last batch; None if there is none."""
+        return self._rows(self._indexes[-1]).last_time if self._indexes else None
 
     @property
     def indexes(self) -> Sequence[Index]:
@@ -157,11 +185,12 @@ class Partition:
             load_rows(self._disk, self.name(index), index)
         return index
 
-    def _has_room(self, place: Place, end_offset: int) -> bool:
+    def _has_room(self, place: Place, end_offset: int, limits: SegmentLimits) -> bool:
         if not self._indexes:
             return False
         index = self._indexes[-1]
-        return index.size < self._segment_bytes_max and index.fits(end_offset, place.time)
+        young = place.time - index.base_time <= limits.ms
+        return young and index.size < limits.bytes and index.fits(end_offset, place.time)
 
     def _write(self, begin: int, pieces: list[Payload]) -> int:
         if not pieces:

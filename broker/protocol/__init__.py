@@ -7,6 +7,7 @@ nothing of the connection it travels on, and it is not the replicated state's la
 from broker.protocol.codec import decode_request, decode_response, encode_request, encode_response
 from broker.protocol.messages import (
     AllocateProducer,
+    AlterTopic,
     ClusterMetadata,
     CreateTopic,
     DeleteTopic,
@@ -35,6 +36,7 @@ from broker.protocol.messages import (
     Request,
     Response,
     Status,
+    TopicAltered,
     TopicCreated,
     TopicDeleted,
     TopicDetails,
@@ -45,6 +47,7 @@ from broker.protocol.messages import (
 
 __all__ = [
     "AllocateProducer",
+    "AlterTopic",
     "ClusterMetadata",
     "CreateTopic",
     "DeleteTopic",
@@ -73,6 +76,7 @@ __all__ = [
     "Request",
     "Response",
     "Status",
+    "TopicAltered",
     "TopicCreated",
     "TopicDeleted",
     "TopicDetails",

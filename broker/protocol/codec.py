@@ -14,6 +14,7 @@ from google_crc32c import value as crc32c
 
 from broker.protocol.messages import (
     AllocateProducer,
+    AlterTopic,
     ClusterMetadata,
     CreateTopic,
     DeleteTopic,
@@ -42,6 +43,7 @@ from broker.protocol.messages import (
     Request,
     Response,
     Status,
+    TopicAltered,
     TopicCreated,
     TopicDeleted,
     TopicDetails,
@@ -61,6 +63,7 @@ from broker.state.commands import (
     Turn,
     decode_parts,
     encode_parts,
+    retention_field,
     turn_field,
 )
 from zablog.core.trail import Payload
@@ -106,6 +109,8 @@ class Kind(IntEnum):
     OFFSETS_FOUND = 83
     STATUS = 84
     NODE_STATUS = 85
+    ALTER_TOPIC = 86
+    TOPIC_ALTERED = 87
 
 
 _PRODUCE: Final = struct.Struct(">QHIQQQBH")
@@ -144,8 +149,10 @@ def encode_request(number: int, request: Request) -> list[Payload]:
             return _body(Kind.METADATA, number, [names])
         case AllocateProducer(gaps):
             return _body(Kind.ALLOCATE_PRODUCER, number, [gaps])
-        case CreateTopic(turn, name, count):
-            return _body(Kind.CREATE_TOPIC, number, [turn, name, count])
+        case CreateTopic(turn, name, count, retention):
+            return _body(Kind.CREATE_TOPIC, number, [turn, name, count, retention])
+        case AlterTopic(turn, topic, retention):
+            return _body(Kind.ALTER_TOPIC, number, [turn, topic, retention])
         case DeleteTopic(turn, topic):
             return _body(Kind.DELETE_TOPIC, number, [turn, topic])
         case DescribeTopics(topics):
@@ -177,11 +184,13 @@ def encode_response(number: int, response: Response) -> list[Payload]:
             return _body(Kind.PRODUCER_ALLOCATED, number, [producer])
         case TopicCreated(topic):
             return _body(Kind.TOPIC_CREATED, number, [topic])
+        case TopicAltered(topic):
+            return _body(Kind.TOPIC_ALTERED, number, [topic])
         case TopicDeleted(topic):
             return _body(Kind.TOPIC_DELETED, number, [topic])
         case TopicsDescribed(described):
             rows_or_none: list[cbor.Value] = [
-                None if each is None else [each.id, each.name, each.created, each.partitions] for each in described
+                None if each is None else [each.id, each.name, each.created, each.partitions, each.retention] for each in described
             ]
             return _body(Kind.TOPICS_DESCRIBED, number, [rows_or_none])
         case OffsetsFound(found, applied):
@@ -326,7 +335,7 @@ def _names(fields: Fields) -> Metadata:
 def _create_topic(fields: Fields) -> CreateTopic:
     # Names and numbers that make no sense are refused by the state in its own words, not by closing the connection here.
     turn, name = turn_field(fields), fields.text("name", TEXT_CHARACTERS_MAX)
-    return CreateTopic(turn, name, fields.number("partitions", *PARTITIONS_SAYABLE))
+    return CreateTopic(turn, name, fields.number("partitions", *PARTITIONS_SAYABLE), retention_field(fields))
 
 
 def _topics(fields: Fields) -> DescribeTopics:
@@ -366,9 +375,10 @@ def _topic_details(rows: Fields) -> TopicDetails | None:
     value = rows.value()
     if value is None:
         return None
-    row = Fields(rows.name, value, 4)
+    row = Fields(rows.name, value, 5)
     topic, name, created = row.zxid("id"), row.text("name", NAME_CHARACTERS_MAX), row.number("created", 0, TIME_MAX)
-    return TopicDetails(topic, name, created, _each(row, "partitions", PARTITIONS_MAX, 3, _partition_details))
+    partitions = _each(row, "partitions", PARTITIONS_MAX, 3, _partition_details)
+    return TopicDetails(topic, name, created, partitions, retention_field(row))
 
 
 def _partition_details(row: Fields) -> PartitionDetails:
@@ -397,7 +407,8 @@ _REQUESTS: Final[dict[int, tuple[str, int, Callable[[Fields], Request]]]] = {
     Kind.PING: ("Ping", 0, lambda _: Ping()),
     Kind.METADATA: ("Metadata", 1, _names),
     Kind.ALLOCATE_PRODUCER: ("AllocateProducer", 1, lambda fields: AllocateProducer(fields.flag("gaps"))),
-    Kind.CREATE_TOPIC: ("CreateTopic", 3, _create_topic),
+    Kind.CREATE_TOPIC: ("CreateTopic", 4, _create_topic),
+    Kind.ALTER_TOPIC: ("AlterTopic", 3, lambda fields: AlterTopic(turn_field(fields), fields.zxid("topic"), retention_field(fields))),
     Kind.DELETE_TOPIC: ("DeleteTopic", 2, lambda fields: DeleteTopic(turn_field(fields), fields.zxid("topic"))),
     Kind.DESCRIBE_TOPICS: ("DescribeTopics", 1, _topics),
     Kind.OFFSETS: ("Offsets", 1, lambda fields: Offsets(_each(fields, "queries", TOPICS_MAX, 5, _query))),
@@ -411,6 +422,7 @@ _RESPONSES: Final[dict[int, tuple[str, int, Callable[[Fields], Response]]]] = {
     Kind.CLUSTER_METADATA: ("ClusterMetadata", 6, _cluster_metadata),
     Kind.PRODUCER_ALLOCATED: ("ProducerAllocated", 1, lambda fields: ProducerAllocated(fields.zxid("producer"))),
     Kind.TOPIC_CREATED: ("TopicCreated", 1, lambda fields: TopicCreated(fields.zxid("topic"))),
+    Kind.TOPIC_ALTERED: ("TopicAltered", 1, lambda fields: TopicAltered(fields.zxid("topic"))),
     Kind.TOPIC_DELETED: ("TopicDeleted", 1, lambda fields: TopicDeleted(fields.zxid("topic"))),
     Kind.TOPICS_DESCRIBED: ("TopicsDescribed", 1, _topics_described),
     Kind.OFFSETS_FOUND: (

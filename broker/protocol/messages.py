@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
-from broker.state.commands import Part, Turn
+from broker.state.commands import FOR_EVER, Part, Retention, Turn
 from zablog.core.trail import Payload
 from zablog.core.zxid import ZERO, Epoch, PeerId, Zxid
 
@@ -55,6 +55,16 @@ class CreateTopic:
     turn: Turn
     name: str
     partitions: int
+    retention: Retention = FOR_EVER
+
+
+@dataclass(frozen=True, slots=True)
+class AlterTopic:
+    """Give a topic other settings; all of them."""
+
+    turn: Turn
+    topic: Zxid
+    retention: Retention
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +136,7 @@ class Status:
     """How is the node that answers?"""
 
 
-Request = Ping | Metadata | AllocateProducer | CreateTopic | DeleteTopic | DescribeTopics | Produce | Fetch | Offsets | Status
+Request = Ping | Metadata | AllocateProducer | CreateTopic | AlterTopic | DeleteTopic | DescribeTopics | Produce | Fetch | Offsets | Status
 
 
 # Responses
@@ -183,6 +193,11 @@ class TopicCreated:
 
 
 @dataclass(frozen=True, slots=True)
+class TopicAltered:
+    topic: Zxid
+
+
+@dataclass(frozen=True, slots=True)
 class TopicDeleted:
     topic: Zxid
 
@@ -200,6 +215,7 @@ class TopicDetails:
     created: int
     """Leader time of its creation, milliseconds since 1970."""
     partitions: tuple[PartitionDetails, ...]
+    retention: Retention = FOR_EVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +316,7 @@ Response = (
     | ClusterMetadata
     | ProducerAllocated
     | TopicCreated
+    | TopicAltered
     | TopicDeleted
     | TopicsDescribed
     | Produced

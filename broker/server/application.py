@@ -13,7 +13,8 @@ from broker.errors import Corrupt
 from broker.log import SEGMENT_BYTES_MAX, Log
 from broker.log.kept import restore_files
 from broker.server.checkpoint import BrokerCapture, parts_of, read_snapshot
-from broker.state import Answer, State, TopicCreated
+from broker.server.retention import limits_of
+from broker.state import Answer, Moved, State, TopicCreated
 from zablog import Corrupt as Unusable
 from zablog import Part, Status
 from zablog.core.trail import Payload
@@ -41,6 +42,8 @@ class BrokerApplication:
         self._log: Log | None = None
         self._waiting: dict[Zxid, Waiter] = {}
         self._settled: list[tuple[Waiter, Answer]] = []
+        self._moved: list[Moved] = []
+        """Bounds that the burst moved: once it is flushed."""
         self._changed: set[Place] = set()
         """Partitions that the burst appended to, made or removed."""
         self._watching: dict[Place, set[trio.Event]] = {}
@@ -77,9 +80,11 @@ class BrokerApplication:
         state, log = self.state, self.log
         outcome = state.apply(zxid, payload)
         for topic, partition, base_offset, position, records, batch in outcome.appends:
-            log.append(zxid, state.time, topic, partition, base_offset, position, records, batch)
+            log.append(zxid, state.time, topic, partition, base_offset, position, records, batch, limits_of(state.topics[topic].retention))
             self._changed.add((topic, partition))
+        self._moved += outcome.moved
         if outcome.deleted is not None:
+            self._moved = [each for each in self._moved if each.topic != outcome.deleted]
             log.delete_topic(outcome.deleted)
             self._changed.update(place for place in self._watching if place[0] == outcome.deleted)
         if isinstance(outcome.answer, TopicCreated):
@@ -90,6 +95,9 @@ class BrokerApplication:
 
     def applied(self, upto: Zxid) -> None:
         self.log.flush()
+        moved, self._moved = self._moved, []
+        for each in moved:
+            self.log.move(*each)
         settled, self._settled = self._settled, []
         for waiter, answer in settled:
             waiter(answer)

@@ -39,6 +39,8 @@ class DiskUse:
     """Bytes a second at which snapshots are sent to other nodes, all together."""
     file_bytes: int = 16 << 20
     """The size of one file of the write-ahead log."""
+    retention_seconds: float = 5.0
+    """Between two looks of the leader at what topics need not keep any longer."""
     scrub_rate: int = 4 << 20
     """Bytes a second at which segments are read to see whether they are still what was written; 0: not at all."""
 
@@ -126,7 +128,7 @@ def parse(table: Mapping[str, object], source: str, folder: Path) -> ServerConfi
         config = replace(config, limits=replace(Limits(), **whole))  # type: ignore[arg-type]  # keys and kinds were checked
     if "disk" in table:
         numbers = _numbers(table["disk"], source, "disk", _DISK_RANGES)
-        whole = {key: value if key == "checkpoint_seconds" else int(value) for key, value in numbers.items()}
+        whole = {key: value if key.endswith("_seconds") else int(value) for key, value in numbers.items()}
         config = replace(config, disk=replace(DiskUse(), **whole))  # type: ignore[arg-type]  # keys and kinds were checked
     return config
 
@@ -150,6 +152,7 @@ _DISK_RANGES: Final = {
     "pin_bytes": (0, 1 << 44),
     "transfer_rate": (1 << 10, 1 << 40),
     "file_bytes": (1 << 16, 1 << 30),
+    "retention_seconds": (0.01, 86_400.0),
     "scrub_rate": (0, 1 << 40),
 }
 

@@ -16,6 +16,7 @@ from broker.errors import Code
 from broker.pipe import Pipe
 from broker.protocol import (
     AllocateProducer,
+    AlterTopic,
     CreateTopic,
     DeleteTopic,
     DescribeTopics,
@@ -119,7 +120,7 @@ class ClientConnection:
     def _handle(self, number: int, request: Request, reply: "partial[None]", nursery: trio.Nursery) -> Proposal | None:
         """Answer now, in a task, or by the proposal that is returned."""
         match request:
-            case Produce() | AllocateProducer() | CreateTopic() | DeleteTopic():
+            case Produce() | AllocateProducer() | CreateTopic() | AlterTopic() | DeleteTopic():
                 return self._writes.prepare(request, reply)
             case Fetch():
                 fetched = self._reads.fetch_now(request)

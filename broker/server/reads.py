@@ -77,7 +77,7 @@ class Reads:
             return None
         partitions = [self._application.log.partition(topic.id, number) for number in range(topic.partitions)]
         rows = tuple(PartitionDetails(each.first, each.end, each.size) for each in partitions)
-        return TopicDetails(topic.id, topic.name, topic.created, rows)
+        return TopicDetails(topic.id, topic.name, topic.created, rows, topic.retention)
 
     def status(self) -> NodeStatus:
         status, identity = self._node.status(), self._node.identity

@@ -14,6 +14,7 @@ from broker.server.clock import LeaderClock
 from broker.server.config import Pace, ServerConfig
 from broker.server.connection import ClientConnection, turn_away
 from broker.server.reads import Reads
+from broker.server.retention import keep_retaining
 from broker.server.scrubbing import keep_scrubbing
 from broker.server.writes import Writes
 from zablog import Node, NodeConfig, PeerId, Timing, open_node
@@ -43,11 +44,12 @@ class _Clients:
         self._application = application
         self._node: Node | None = None
         self._connections = 0
+        self.clock = LeaderClock(time.time, time.monotonic)
 
     def serve_for(self, node: Node) -> None:
         limits = self._config.limits
         self._reads = Reads(node, self._application, limits)
-        self._writes = Writes(node, self._application, LeaderClock(time.time, time.monotonic))
+        self._writes = Writes(node, self._application, self.clock)
         self._node = node
 
     async def __call__(self, stream: trio.abc.Stream, hello: Hello) -> None:
@@ -73,6 +75,7 @@ async def open_server(config: ServerConfig) -> AsyncIterator[Server]:
     clients = _Clients(config, application)
     async with open_node(_node_config(config), application, clients) as node, trio.open_nursery() as nursery:
         nursery.start_soon(keep_flushing, application)
+        nursery.start_soon(keep_retaining, application, node, clients.clock, config.disk.retention_seconds)
         if config.disk.scrub_rate:
             nursery.start_soon(keep_scrubbing, application, config.disk.scrub_rate)
         clients.serve_for(node)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from broker.errors import Code, Corrupt
 from broker.protocol import (
     AllocateProducer,
+    AlterTopic,
     CreateTopic,
     DeleteTopic,
     Failed,
@@ -18,6 +19,7 @@ from broker.protocol import (
     Produced,
     ProducerAllocated,
     Response,
+    TopicAltered,
     TopicCreated,
     TopicDeleted,
 )
@@ -27,7 +29,7 @@ from broker.server.clock import LeaderClock
 from broker.state import Answer, Appended, Command, Refused, commands, encode, outcomes
 from zablog import Full, Node, NotLeading
 
-Write = AllocateProducer | CreateTopic | DeleteTopic | Produce
+Write = AllocateProducer | CreateTopic | AlterTopic | DeleteTopic | Produce
 Reply = Callable[[Response], None]
 
 
@@ -68,8 +70,10 @@ class Writes:
                     except Corrupt as error:
                         raise BadWrite(error.message) from error
                 command: Command = commands.Produce(turn, time, parts)
-            case CreateTopic(turn, name, partitions):
-                command = commands.CreateTopic(turn, time, name, partitions)
+            case CreateTopic(turn, name, partitions, retention):
+                command = commands.CreateTopic(turn, time, name, partitions, retention)
+            case AlterTopic(turn, topic, retention):
+                command = commands.AlterTopic(turn, time, topic, retention)
             case DeleteTopic(turn, topic):
                 command = commands.DeleteTopic(turn, time, topic)
             case AllocateProducer(gaps):
@@ -108,6 +112,10 @@ def response_to(answer: Answer | None) -> Response:
             return Produced(Level.QUORUM, zxid, offsets)
         case outcomes.TopicCreated(topic):
             return TopicCreated(topic)
+        case outcomes.TopicAltered(topic):
+            return TopicAltered(topic)
+        case outcomes.BoundsMoved():
+            raise AssertionError("the law that nobody waits for what the leader itself proposed")
         case outcomes.TopicDeleted(topic):
             return TopicDeleted(topic)
         case outcomes.ProducerAllocated(producer):

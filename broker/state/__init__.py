@@ -6,14 +6,17 @@
 - `producers`: who may append what next, so that nothing is carried out twice.
 """
 
-from broker.state.commands import Command, MalformedCommand, Part, Turn, decode, encode
+from broker.state.commands import Bound, Command, MalformedCommand, MoveBounds, Part, Retention, Turn, decode, encode
 from broker.state.outcomes import (
     Answer,
     Append,
     Appended,
+    BoundsMoved,
+    Moved,
     Outcome,
     ProducerAllocated,
     Refused,
+    TopicAltered,
     TopicCreated,
     TopicDeleted,
 )
@@ -23,14 +26,20 @@ __all__ = [
     "Answer",
     "Append",
     "Appended",
+    "Bound",
+    "BoundsMoved",
     "Command",
     "MalformedCommand",
+    "MoveBounds",
+    "Moved",
     "Outcome",
     "Part",
     "ProducerAllocated",
     "Refused",
+    "Retention",
     "State",
     "Topic",
+    "TopicAltered",
     "TopicCreated",
     "TopicDeleted",
     "Turn",

@@ -29,6 +29,8 @@ PARTITIONS_SAYABLE: Final = (-(2**63), 2**63 - 1)
 TIME_MAX: Final = 2**53 - 1
 """Milliseconds since 1970: far enough away, and exact in every language's JSON."""
 SEQUENCE_MAX: Final = 2**63 - 1
+BOUNDS_MAX: Final = 1000
+"""In one MoveBounds; what is more waits for the next."""
 
 
 class MalformedCommand(Exception):
@@ -65,12 +67,53 @@ class AllocateProducer:
     """May sequences be skipped? For producers of level `none` or `leader`, which may lose records but never repeat them."""
 
 
+class Retention(NamedTuple):
+    """How long a topic's records are kept; 0 is for ever. What the first of them lets go, goes."""
+
+    ms: int = 0
+    """Records whose leader time is further back, segment by segment."""
+    bytes: int = 0
+    """In each partition, at least so many bytes are kept; older segments go."""
+    records: int = 0
+    """In each partition, exactly so many records can be read."""
+
+
+FOR_EVER: Final = Retention()
+
+
 @dataclass(frozen=True, slots=True)
 class CreateTopic:
     turn: Turn
     time: int
     name: str
     partitions: int
+    retention: Retention = FOR_EVER
+
+
+@dataclass(frozen=True, slots=True)
+class AlterTopic:
+    turn: Turn
+    time: int
+    topic: Zxid
+    retention: Retention
+
+
+class Bound(NamedTuple):
+    """Records of a partition below `first` are let go of."""
+
+    topic: Zxid
+    settings: int
+    """The version of the topic's settings that it follows from: it is void under any other."""
+    partition: int
+    first: int
+
+
+@dataclass(frozen=True, slots=True)
+class MoveBounds:
+    """The leader's own command, of no producer: applied twice, or late, it does no harm, since bounds only move forward."""
+
+    time: int
+    bounds: tuple[Bound, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +131,15 @@ class Produce(NamedTuple):
     parts: Sequence[Part]
 
 
-Command = AllocateProducer | CreateTopic | DeleteTopic | Produce
+Command = AllocateProducer | CreateTopic | AlterTopic | DeleteTopic | MoveBounds | Produce
 
 _ALLOCATE_PRODUCER: Final = b"\x01\x01"
-_CREATE_TOPIC: Final = b"\x02\x01"
+_CREATE_TOPIC_FOR_EVER: Final = b"\x02\x01"
+"""Without settings, as it was at first: logs may hold it."""
+_CREATE_TOPIC: Final = b"\x02\x02"
 _DELETE_TOPIC: Final = b"\x03\x01"
+_ALTER_TOPIC: Final = b"\x04\x01"
+_MOVE_BOUNDS: Final = b"\x05\x01"
 _PRODUCE: Final = b"\x10\x01"
 """Kind and version. A kind is never given to something else."""
 
@@ -111,8 +158,12 @@ def encode(command: Command) -> bytes:
             return b"".join((header, *encode_parts(parts)))
         case AllocateProducer(time, gaps):
             return _ALLOCATE_PRODUCER + cbor.dumps([time, gaps])
-        case CreateTopic(turn, time, name, partitions):
-            return _CREATE_TOPIC + cbor.dumps([turn, time, name, partitions])
+        case CreateTopic(turn, time, name, partitions, retention):
+            return _CREATE_TOPIC + cbor.dumps([turn, time, name, partitions, retention])
+        case AlterTopic(turn, time, topic, retention):
+            return _ALTER_TOPIC + cbor.dumps([turn, time, topic, retention])
+        case MoveBounds(time, bounds):
+            return _MOVE_BOUNDS + cbor.dumps([time, bounds])
         case DeleteTopic(turn, time, topic):
             return _DELETE_TOPIC + cbor.dumps([turn, time, topic])
 
@@ -126,10 +177,17 @@ def decode(payload: Payload) -> Command:
         return _decode_produce(payload)
     body = bytes(payload[2:])
     try:
-        if kind == _CREATE_TOPIC:
-            fields = Fields.decode("CreateTopic", body, 4)
+        if kind in (_CREATE_TOPIC, _CREATE_TOPIC_FOR_EVER):
+            fields = Fields.decode("CreateTopic", body, 5 if kind == _CREATE_TOPIC else 4)
             turn, time = turn_field(fields), _time(fields)
-            return CreateTopic(turn, time, fields.text("name", TEXT_CHARACTERS_MAX), fields.number("partitions", *PARTITIONS_SAYABLE))
+            name, partitions = fields.text("name", TEXT_CHARACTERS_MAX), fields.number("partitions", *PARTITIONS_SAYABLE)
+            return CreateTopic(turn, time, name, partitions, retention_field(fields) if kind == _CREATE_TOPIC else FOR_EVER)
+        if kind == _ALTER_TOPIC:
+            fields = Fields.decode("AlterTopic", body, 4)
+            return AlterTopic(turn_field(fields), _time(fields), fields.zxid("topic"), retention_field(fields))
+        if kind == _MOVE_BOUNDS:
+            fields = Fields.decode("MoveBounds", body, 2)
+            return MoveBounds(_time(fields), _bounds(fields))
         if kind == _DELETE_TOPIC:
             fields = Fields.decode("DeleteTopic", body, 3)
             return DeleteTopic(turn_field(fields), _time(fields), fields.zxid("topic"))
@@ -175,6 +233,29 @@ def turn_field(fields: Fields) -> Turn:
     producer = each.zxid("producer")
     epoch, sequence = each.number("epoch", 0, 2**16 - 1), each.number("sequence", 0, SEQUENCE_MAX)
     return Turn(producer, epoch, sequence, each.number("lowest unanswered", 0, SEQUENCE_MAX))
+
+
+def retention_field(fields: Fields) -> Retention:
+    """The next of `fields` as a retention. Raises MessageError."""
+    each = Fields(f"{fields.name}.retention", fields.value(), 3)
+    ms, size = each.number("ms", 0, TIME_MAX), each.number("bytes", 0, SEQUENCE_MAX)
+    return Retention(ms, size, each.number("records", 0, SEQUENCE_MAX))
+
+
+def _bounds(fields: Fields) -> tuple[Bound, ...]:
+    value = fields.value()
+    if type(value) is not list or not 1 <= len(value) <= BOUNDS_MAX:
+        raise fields.refuse("bounds", f"a list of 1 to {BOUNDS_MAX}", value)
+    rows = [Fields("MoveBounds.bound", row, 4) for row in value]
+    return tuple(
+        Bound(
+            row.zxid("topic"),
+            row.number("settings", 0, SEQUENCE_MAX),
+            row.number("partition", 0, PARTITIONS_MAX),
+            row.number("first", 0, SEQUENCE_MAX),
+        )
+        for row in rows
+    )
 
 
 def _decode_produce(payload: Payload) -> Produce:

@@ -28,6 +28,16 @@ class TopicDeleted:
     topic: Zxid
 
 
+@dataclass(frozen=True, slots=True)
+class TopicAltered:
+    topic: Zxid
+
+
+@dataclass(frozen=True, slots=True)
+class BoundsMoved:
+    """Nobody asked for it, and nobody is told."""
+
+
 class Appended(NamedTuple):
     """All parts of a Produce are in the log."""
 
@@ -46,7 +56,7 @@ class Refused:
     """May this command, under the same sequence, have been carried out earlier?"""
 
 
-Answer = ProducerAllocated | TopicCreated | TopicDeleted | Appended | Refused
+Answer = ProducerAllocated | TopicCreated | TopicAltered | TopicDeleted | BoundsMoved | Appended | Refused
 
 
 class Append(NamedTuple):
@@ -61,6 +71,14 @@ class Append(NamedTuple):
     batch: Payload
 
 
+class Moved(NamedTuple):
+    """Records below `first` are let go of."""
+
+    topic: Zxid
+    partition: int
+    first: int
+
+
 class Outcome(NamedTuple):
     """What apply made of one command. `appends` and `deleted` are for the log, `answer` is for the client."""
 
@@ -68,5 +86,6 @@ class Outcome(NamedTuple):
     appends: Sequence[Append] = ()
     deleted: Zxid | None = None
     """The topic whose segments must go."""
+    moved: Sequence[Moved] = ()
     duplicate: bool = False
     """Carried out before: the answer is the stored one, and nothing changes now."""

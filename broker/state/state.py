@@ -10,7 +10,7 @@ on work that costs every node, at every replay, time in proportion to its bytes.
 A refusal uses up its sequence, except: gap, stale epoch, unknown producer (see `Producers.judge`).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from xxhash import xxh3_64_intdigest
@@ -18,22 +18,29 @@ from xxhash import xxh3_64_intdigest
 from broker.errors import Code, Corrupt
 from broker.records import header_of
 from broker.state.commands import (
+    FOR_EVER,
     NAME_CHARACTERS_MAX,
     PARTITIONS_MAX,
     AllocateProducer,
+    AlterTopic,
     CreateTopic,
     DeleteTopic,
     MalformedCommand,
+    MoveBounds,
     Produce,
+    Retention,
     decode,
 )
 from broker.state.outcomes import (
     Answer,
     Append,
     Appended,
+    BoundsMoved,
+    Moved,
     Outcome,
     ProducerAllocated,
     Refused,
+    TopicAltered,
     TopicCreated,
     TopicDeleted,
 )
@@ -64,6 +71,9 @@ class Topic:
     partitions: int
     created: int
     """Leader time, milliseconds since 1970."""
+    retention: Retention = FOR_EVER
+    settings: int = 1
+    """Rises with each change of the settings."""
 
 
 @dataclass(slots=True)
@@ -74,6 +84,8 @@ class State:
     names: dict[str, Zxid] = field(default_factory=dict)
     ends: dict[tuple[Zxid, int], int] = field(default_factory=dict)
     """The offset that the next record of each (topic, partition) gets."""
+    firsts: dict[tuple[Zxid, int], int] = field(default_factory=dict)
+    """The first offset that can be read of each (topic, partition); 0 if it is not here."""
     producers: Producers = field(default_factory=Producers)
     applied: Zxid = ZERO
     time: int = 0
@@ -97,6 +109,8 @@ class State:
         if isinstance(command, AllocateProducer):
             self.producers.allocate(zxid, command.gaps)
             return Outcome(ProducerAllocated(zxid))
+        if isinstance(command, MoveBounds):
+            return Outcome(BoundsMoved(), moved=self._move(command))
         settled = self.producers.judge(command.turn)
         if settled is not None:
             return settled
@@ -105,6 +119,8 @@ class State:
                 outcome = self._produce(zxid, command)
             case CreateTopic():
                 outcome = Outcome(self._create_topic(zxid, command))
+            case AlterTopic():
+                outcome = Outcome(self._alter_topic(command))
             case DeleteTopic():
                 outcome = self._delete_topic(command)
         self.producers.take(zxid, command.turn, outcome.answer)
@@ -113,11 +129,20 @@ class State:
     def capture(self) -> "State":
         """The state as it is now, whatever is applied later."""
         producers = Producers(rows=self.producers.rows.copy(), answers=self.producers.answers.copy())
-        return State(self.topics.copy(), self.names, self.ends.copy(), producers, self.applied, self.time)
+        return State(self.topics.copy(), self.names.copy(), self.ends.copy(), self.firsts.copy(), producers, self.applied, self.time)
 
     def digest(self) -> int:
         """64 bits of everything here: equal on two nodes that applied the same log. Walks all tables; for checks."""
-        tables = (self.topics, self.names, self.ends, list(self.producers.rows.items()), self.producers.answers, self.applied, self.time)
+        tables = (
+            self.topics,
+            self.names,
+            self.ends,
+            sorted(self.firsts.items()),
+            list(self.producers.rows.items()),
+            self.producers.answers,
+            self.applied,
+            self.time,
+        )
         return xxh3_64_intdigest(repr(tables).encode())
 
     def _produce(self, zxid: Zxid, command: Produce) -> Outcome:
@@ -158,11 +183,31 @@ class State:
         if len(self.ends) + partitions > PARTITIONS_TOTAL_MAX:
             text = f"topic {name}: {len(self.ends):,} partitions exist and {partitions:,} more would be above {PARTITIONS_TOTAL_MAX:,}"
             return Refused(Code.LIMIT_REACHED, text)
-        self.topics[zxid] = Topic(zxid, name, partitions, self.time)
+        self.topics[zxid] = Topic(zxid, name, partitions, self.time, command.retention)
         self.names[name] = zxid
         for partition in range(partitions):
             self.ends[zxid, partition] = 0
         return TopicCreated(zxid)
+
+    def _alter_topic(self, command: AlterTopic) -> Answer:
+        topic = self.topics.get(command.topic)
+        if topic is None:
+            return Refused(Code.TOPIC_NOT_FOUND, f"there is no topic {command.topic} (any longer)")
+        self.topics[topic.id] = replace(topic, retention=command.retention, settings=topic.settings + 1)
+        return TopicAltered(topic.id)
+
+    def _move(self, command: MoveBounds) -> list[Moved]:
+        """Those bounds that really move: of topics whose settings are still the ones that they follow from, and never beyond the end."""
+        moved = []
+        for id, settings, partition, first in command.bounds:
+            topic, place = self.topics.get(id), (id, partition)
+            if topic is None or topic.settings != settings or place not in self.ends:
+                continue
+            first = min(first, self.ends[place])
+            if first > self.firsts.get(place, 0):
+                self.firsts[place] = first
+                moved.append(Moved(id, partition, first))
+        return moved
 
     def _delete_topic(self, command: DeleteTopic) -> Outcome:
         topic = self.topics.pop(command.topic, None)
@@ -171,4 +216,5 @@ class State:
         del self.names[topic.name]
         for partition in range(topic.partitions):
             del self.ends[topic.id, partition]
+            self.firsts.pop((topic.id, partition), None)
         return Outcome(TopicDeleted(topic.id), deleted=topic.id)

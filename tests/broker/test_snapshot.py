@@ -12,7 +12,7 @@ from broker.errors import Code, Corrupt
 from broker.log.kept import PartitionRow, SegmentRow, Tail
 from broker.records import Record, encode_batch
 from broker.snapshot import MAGIC, Snapshot, decode, encode
-from broker.state import Part, Refused, State, Turn, commands
+from broker.state import Bound, MoveBounds, Part, Refused, State, Turn, commands
 from broker.state import encode as command_bytes
 from zablog.core.zxid import Zxid
 
@@ -25,7 +25,7 @@ def a_history(seed: int, steps: int = 300) -> State:
     state = State()
     producers: dict[Zxid, int] = {}
     for counter in range(1, steps):
-        zxid = Zxid(1 + counter // 100, counter)
+        zxid = Zxid(1 + counter // 100, 2 * counter)
         time = 1_000 + counter
         kind = dice.random()
         if not producers or kind < 0.05:
@@ -37,18 +37,25 @@ def a_history(seed: int, steps: int = 300) -> State:
             turn = Turn(who, 0, producers[who], max(1, producers[who] - dice.randrange(3)))
             if kind < 0.2:
                 command = commands.CreateTopic(turn, time, dice.choice(("a", "b", "c.d", "é", "..")), dice.randint(0, 4))
+            elif kind < 0.22 and state.topics:
+                command = commands.AlterTopic(turn, time, dice.choice(list(state.topics)), commands.Retention(*dice.sample(range(9), 3)))
             elif kind < 0.25 and state.topics:
                 command = commands.DeleteTopic(turn, time, dice.choice(list(state.topics)))
             else:
                 topic = dice.choice([*state.topics, Zxid(9, 9)])
                 command = commands.Produce(turn, time, [Part(topic, dice.randint(0, 3), BATCH)])
         state.apply(zxid, command_bytes(command))
+        for (topic, partition), end in dice.sample(list(state.ends.items()), min(len(state.ends), counter % 2)):
+            bound = Bound(topic, state.topics[topic].settings, partition, dice.randint(0, end))
+            state.apply(zxid.after(1), command_bytes(MoveBounds(time, (bound,))))
     return state
 
 
 def partitions_of(state: State) -> list[PartitionRow]:
     return [
-        PartitionRow(topic, number, 0, end, (SegmentRow(0, 1_000, end, 100 * end, 77, Zxid(1, 5)),) if end else ())
+        PartitionRow(
+            topic, number, state.firsts.get((topic, number), 0), end, (SegmentRow(0, 1_000, end, 100 * end, 77, Zxid(1, 5)),) if end else ()
+        )
         for (topic, number), end in state.ends.items()
     ]
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from broker.protocol import (
     AllocateProducer,
+    AlterTopic,
     ClusterMetadata,
     CreateTopic,
     DeleteTopic,
@@ -34,6 +35,7 @@ from broker.protocol import (
     Produced,
     ProducerAllocated,
     Status,
+    TopicAltered,
     TopicCreated,
     TopicDeleted,
     TopicDetails,
@@ -45,7 +47,7 @@ from broker.protocol import (
     encode_request,
     encode_response,
 )
-from broker.state import Part, Turn
+from broker.state import Part, Retention, Turn
 from zablog.core.zxid import Epoch, PeerId, Zxid
 from zablog.wire.errors import MessageError
 from zablog.wire.frames import FRAME_BYTES_MAX, Frame, FrameReader
@@ -61,6 +63,7 @@ REQUESTS = [
     AllocateProducer(),
     AllocateProducer(gaps=True),
     CreateTopic(TURN, "orders", 3),
+    AlterTopic(TURN, TOPIC, Retention(1, 2, 3)),
     DeleteTopic(TURN, TOPIC),
     DescribeTopics((TOPIC, Zxid(2, 6))),
     DescribeTopics(()),
@@ -84,6 +87,7 @@ RESPONSES = [
     ClusterMetadata("c", PeerId(1), Epoch(0), None, (), tuple(TopicEntry(Zxid(1, row), "n" * 240, 1) for row in range(10_000))),
     ProducerAllocated(TOPIC),
     TopicCreated(TOPIC),
+    TopicAltered(TOPIC),
     TopicDeleted(TOPIC),
     TopicsDescribed((None, TopicDetails(TOPIC, "a", 77, (PartitionDetails(0, 9, 1234), PartitionDetails(1, 1, 0))))),
     Produced(Level.QUORUM, Zxid(5, 6), (1, 2, 2**60)),

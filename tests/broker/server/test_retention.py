@@ -1,0 +1,270 @@
+"""Retention: what goes is decided once, by a command, and every node lets go of the same."""
+
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from broker.client import connect
+from broker.errors import BadRequest, OffsetOutOfRange
+from broker.records import Record, encode_batch
+from broker.server.application import BrokerApplication
+from broker.server.clock import LeaderClock
+from broker.server.config import DiskUse
+from broker.server.retention import SEGMENT_BYTES_MIN, SEGMENT_MS_MIN, bounds_of, first_kept, limits_of, retain
+from broker.state import Bound, MoveBounds, Part, Retention, Turn, commands, encode
+from broker.state.commands import BOUNDS_MAX
+from tests.broker.ensemble import Ensemble, open_ensemble
+from tests.broker.server.test_checkpoints import applied_alike, contents, everything, publish, until
+from zablog.core.zxid import ZERO, Zxid
+from zablog.sim.disk import SimDisk
+
+TOPIC = Zxid(1, 2)
+BIG = encode_batch([Record(bytes(SEGMENT_BYTES_MIN // 4))])
+BATCH = encode_batch([Record(b"a"), Record(b"b")])
+
+
+async def an_application(disk: SimDisk | None = None) -> BrokerApplication:
+    application = BrokerApplication(lambda: disk or SimDisk())
+    await application.restore(ZERO, None)
+    return application
+
+
+class Feed:
+    """Commands for applications: each is applied to all of them, in bursts of their own."""
+
+    def __init__(self, *applications: BrokerApplication, seed: int = 0) -> None:
+        self.applications = applications
+        self.dice = random.Random(seed)
+        self.counter = 0
+        self.sequence = 0
+        self.commands: list[tuple[Zxid, bytes]] = []
+        self(commands.AllocateProducer(0))
+
+    def __call__(self, command: commands.Command) -> Zxid:
+        self.counter += 1
+        zxid, payload = Zxid(1, self.counter), encode(command)
+        self.commands.append((zxid, payload))
+        for application in self.applications:
+            application.apply(zxid, payload)
+            if self.dice.random() < 0.3 or application is self.applications[0]:
+                application.applied(zxid)
+        return zxid
+
+    def turn(self) -> Turn:
+        self.sequence += 1
+        return Turn(Zxid(1, 1), 0, self.sequence, self.sequence)
+
+    def create(self, retention: Retention, partitions: int = 1) -> Zxid:
+        return self(commands.CreateTopic(self.turn(), 0, f"t{self.counter}", partitions, retention))
+
+    def produce(self, time: int, batch: bytes = BATCH, topic: Zxid = TOPIC, partition: int = 0) -> Zxid:
+        return self(commands.Produce(self.turn(), time, [Part(topic, partition, batch)]))
+
+    def settle(self) -> None:
+        for application in self.applications:
+            application.applied(Zxid(1, self.counter))
+
+
+async def test_records_are_kept_to_the_number() -> None:
+    application = await an_application()
+    feed = Feed(application)
+    feed.create(Retention(records=3))
+    for time in range(5):
+        feed.produce(time)
+    topic, log = application.state.topics[TOPIC], application.log
+
+    (bound,) = bounds_of(topic, log, 10)
+    assert bound == Bound(TOPIC, 1, 0, 7)
+    feed(MoveBounds(10, (bound,)))
+
+    partition = log.partition(TOPIC, 0)
+    assert (partition.first, partition.end) == (7, 10)
+    assert application.state.firsts == {(TOPIC, 0): 7}
+    assert list(bounds_of(topic, log, 10)) == []
+    with pytest.raises(OffsetOutOfRange):
+        partition.read(6, 100)
+    assert partition.read(7, 100)
+    assert partition.offset_at_time(0) == 7 and partition.offset_at_zxid(ZERO) == 7
+
+
+async def test_whole_segments_go_by_bytes_and_their_files_after_the_next_checkpoint() -> None:
+    application = await an_application(disk := SimDisk())
+    feed = Feed(application)
+    feed.create(Retention(bytes=2 * SEGMENT_BYTES_MIN))
+    for time in range(40):
+        feed.produce(time, BIG)
+    before = disk.names()
+
+    (bound,) = bounds_of(application.state.topics[TOPIC], application.log, 10)
+    feed(MoveBounds(10, (bound,)))
+
+    partition = application.log.partition(TOPIC, 0)
+    assert 2 * SEGMENT_BYTES_MIN <= partition.size < 3 * SEGMENT_BYTES_MIN + len(BIG) + 100
+    assert disk.names() == before, "the last checkpoint names them still"
+    capture = application.capture()
+    await capture.encode()
+    await capture.durable()
+    assert [name for name in disk.names() if name.endswith(".segment")] == partition.files
+
+
+async def test_old_segments_go_and_an_idle_topic_ends_empty() -> None:
+    application = await an_application()
+    feed = Feed(application)
+    feed.create(Retention(ms=8 * SEGMENT_MS_MIN))
+    for time in range(0, 20_000, 500):
+        feed.produce(time)
+    partition = application.log.partition(TOPIC, 0)
+    assert len(partition.files) > 10, "segments are short in time, too"
+
+    first = first_kept(partition, Retention(ms=8000), 20_000)
+    assert first == 42, "offset 48 is of time 12,000, and its segment of three batches begins with the one before"
+    assert first_kept(partition, Retention(ms=8000), 27_499) < 80
+    assert first_kept(partition, Retention(ms=8000), 27_501) == 80 == partition.end
+    feed(MoveBounds(27_501, (Bound(TOPIC, 1, 0, 80),)))
+    assert (partition.first, partition.end, partition.files) == (80, 80, [])
+    feed.produce(28_000)
+    assert (partition.first, partition.end) == (80, 82)
+
+
+async def test_bounds_under_other_settings_of_gone_topics_and_beyond_the_end_do_nothing() -> None:
+    application = await an_application()
+    feed = Feed(application)
+    feed.create(Retention(records=1))
+    feed.produce(1)
+    feed(commands.AlterTopic(feed.turn(), 1, TOPIC, Retention()))
+    state = application.state
+    assert state.topics[TOPIC].settings == 2 and state.topics[TOPIC].retention == Retention()
+
+    feed(MoveBounds(2, (Bound(TOPIC, 1, 0, 1), Bound(Zxid(9, 9), 1, 0, 1), Bound(TOPIC, 2, 7, 1))))
+    assert not state.firsts
+    feed(MoveBounds(2, (Bound(TOPIC, 2, 0, 1),)))
+    feed(MoveBounds(2, (Bound(TOPIC, 2, 0, 99),)))
+    feed(MoveBounds(2, (Bound(TOPIC, 2, 0, 1),)))
+    assert state.firsts == {(TOPIC, 0): 2} and application.log.partition(TOPIC, 0).first == 2
+    feed(commands.DeleteTopic(feed.turn(), 3, TOPIC))
+    assert not state.firsts
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_replicas_with_bursts_of_their_own_hold_the_same_and_so_does_one_that_begins_with_a_snapshot(seed: int) -> None:
+    dice = random.Random(seed)
+    ours, theirs = await an_application(), await an_application()
+    feed = Feed(ours, theirs, seed=seed)
+    clock, restored = 0, None
+    kinds = (Retention(), Retention(records=5), Retention(bytes=1), Retention(ms=2000), Retention(4000, 2 * SEGMENT_BYTES_MIN, 90))
+    topics = [feed.create(dice.choice(kinds), 2) for _ in range(3)]
+    for step in range(300):
+        clock += dice.randrange(200)
+        feed.produce(clock, dice.choice((BATCH, BATCH, BIG)), dice.choice(topics), dice.randrange(2))
+        if dice.random() < 0.1:
+            bounds = [bound for topic in ours.state.topics.values() for bound in bounds_of(topic, ours.log, clock)]
+            if dice.random() < 0.5:
+                feed(commands.AlterTopic(feed.turn(), clock, dice.choice(topics), dice.choice(kinds)))
+            if bounds:
+                feed(MoveBounds(clock, tuple(bounds)))
+        if step == 150:
+            feed.settle()
+            capture = theirs.capture()
+            raw = b"".join(await capture.encode())
+            restored = BrokerApplication(lambda: theirs.files)
+            at = len(feed.commands)
+            names = {name: theirs.files.read(name, 0, 1 << 30) for name in theirs.files.names()}
+    feed.settle()
+    disk = SimDisk()
+    for name, data in names.items():
+        disk.create(name)
+        disk.write(name, 0, [data])
+    restored = BrokerApplication(lambda: disk)
+    await restored.restore(feed.commands[at - 1][0], raw)
+    for zxid, payload in feed.commands[at:]:
+        restored.apply(zxid, payload)
+        restored.applied(zxid)
+
+    assert any(ours.state.firsts.values())
+    for other in (theirs, restored):
+        assert other.state.digest() == ours.state.digest()
+        for topic, number in ours.state.ends:
+            mine, its = ours.log.partition(topic, number), other.log.partition(topic, number)
+            assert (its.first, its.end, its.files) == (mine.first, mine.end, mine.files)
+            assert [other.files.read(name, 0, 1 << 30) for name in its.files] == [ours.files.read(name, 0, 1 << 30) for name in mine.files]
+
+
+def test_a_keep_below_the_usual_segment_makes_smaller_segments() -> None:
+    assert limits_of(Retention(records=7)) is None
+    assert limits_of(Retention(bytes=1)).bytes == SEGMENT_BYTES_MIN
+    assert limits_of(Retention(ms=80_000)).ms == 10_000
+
+
+async def test_a_round_moves_so_many_bounds_and_the_next_one_the_others() -> None:
+    application = await an_application()
+    feed = Feed(application)
+    topic = feed.create(Retention(records=1), partitions=BOUNDS_MAX + 5)
+    for partition in range(BOUNDS_MAX + 5):
+        feed.produce(1, topic=topic, partition=partition)
+
+    class Leader:
+        moved = 0
+
+        def propose_nowait(self, payloads: list[bytes]) -> None:
+            (payload,) = payloads
+            feed.counter += 1
+            application.apply(Zxid(1, feed.counter), payload)
+            application.applied(Zxid(1, feed.counter))
+
+    leader, clock = Leader(), LeaderClock(lambda: 0.0, lambda: 0.0)
+    await retain(application, leader, clock)
+    assert len(application.state.firsts) == BOUNDS_MAX
+    await retain(application, leader, clock)
+    assert len(application.state.firsts) == BOUNDS_MAX + 5
+
+
+# -- real nodes -----------------------------------------------------------------------------------------------------------------
+
+QUICK = DiskUse(checkpoint_bytes=1 << 18, keep_bytes=0, file_bytes=1 << 18, retention_seconds=0.05)
+
+
+@pytest.fixture
+async def ensemble(tmp_path: Path) -> AsyncIterator[Ensemble]:
+    async with open_ensemble(tmp_path, disk_use=QUICK) as ensemble:
+        yield ensemble
+
+
+async def test_disk_use_stays_bounded_while_much_is_written_and_nodes_stay_alike(ensemble: Ensemble, tmp_path: Path) -> None:
+    keep = 4 * SEGMENT_BYTES_MIN
+    values = [b"%06d" % number + bytes(1000) for number in range(8000)]
+    async with connect(ensemble.addresses) as zl:
+        await zl.create_topic("numbers", retention=Retention(bytes=keep))
+        with pytest.raises(BadRequest):
+            await zl.alter_topic("numbers", Retention(bytes=-1))
+    await publish(ensemble.addresses, values[:4000])
+    down = await ensemble.stop_leader()
+    await publish(ensemble.addresses, values[4000:])
+    await ensemble.start(down)
+
+    def small() -> bool:
+        folders = [tmp_path / f"node{number}" / "topics" for number in ensemble.servers]
+        return all(sum(file.stat().st_size for file in folder.iterdir()) < 3 * keep for folder in folders)
+
+    async with connect(ensemble.addresses) as zl, zl.producer() as out:
+        with trio.fail_after(30):
+            while not small():  # files go with a checkpoint, and those go with what is written
+                await out.send_many("numbers", values[:100])
+                await trio.sleep(0.02)
+        (partition,) = (await zl.describe_topic("numbers")).partitions
+        assert 0 < partition.first < partition.end and partition.bytes >= keep
+        assert (await zl.describe_topic("numbers")).retention == Retention(bytes=keep)
+        await zl.alter_topic("numbers", Retention(records=10))
+        await until(lambda: all(end - first == 10 for end, first in bounds(ensemble)))
+    await applied_alike(ensemble)
+    assert len(await everything(ensemble.addresses, node=down)) == 10
+    assert contents(ensemble.servers[down])
+
+
+def bounds(ensemble: Ensemble) -> list[tuple[int, int]]:
+    partitions = [
+        server.application.log.partition(*place) for server in ensemble.servers.values() for place in server.application.state.ends
+    ]
+    return [(partition.end, partition.first) for partition in partitions]
