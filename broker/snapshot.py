@@ -1,10 +1,10 @@
 """A snapshot's file: the replicated state and the partitions' files as they were at one place of the log. Bytes and back. Pure.
 
     magic    8 bytes  "ZBSNAP", then the format's version (u16)
-    section  ...      u32 length, u8 kind, then CBOR: rows of one table, at most `ROWS` of them
+    section  ...      u32 length, u8 kind, u32 CRC-32C, then CBOR: rows of one table, at most `ROWS` of them
 
-The file as a whole is verified by the checksum that the manifest, or the leader that sent it, gave. What is in it may still come from a
-later version, or from a peer that is broken, so whatever does not fit is Corrupt.
+The file as a whole is verified by the checksum that the manifest, or the leader that sent it, gave; those of the sections tell where it
+is damaged. What is in it may still come from a later version, or from a peer that is broken, so whatever does not fit is Corrupt.
 """
 
 import struct
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from itertools import islice
 from typing import Final, NamedTuple, TypeVar
+
+from google_crc32c import value as crc32c
 
 from broker.errors import Code, Corrupt
 from broker.log.kept import PartitionRow, SegmentRow, Tail
@@ -40,7 +42,7 @@ ROWS: Final = 256
 TAILS_BYTES: Final = 64 << 10
 """A section of tails has about so many bytes."""
 SECTION_BYTES_MAX: Final = 64 << 20
-_HEAD: Final = struct.Struct(">IB")
+_HEAD: Final = struct.Struct(">IBI")
 
 Item = TypeVar("Item")
 
@@ -88,10 +90,10 @@ def encode(snapshot: Snapshot) -> Iterator[bytes]:
     count = 0
     for kind, rows in _sections(snapshot):
         body = cbor.dumps(rows)
-        yield _HEAD.pack(len(body), kind) + body
+        yield _HEAD.pack(len(body), kind, crc32c(body)) + body
         count += 1
     body = cbor.dumps([[count]])
-    yield _HEAD.pack(len(body), Kind.FOOT) + body
+    yield _HEAD.pack(len(body), Kind.FOOT, crc32c(body)) + body
 
 
 def _sections(snapshot: Snapshot) -> Iterator[tuple[Kind, list[cbor.Value]]]:
@@ -164,12 +166,14 @@ def decode(raw: bytes) -> Snapshot:
     at, count = len(MAGIC), 0
     try:
         while at < len(raw):
-            length, kind = _HEAD.unpack_from(raw, at)
-            at += _HEAD.size
-            if at + length > len(raw) or tables.foot:
-                raise Corrupt("a section is cut off, or stands behind the last one")
-            _decode_section(tables, Kind(kind), cbor.loads(raw[at : at + length], SECTION_BYTES_MAX))
-            at += length
+            length, kind, check = _HEAD.unpack_from(raw, at)
+            begin = at + _HEAD.size
+            if begin + length > len(raw) or tables.foot:
+                raise ValueError("a section is cut off, or stands behind the last one")
+            if crc32c(raw[begin : begin + length]) != check:
+                raise ValueError(f"the checksum of a section of {length:,} bytes is wrong")
+            _decode_section(tables, Kind(kind), cbor.loads(raw[begin : begin + length], SECTION_BYTES_MAX))
+            at = begin + length
             count += 1
         return _assembled(tables, count)
     except (struct.error, MessageError, ValueError, TypeError, KeyError, IndexError, OverflowError) as error:

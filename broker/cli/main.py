@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import typer
 
-from broker.cli import cluster, consume, produce, server, simulate, topic
+from broker.cli import cluster, consume, log, produce, server, simulate, topic
 from broker.cli.refusals import Usage, exit_code, told
 from broker.cli.settings import HELP, take
 from broker.cli.terminal import Terminal
@@ -34,6 +34,7 @@ def application() -> typer.Typer:
     app.add_typer(topic.app, name="topic")
     app.command("produce", epilog=HELP)(produce.produce)
     app.command("consume", epilog=HELP)(consume.consume)
+    app.add_typer(log.app, name="log")
     app.command("simulate", epilog=HELP)(simulate.simulate)
     return app
 

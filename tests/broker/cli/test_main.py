@@ -15,6 +15,7 @@ from zablog.storage.errors import MetadataLost, NotBorn
 
 COMMANDS = (
     "cluster init", "cluster up", "cluster start", "cluster kill", "cluster down", "cluster status", "server",
+    "log inspect", "log dump", "log verify",
     "topic create", "topic alter", "topic list", "topic describe", "topic delete", "produce", "consume", "simulate",
 )  # fmt: skip
 
