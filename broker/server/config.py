@@ -150,7 +150,7 @@ _DISK_RANGES: Final = {
     "checkpoint_seconds": (0.1, 86_400.0),
     "keep_bytes": (0, 1 << 40),
     "pin_bytes": (0, 1 << 44),
-    "transfer_rate": (1 << 10, 1 << 40),
+    "transfer_rate": (1 << 20, 1 << 40),
     "file_bytes": (1 << 16, 1 << 30),
     "retention_seconds": (0.01, 86_400.0),
     "scrub_rate": (0, 1 << 40),

@@ -59,7 +59,7 @@ def test_an_acknowledgement_of_a_snapshot_that_was_not_offered_closes_the_link()
 
     effects = bench.hear(1, AckSnap(bench.epoch, Zxid(3, 8)))
 
-    assert [type(effect) for effect in effects][:1] == [DropLink]
+    assert any(isinstance(effect, DropLink) for effect in effects)
 
 
 def test_a_snapshot_that_our_log_has_left_behind_is_offered_anew() -> None:
@@ -68,10 +68,9 @@ def test_a_snapshot_that_our_log_has_left_behind_is_offered_anew() -> None:
     bench.sync()
     bench.state.commit_to(Zxid(3, 10), bench.peer.out)
 
-    bench.step(Checkpointed(Mark(Zxid(3, 10), bench.state.trail.digest), Mark(Zxid(3, 10), bench.state.trail.digest)))
-    effects = bench.hear(1, AckSnap(bench.epoch, SNAPSHOT.zxid))
+    effects = bench.step(Checkpointed(Mark(Zxid(3, 10), bench.state.trail.digest), Mark(Zxid(3, 10), bench.state.trail.digest)))
 
-    assert [type(effect) for effect in effects][:1] == [DropLink]
+    assert any(isinstance(effect, DropLink) for effect in effects)
 
 
 def test_a_learner_that_is_read_to_from_below_the_base_comes_back_for_the_snapshot() -> None:

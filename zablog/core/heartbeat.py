@@ -54,6 +54,9 @@ def on_leader_tick(state: State, leading: Leading, out: Effects) -> None:
             if state.now - leading.since > timing.sync:
                 out.abandon("synchronization made no progress")
         case Phase.BROADCAST:
+            for learner in leading.learners.values():
+                if not learner.live and not learner.streaming and learner.told is not None and learner.position == state.trail.last:
+                    learner.live = True  # its link was congested, and nothing was proposed since
             tell_watermark(state, leading, out)
             fresh = {peer for peer, learner in leading.learners.items() if state.now - learner.echoed <= timing.echo}
             if not state.configuration.is_quorum(fresh | {state.id}):
@@ -61,6 +64,9 @@ def on_leader_tick(state: State, leading: Leading, out: Effects) -> None:
                 out.abandon("no quorum echoes our pings")
         case Phase.ELECTION:
             raise AssertionError("the law that a leader is past election")
+    for learner in list(leading.learners.values()):
+        if learner.offered is not None and state.now - learner.fetched_at > timing.sync:
+            state.drop(learner.link, f"the transfer of the snapshot at {learner.offered.zxid} made no progress", out)
     if leading.outgrown_at is not None and state.now - leading.outgrown_at > timing.grace:
         out.abandon("a voter has promised a higher epoch: an epoch above it is needed")
 

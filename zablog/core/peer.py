@@ -139,8 +139,8 @@ class Peer:
                 if isinstance(state.role, Following):
                     synchronization.on_staged(state, state.role, link, mark, out)
             case Fetched(link):
-                if self.learner(link):
-                    synchronization.on_fetched(state, self.leading)
+                if learner := self.learner(link):
+                    synchronization.on_fetched(state, self.leading, learner)
             case Stalled():
                 if isinstance(state.role, Leading):
                     heartbeat.on_stalled(state, out)

@@ -124,6 +124,8 @@ class Learner:
     """The last entry sent on the link, or the place where sending began."""
     offered: Mark | None = None
     """The snapshot that it is to take."""
+    fetched_at: int = 0
+    """The tick at which it was offered, or at which it took the last piece of it."""
     streaming: bool = False
     """A Stream is under way; it alone sends entries on the link."""
     live: bool = False

@@ -73,7 +73,7 @@ def meet(state: State, leading: Leading, learner: Learner, out: Effects) -> None
     repair, after = plan(state.trail, learner.ack.last, learner.ack.base)
     if repair is Repair.SNAP:
         assert state.snapshot is not None, "the law that a log begins above the origin only behind a snapshot"
-        learner.offered = state.snapshot
+        learner.offered, learner.fetched_at = state.snapshot, state.now
         return out.send(learner.link, Snap(leading.epoch, *state.snapshot))
     if repair is Repair.FENCE:
         return state.drop(learner.link, f"fenced: our last common place {after} lies below its base {learner.ack.base}", out)
@@ -107,21 +107,25 @@ def on_ack_snap(state: State, leading: Leading, learner: Learner, message: AckSn
     return follow_up(state, leading, learner, out)
 
 
-def on_fetched(state: State, leading: Leading) -> None:
+def on_fetched(state: State, leading: Leading, learner: Learner) -> None:
     """Leader: a learner has taken another piece of our snapshot, which is progress."""
+    learner.fetched_at = state.now
     if leading.phase is Phase.SYNC:
         leading.since = state.now
 
 
 def on_checkpointed(state: State, snapshot: Mark, base: Mark, out: Effects) -> None:
     """Any role: our log begins at `base` now. A learner that we would have read to from below it comes back for the snapshot."""
-    assert state.snapshot is None or snapshot.zxid >= state.snapshot.zxid, "the law that snapshots go forward"
+    if state.snapshot is not None and snapshot.zxid < state.snapshot.zxid:
+        return  # the writer's older news: a leader's snapshot has taken the place of all that since
     state.snapshot = snapshot
     if base.zxid > state.trail.base.zxid:
         state.trail.rebase(base)
     if isinstance(state.role, Leading):
         for _, learner in sorted(state.role.learners.items()):
             reached = learner.position if learner.position is not None else learner.after
+            if learner.offered is not None:
+                reached = learner.offered.zxid
             if reached is not None and reached < base.zxid:
                 state.drop(learner.link, f"our log begins at {base.zxid} now, above {reached}: it needs a snapshot", out)
 
@@ -198,7 +202,8 @@ def on_repair(state: State, following: Following, message: Diff | Trunc, out: Ef
     misplaced = following.phase is not Phase.SYNC or following.repaired or following.fetching is not None
     if message.epoch != following.epoch or misplaced:
         return out.abandon(f"illegal: {message} in {following.phase.name}")
-    if message.after not in state.trail or (isinstance(message, Diff) and message.after != state.trail.last):
+    below = isinstance(message, Trunc) and message.after < state.trail.base.zxid
+    if not below and (message.after not in state.trail or (isinstance(message, Diff) and message.after != state.trail.last)):
         return out.abandon(f"the leader knows a place {message.after} of our history that is not there")
     if message.after < state.watermark:
         return out.halt(
@@ -221,7 +226,7 @@ def on_snap(state: State, following: Following, message: Snap, out: Effects) -> 
     """Follower: our history ends before the leader's begins. Its snapshot is fetched beside the stream; until then ours stands whole."""
     assert following.link is not None, "a follower hears its leader on a link"
     misplaced = following.phase is not Phase.SYNC or following.repaired or following.fetching is not None
-    if message.epoch != following.epoch or misplaced or message.zxid <= state.trail.last:
+    if message.epoch != following.epoch or misplaced or message.zxid <= state.trail.last or message.zxid.epoch > message.epoch:
         return out.abandon(f"illegal: {message} in {following.phase.name} with history through {state.trail.last}")
     following.fetching = Mark(message.zxid, message.digest)
     return out.emit(FetchSnapshot(following.link, message.epoch, following.fetching))

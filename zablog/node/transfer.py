@@ -30,6 +30,8 @@ ASKED_AHEAD = 4
 """So many pieces are asked for before the first has come."""
 ANSWER_SECONDS = 30.0
 """A leader that is silent for so long has forgotten us."""
+VERIFIED_BYTES = 64 << 20
+"""So much of a part is verified between two signs of life."""
 OWN_FILE = ""
 """The name of the snapshot's own file."""
 
@@ -125,6 +127,7 @@ class Sender:
                     case Get(name, offset, length):
                         if snapshot is None:
                             raise MessageError("a piece is asked for before the snapshot is")
+                        self.progress(peer)
                         await self.pace.take(length)
                         await line.say(await self.piece(parts, raw, name, offset, length))
                         self.progress(peer)
@@ -221,16 +224,24 @@ class Fetcher:
         have = await on_disk(existing, disk, part)
         if have < part.length:
             await self.fetch_rest(answers, part, have)
-        if await on_disk(checksum, disk, part) != part.crc:
+        if await self.checksum(answers, part) != part.crc:
             if not have:
                 raise TransferFailed(f"{part.name} is not what the snapshot says: its checksum is another")
             log.warning("a part is fetched anew", node=self.storage.identity.node, part=part.name)
             have = 0
             await self.fetch_rest(answers, part, 0)
-            if await on_disk(checksum, disk, part) != part.crc:
+            if await self.checksum(answers, part) != part.crc:
                 raise TransferFailed(f"{part.name} is not what the snapshot says: its checksum is another")
         self.kept_bytes += have
         await on_disk(disk.sync, part.name)
+
+    async def checksum(self, answers: "Answers", part: Part) -> int:
+        """The CRC-32C of what is here of a part. The leader is asked for a byte now and then: it gives up who makes no progress."""
+        crc = 0
+        for begin in range(0, part.length, VERIFIED_BYTES):
+            crc = await on_disk(checksum, self.application.files, part, begin, crc)
+            await answers.show_progress()
+        return crc
 
     async def fetch_rest(self, answers: "Answers", part: Part, have: int) -> None:
         disk = self.application.files
@@ -250,10 +261,9 @@ def existing(disk: Disk, part: Part) -> int:
     return 0
 
 
-def checksum(disk: Disk, part: Part) -> int:
-    """Blocking: the CRC-32C of what is here of a part."""
-    crc = 0
-    for offset in range(0, part.length, PIECE_BYTES_MAX):
+def checksum(disk: Disk, part: Part, begin: int, crc: int) -> int:
+    """Blocking: the CRC-32C of a part, continued from `begin` for a while."""
+    for offset in range(begin, min(part.length, begin + VERIFIED_BYTES), PIECE_BYTES_MAX):
         crc = google_crc32c.extend(crc, disk.read(part.name, offset, min(PIECE_BYTES_MAX, part.length - offset)))
     return crc
 
@@ -291,6 +301,10 @@ class Answers:
         await self.line.say(word)
         return await self.next()
 
+    async def show_progress(self) -> None:
+        """Ask for the first byte of the snapshot's own file, which we have."""
+        await self.get(OWN_FILE, 0, 1, _ignore)
+
     async def next(self) -> Word:
         with trio.fail_after(ANSWER_SECONDS):
             word = await self.line.hear()
@@ -313,3 +327,7 @@ class Answers:
             if not isinstance(word, Piece) or len(word.data) != due.length:
                 raise TransferFailed(f"{due.length:,} bytes of {name or 'the snapshot'} were asked for, and something else came")
             await put(due.offset, word.data)
+
+
+async def _ignore(offset: int, data: Payload) -> None:
+    pass

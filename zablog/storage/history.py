@@ -8,6 +8,7 @@ from collections import deque
 
 from zablog.core.trail import Entries, Mark, extend_digest
 from zablog.core.zxid import Zxid
+from zablog.storage.errors import Trimmed
 from zablog.storage.runs import part, slice_run
 from zablog.storage.storage import Storage
 
@@ -23,6 +24,8 @@ class History:
         self.durable_last = self.begin = storage.wal.trail.last
         """`begin`: everything above it is in memory."""
         self.begin_digest = storage.wal.trail.digest
+        self.base = storage.wal.trail.base.zxid
+        """Nothing below is ours to give: a snapshot has taken its place, on disk or before long."""
 
     def append(self, entries: Entries) -> None:
         """The core has emitted these; they continue the history."""
@@ -47,6 +50,7 @@ class History:
         self.tail.clear()
         self.bytes = 0
         self.begin, self.begin_digest = mark
+        self.base = mark.zxid
 
     def digest_before(self, entries: Entries) -> int:
         """The running digest before a run of the tail that has just been taken off its end, or stands in it."""
@@ -70,6 +74,8 @@ class History:
 
         Reads the disk, hence blocks, unless `in_memory(after)`.
         """
+        if after < self.base:
+            raise Trimmed(f"the log begins at {self.base}: what stood between {after} and that is in the snapshot")
         if not self.in_memory(after):
             return self.storage.read(after, min(upto, self.durable_last), bytes_max)
         row = bisect_right(self.tail, after, key=lambda run: run.last)
@@ -83,6 +89,8 @@ class History:
         """The running digest at `zxid`, a place of the history. Reads the disk unless it is in memory."""
         if zxid == self.begin:
             return self.begin_digest
+        if zxid < self.base:
+            raise Trimmed(f"the log begins at {self.base}: {zxid} is in the snapshot")
         if zxid < self.begin:
             return self.storage.digest_at(zxid)
         row = bisect_right(self.tail, zxid, key=lambda run: run.last)

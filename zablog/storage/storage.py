@@ -13,7 +13,7 @@ from zablog.core.trail import Entries, Mark, Payload, Trail
 from zablog.core.zxid import ZERO, Epoch, Zxid
 from zablog.storage.disk import Disk
 from zablog.storage.epochs import BIRTH, Epochs, EpochsFile
-from zablog.storage.errors import Corrupt, Diverged, MetadataLost, StorageFailed
+from zablog.storage.errors import Corrupt, Diverged, MetadataLost, StorageFailed, Trimmed
 from zablog.storage.manifest import Contents, Identity, Manifest, Snapshot
 from zablog.storage.wal import Wal
 
@@ -36,6 +36,8 @@ class Storage:
         snapshot = manifest.contents.snapshot
         self.watermark = max(wal.hint, snapshot.mark.zxid) if snapshot else wal.hint
         """The highest zxid known here to be committed; after `open` a place of the trail."""
+        self.hinted = wal.hint
+        """The last commit hint written."""
         self.staged: Snapshot | None = None
         """A snapshot that came from the leader: here, verified and synced, and named by no manifest yet."""
         self.batches = 0
@@ -58,6 +60,9 @@ class Storage:
 
         wal = Wal(disk, bytes.fromhex(identity.incarnation), file_bytes, contents, rolled)
         wal.recover()
+        if wal.files and wal.generation > contents.newest:  # the process died before it could say that the file is in use
+            rolled(wal.generation)
+            contents = manifest.contents
         emptied = contents.newest < contents.first and contents.snapshot is not None
         """A snapshot was installed, and the power failed before the log that goes on from it had its first file."""
         if not wal.files and not emptied and (epochs != BIRTH or contents.newest > 0):
@@ -147,7 +152,7 @@ class Storage:
         first, last = runs[0], runs[-1]
         batch = Entries(first.first, first.prev, payloads, last.digest)
         assert batch.last == last.last, "the law that successive appends of an epoch are contiguous"
-        self.wal.append(batch, min(self.watermark, batch.last))
+        self.wal.append(batch, self.hint(batch.last))
         self.wal.sync()
         self.batches += 1
         self.syncs += 1
@@ -190,8 +195,20 @@ class Storage:
         if not self.wal.sealed and self.failure is None:
             with self.final():
                 self.watermark = max(self.watermark, watermark)
-                self.wal.seal(min(self.watermark, self.wal.trail.last))
+                self.wal.seal(self.hint(self.wal.trail.last))
                 self.wal.sync()
+
+    def hint(self, last: Zxid) -> Zxid:
+        """What a batch that ends with `last` may say to be committed: at most what is known, and never more.
+
+        A watermark above the batch speaks for all of its own epoch. Of a later epoch it does not: the tail here may be what that epoch
+        gave up, and the snapshot that says so on its way.
+        """
+        if self.watermark <= last:
+            self.hinted = self.watermark
+        elif self.watermark.epoch == last.epoch:
+            self.hinted = last
+        return min(self.hinted, last)
 
     # -- snapshots ----------------------------------------------------------------------------------------------------------
 
@@ -210,9 +227,11 @@ class Storage:
         """
         with self.final():
             mark, last = snapshot.mark, self.snapshot
+            if last is not None and mark.zxid < last.mark.zxid:  # a leader's snapshot has come between
+                self.disk.unlink(snapshot.name)
+                return
             assert self.digest_at(mark.zxid) == mark.digest, "the law that a snapshot is that of a durable place of our own log"
             assert mark.zxid <= self.watermark, "the law that a snapshot holds nothing uncommitted"
-            assert last is None or mark.zxid >= last.mark.zxid, "the law that snapshots go forward"
             first = self.wal.trimmed(mark.zxid if keep_above is None else min(mark.zxid, keep_above), keep_bytes)
             contents = self.manifest.contents._replace(base=first.header.start, first=first.header.generation, snapshot=snapshot)
             self.manifest.switch(contents)
@@ -260,7 +279,12 @@ class Storage:
 
     def digest_at(self, zxid: Zxid) -> int:
         """The running digest at `zxid`, a place of the log."""
-        digest = self.wal.digest_at(zxid)
+        if zxid < self.wal.trail.base.zxid:
+            raise Trimmed(f"the log begins at {self.wal.trail.base.zxid}: {zxid} is in the snapshot")
+        try:
+            digest = self.wal.digest_at(zxid)
+        except FileNotFoundError as error:  # trimmed from under a reader of another thread
+            raise Trimmed(f"the log does not hold {zxid} any longer") from error
         if digest is None:
             raise Corrupt(f"the log has no entry {zxid}")
         return digest

@@ -371,11 +371,11 @@ class Wal:
 
     def trim(self, first: File) -> None:
         """Let the log begin with `first`. The manifest says so already; what is below it is void."""
+        self.trail.rebase(first.header.start)  # first, so that no reader takes the gap for the end
         with self.lock:
             at = self.files.index(first)
             void, self.files = self.files[:at], self.files[at:]
             self.cursors.clear()
-        self.trail.rebase(first.header.start)
         for old in void:
             self.disk.unlink(old.name)
 
@@ -458,6 +458,8 @@ class Wal:
 
     def read_next(self, after: Zxid, upto: Zxid, bytes_max: int) -> Entries | None:
         for file, limit, offset, header in self.batches(after):
+            if header.prev.zxid > after:
+                raise Trimmed(f"the log begins above {after} now: it was trimmed under this reader")
             if header.first > upto:
                 return None
             whole = self.entries_at(file, limit, offset, header)

@@ -193,7 +193,7 @@ def test_an_idle_writer_seals_with_the_latest_hint_and_only_once() -> None:
 def test_a_hint_above_the_log_is_lowered_to_a_place_of_it() -> None:
     disk, _ = small_log()
     storage = Storage.open(disk, 600)
-    storage.perform([Append(1, entries_after(storage.trail, 1, b"x"))], Zxid(9, 9))
+    storage.perform([Append(1, entries_after(storage.trail, 1, b"x"))], Zxid(1, 99))
 
     assert Storage.open(disk, 600).watermark == Zxid(1, 7)
 
