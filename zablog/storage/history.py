@@ -72,7 +72,10 @@ class History:
         """
         if not self.in_memory(after):
             return self.storage.read(after, min(upto, self.durable_last), bytes_max)
-        row = bisect_right(self.tail, after, key=lambda run: run.last)
+        if self.tail and self.tail[-1].prev == after:  # the newest run is what is nearly always asked for
+            row = len(self.tail) - 1
+        else:
+            row = bisect_right(self.tail, after, key=lambda run: run.last)
         if row == len(self.tail) or self.tail[row].first > upto:
             return None
         entries = self.tail[row]

@@ -375,7 +375,7 @@ class Wal:
         with self.lock:
             files = list(self.files)
             cursor = self.cursors.get(after)
-        position = max(bisect_right([file.header.start.zxid for file in files], after) - 1, 0)
+        position = max(bisect_right(files, after, key=lambda file: file.header.start.zxid) - 1, 0)
         for at in range(position, len(files)):
             file = files[at]
             limit = files[at + 1].header.start.zxid if at + 1 < len(files) else BEYOND
