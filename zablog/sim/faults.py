@@ -82,6 +82,8 @@ class Options:
         return cls(**{**record, "strikes": tuple(record["strikes"]) if record.get("strikes") is not None else None})
 
 
+RATE_MAX = 5.0
+"""Faults a second of all kinds together. With more, nobody leads for long enough to do anything that could be broken."""
 SECONDS_MAX = 600.0
 """Virtual seconds in which a run has its events. A quiet one needs a hundred."""
 
@@ -91,21 +93,23 @@ def draw(
 ) -> Options:
     """The mix of one seed: most kinds are absent, for where everything fails at once nothing gets far enough to be broken.
 
-    With `kinds` it is all of those and no others.
+    With `kinds` it is all of those and no others. A run of many events always has checkpoints: else each start reads all of a long log.
     """
     chosen = kinds if kinds is not None else sorted(random.sample(KINDS, random.randint(1, 8)))
     faults = {kind: random.choice((0.3, 1.0, 3.0)) for kind in chosen}
     if "blackout" in faults:
         faults["blackout"] = min(faults["blackout"], 1.0)
+    less = min(1.0, RATE_MAX / sum(faults.values())) if faults else 1.0
+    faults = {kind: round(rate * less, 3) for kind, rate in faults.items()}
     return Options(
         nodes=nodes or random.choice((3, 3, 3, 3, 5, 5)),
         seconds=seconds if events is None else SECONDS_MAX,
         events=events,
-        proposals_per_second=random.choice((4, 20, 150, 400)),
+        proposals_per_second=random.choice((5, 30, 150, 400)),
         faults=faults,
         delay_micros=random.choice((300, 1_000, 15_000)),
         counter_max=random.choice((None, None, None, 25)),
-        checkpoints_per_second=random.choice((0.0, 2.0, 20.0)),
+        checkpoints_per_second=random.choice((0.0 if events is None else 0.5, 0.5, 2.0, 20.0)),
         drift=random.choice((0.1, 0.1, 0.3)),
     )
 

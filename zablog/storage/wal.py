@@ -424,7 +424,8 @@ class Wal:
                 return None
             whole = self.entries_at(file, limit, offset, header)
             entries = slice_run(whole, header.prev, after, upto, bytes_max)
-            self.remember(entries.last, file, offset if entries.last < whole.last else offset + BATCH_BYTES + header.body_bytes)
+            last = entries.last
+            self.remember(last, file, offset if last < whole.last else offset + BATCH_BYTES + header.body_bytes)
             return entries
         return None
 
