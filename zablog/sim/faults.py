@@ -162,6 +162,7 @@ class Injector:
             self.happened(kind, node)
 
     def happened(self, kind: str, node: int) -> None:
+        """A fault had an effect: it is an event."""
         self.counts[kind] += 1
         self.ensemble.schedule.count(node, kind)
 
@@ -325,6 +326,7 @@ class Injector:
         """The trap: the node dies, or is cut off from everybody for a moment."""
         if not self.active:
             return
+        self.ensemble.schedule.say(f"-- the ambush springs at {node}")
         others = [other for other in sorted(self.ensemble.nodes) if other != node]
         match self.random.randrange(4):
             case 0:

@@ -27,7 +27,7 @@ def shrink(failure: Failure, runs_max: int = RUNS_MAX, tell: Callable[[int, Fail
             runs += 1
             report = run(failure.seed, options)
             found = [*report.found, *report.losses]
-            if found and found[0].guarantee == failure.guarantee and (smaller := first_part(found[0])) != best:
+            if found and found[0].guarantee == failure.guarantee and weight(smaller := first_part(found[0])) < weight(best):
                 best, improved = smaller, True
                 if tell is not None:
                     tell(runs, best)
@@ -42,8 +42,13 @@ def first_part(failure: Failure) -> Failure:
     return failure._replace(options=replace(options, events=events, strikes=strikes))
 
 
+def weight(failure: Failure) -> tuple[int, bool, bool, int]:
+    """What there is to read: faults first, then what else happens beside the protocol, then events."""
+    return len(failure.strikes), failure.options.checkpoints_per_second > 0, failure.options.counter_max is not None, failure.event
+
+
 def simpler(failure: Failure) -> Iterator[Options]:
-    """What might do as well, the greatest step first. Each is less than what we have, so this comes to an end."""
+    """What might do as well, the greatest step first. Each is taken only if less comes of it, so this comes to an end."""
     options, strikes = failure.options, failure.strikes
     size = len(strikes)
     while size:
