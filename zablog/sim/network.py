@@ -94,9 +94,10 @@ class Network:
             self.transmit(wire, link.peer, stream)
 
     def transmit(self, wire: Wire, receiver: int, stream: bytes) -> None:
-        due = max(self.schedule.now + self.schedule.random.randint(*self.delay), wire.due[receiver])
+        due = self.schedule.now + self.schedule.random.randint(*self.delay)
         if self.late:
             due += self.schedule.random.randint(0, sum(self.late.get(end, 0) for end in wire.ends))
+        due = max(due, wire.due[receiver])
         wire.due[receiver] = due
         self.schedule.at(due - self.schedule.now, self.arrive, wire, receiver, stream)
 
