@@ -11,7 +11,7 @@ from zablog.sim import KINDS, Report, run_many
 
 FAST = 24
 ALL = 500
-CHUNK = 25
+CHUNK = 50
 EVENTS = 20_000
 """Of each of the many. With the fast ones before them they take two cores about five minutes."""
 
