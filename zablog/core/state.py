@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import ClassVar
 
 from zablog.core.effects import Deliver, DropLink, Effects, RoleChanged
 from zablog.core.events import Link
@@ -69,6 +70,7 @@ class Phase(IntEnum):
 class Draining:
     """Between two roles: the log writer finishes what the old role gave it; the next role starts with a quiescent writer."""
 
+    phase: ClassVar[Phase] = Phase.ELECTION
     reason: str
 
 
@@ -76,6 +78,7 @@ class Draining:
 class Looking:
     """Phase 0. `tally` holds the votes of this round, `settled` what peers said who follow or lead already."""
 
+    phase: ClassVar[Phase] = Phase.ELECTION
     vote: Vote
     heard: dict[PeerId, int] = field(default_factory=dict)
     """Peer -> tick of its last notification."""
@@ -290,7 +293,7 @@ class State:
 
     @property
     def phase(self) -> Phase:
-        return self.role.phase if isinstance(self.role, Following | Leading) else Phase.ELECTION
+        return self.role.phase
 
     @property
     def leader(self) -> PeerId | None:
