@@ -143,3 +143,35 @@ def test_each_durable_operation_is_announced_before_it_happens() -> None:
     with pytest.raises(PowerLost):
         disk.create("c")
     assert disk.names() == []
+
+
+def test_a_sync_that_lies_reports_success_and_the_write_is_gone() -> None:
+    disk = SimDisk()
+    disk.create("wal-1")
+    disk.sync_names()
+    disk.lies = 1
+    disk.write("wal-1", 0, [b"behind"])
+    disk.sync("wal-1")
+
+    assert disk.read("wal-1", 0, 9) == b"behind"
+    disk.power_loss(Random(0))
+    assert disk.read("wal-1", 0, 9) == b""
+
+
+def test_an_aged_file_is_what_it_was_before_its_last_sync() -> None:
+    disk = with_file(b"before")
+    disk.write("file", 0, [b"behind"])
+    disk.sync("file")
+
+    disk.age("file")
+
+    assert disk.read("file", 0, 9) == b"before"
+
+
+def test_each_read_is_announced_before_it_happens() -> None:
+    disk = with_file(b"before")
+    names: list[str] = []
+    disk.reading = names.append
+    disk.read("file", 0, 1)
+
+    assert names == ["file"]

@@ -100,7 +100,10 @@ class Trail:
 
     def __contains__(self, zxid: Zxid) -> bool:
         """Is there an entry of this zxid, or is it the base?"""
-        return zxid == self.base.zxid or (zxid > self.base.zxid and zxid.counter > 0 and self.floor(zxid) == zxid)
+        base, last = self.base.zxid, self.last
+        if zxid.epoch == last.epoch and zxid.counter <= last.counter:  # nearly always it is the last epoch that is asked for
+            return zxid.counter >= base.counter if base.epoch == zxid.epoch else zxid.counter > 0
+        return zxid == base or (zxid > base and zxid.counter > 0 and self.floor(zxid) == zxid)
 
     def floor(self, zxid: Zxid) -> Zxid:
         """The largest place of this history, base included, that is not above `zxid` (which is not below the base)."""

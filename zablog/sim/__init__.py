@@ -1,9 +1,11 @@
 """An ensemble in one thread, from one seed, in virtual time: the shipped core, gate, codec and storage over simulated disks and wires.
 
-`run(seed)` is one run; `run_many(seeds)` many of them. No trio.
+`run(seed)` is one run; `run_many(seeds)` many of them; `shrink(failure)` makes a failing one short. No trio.
 """
 
-from zablog.sim.faults import Options
-from zablog.sim.simulate import Report, run, run_many
+from zablog.sim.faults import KINDS, OUTSIDE, Options
+from zablog.sim.report import Failure, Report
+from zablog.sim.shrink import shrink
+from zablog.sim.simulate import run, run_many
 
-__all__ = ["Options", "Report", "run", "run_many"]
+__all__ = ["KINDS", "OUTSIDE", "Failure", "Options", "Report", "run", "run_many", "shrink"]

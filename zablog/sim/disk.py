@@ -22,11 +22,13 @@ class PowerLost(BaseException):
 class SimFile:
     """The bytes of a file now, those that are durable, and the writes that are neither."""
 
-    __slots__ = ("durable", "now", "unsynced")
+    __slots__ = ("before", "durable", "now", "unsynced")
 
     def __init__(self) -> None:
         self.now = bytearray()
         self.durable = bytearray()
+        self.before = b""
+        """What was durable before the last sync."""
         self.unsynced: list[tuple[int, bytes | None, int]] = []
         """(offset, bytes) of a write, or (length, None) of a truncation; with the length of the file behind it."""
 
@@ -76,6 +78,10 @@ class SimDisk:
 
     def __init__(self, step: Callable[[str], None] | None = None) -> None:
         self.step = step or (lambda operation: None)
+        self.reading: Callable[[str], None] = lambda name: None
+        """Called with the name of a file before it is read: to fail that by raising an OSError."""
+        self.lies = 0
+        """So many syncs of the log will report success and do nothing: what they should have written is gone at the next power loss."""
         self.files: dict[str, SimFile] = {}
         self.durable_names: dict[str, SimFile] = {}
         self.children: dict[str, SimDisk] = {}
@@ -95,6 +101,7 @@ class SimDisk:
         return len(self.file(name).now)
 
     def read(self, name: str, offset: int, length: int) -> bytes:
+        self.reading(name)
         return bytes(self.file(name).now[offset : offset + length])
 
     def create(self, name: str) -> None:
@@ -127,6 +134,12 @@ class SimDisk:
         except OSError:
             file.unsynced.clear()
             raise
+        if self.lies and file.unsynced and name.startswith("wal-"):
+            self.lies -= 1
+            file.unsynced.clear()
+            return
+        if file.unsynced:
+            file.before = bytes(file.durable)
         for offset, written, _ in file.unsynced:
             if written is None:
                 resize(file.durable, offset)
@@ -218,6 +231,12 @@ class SimDisk:
             before(operation)
 
         self.step = step
+
+    def age(self, name: str) -> None:
+        """The file is again what it was before its last sync."""
+        file = self.file(name)
+        file.unsynced.clear()
+        file.durable, file.now = bytearray(file.before), bytearray(file.before)
 
     def flip(self, name: str, offset: int, bit: int) -> None:
         """A bit rots at rest."""

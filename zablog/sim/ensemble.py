@@ -10,7 +10,7 @@ from zablog.sim.disk import SimDisk
 from zablog.sim.guarantees import Integrity, Liveness, TotalOrder
 from zablog.sim.invariants import Invariants
 from zablog.sim.network import Network
-from zablog.sim.node import Node
+from zablog.sim.node import TICK, Node
 from zablog.sim.schedule import Schedule
 from zablog.storage.manifest import Identity, Member, give_birth
 
@@ -20,7 +20,7 @@ SYNC_MICROS = (50, 3_000)
 class Ensemble:
     """`nodes` are numbered from 1. Nothing happens until `schedule.run_until`."""
 
-    def __init__(self, seed: int, nodes: int, timing: Timing | None = None, limits: Limits | None = None) -> None:
+    def __init__(self, seed: int, nodes: int, timing: Timing | None = None, limits: Limits | None = None, drift: float = 0.1) -> None:
         self.schedule = Schedule(seed)
         self.timing = timing or Timing()
         self.limits = limits or Limits()
@@ -33,7 +33,7 @@ class Ensemble:
             disk = SimDisk()
             give_birth(disk, Identity("ab" * 16, member.id, member.incarnation, members))
             node = self.nodes[member.id] = Node(member.id, disk, self.schedule, self.invariants, self.network)
-            node.tick_micros = self.schedule.random.randint(9_000, 11_000)
+            node.tick_micros = self.schedule.random.randint(int(TICK * (1 - drift)), int(TICK * (1 + drift)))
         self.invariants.nodes = list(self.nodes.values())
         self.restarts = True
         """Does who dies come back by itself?"""
@@ -88,6 +88,7 @@ class Ensemble:
 
     def mend_disk(self, node: int) -> None:
         self.nodes[node].sync_micros = SYNC_MICROS
+        self.nodes[node].full = False
 
     # -- clients ------------------------------------------------------------------------------------------------------------
 
@@ -131,9 +132,11 @@ class Ensemble:
         """Everything works again, and everybody is up."""
         self.network.heal()
         self.network.delay = (50, 1_000)
+        self.network.late.clear()
         for id, node in self.nodes.items():
-            node.crash_at = node.fail_at = None
-            node.sync_micros = SYNC_MICROS
+            node.crash_at = node.fail_at = node.read_fail_at = None
+            node.disk.lies = node.hang_micros = 0
+            self.mend_disk(id)
             if node.running and node.paused is not None:
                 node.resume()
             self.start(id)

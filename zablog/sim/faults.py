@@ -1,7 +1,11 @@
 """What goes wrong, and how often: a mix drawn anew for each seed (swarm), so that every combination has its turn."""
 
-from dataclasses import asdict, dataclass, field
+import errno
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
 from random import Random
+from typing import Any
 
 from zablog.core.messages import AckEpoch, AckNewLeader, CEpoch, Diff, NewEpoch, NewLeader, Trunc, UpToDate
 from zablog.sim import snapshots
@@ -23,42 +27,90 @@ KINDS = (
     "disk_error",
     "rot_copy",
     "ambush",
+    "partial",
+    "slow_peer",
+    "read_error",
+    "disk_full",
+    "hung_disk",
+    "stale_copy",
 )
+OUTSIDE = ("lost_write", "stale_file")
+"""What no log on a quorum of disks can survive: a disk that says it has what it has not. Never drawn: only whoever asks for it gets it, and
+what is broken then is counted apart, as a loss that was to be expected."""
 TRAPS = (CEpoch, NewEpoch, AckEpoch, Diff, Trunc, NewLeader, AckNewLeader, UpToDate)
 """What is said between the end of one reign and the next: a few milliseconds, which chance alone hardly ever hits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """A run: how many nodes, how long, and how many faults a second (virtual) of each kind. `faults` 0 leaves a kind out."""
+    """A run: how many nodes, how long, and how many faults a second (virtual) of each kind. A kind that is not in `faults` never strikes.
+
+    With `events`, the phase of faults ends after so many events, at the latest after `seconds`. `strikes` are the only faults that
+    happen, by their numbers in the order of the run: the others are planned and then left out, which is how a failing run is shortened.
+    """
 
     nodes: int = 3
     seconds: float = 4.0
+    events: int | None = None
     proposals_per_second: int = 150
     faults: dict[str, float] = field(default_factory=dict)
     delay_micros: int = 1_000
     counter_max: int | None = None
     checkpoints_per_second: float = 0.0
     """Of all nodes together."""
+    drift: float = 0.1
+    """By how much of a tick the clocks of the nodes differ from each other at most, either way."""
+    strikes: tuple[int, ...] | None = None
 
     def words(self) -> str:
-        return str({key: value for key, value in asdict(self).items() if value is not None})
+        """As JSON: `from_words` reads it."""
+        return json.dumps({key: value for key, value in asdict(self).items() if value is not None})
+
+    @classmethod
+    def from_words(cls, words: str) -> "Options":
+        """Raises ValueError where `words` are no options."""
+        record = json.loads(words)
+        known = {field.name for field in fields(cls)}
+        if not isinstance(record, dict) or not record.keys() <= known:
+            raise ValueError(f"options are an object with some of the keys {', '.join(sorted(known))}")
+        faults: Any = record.get("faults", {})  # Any: JSON
+        if not isinstance(faults, dict) or not faults.keys() <= {*KINDS, *OUTSIDE}:
+            raise ValueError(f"faults are numbers a second of some of {', '.join((*KINDS, *OUTSIDE))}")
+        numbers = [*faults.values(), *(record[key] for key in record.keys() - {"faults", "strikes"}), *(record.get("strikes") or ())]
+        if not all(isinstance(number, int | float) and number >= 0 for number in numbers):
+            raise ValueError("options are numbers, none of them below zero")
+        return cls(**{**record, "strikes": tuple(record["strikes"]) if record.get("strikes") is not None else None})
 
 
-def draw(random: Random, nodes: int | None = None, seconds: float = 4.0) -> Options:
-    """The mix of one seed: most kinds are absent, for where everything fails at once nothing gets far enough to be broken."""
-    faults = dict.fromkeys(KINDS, 0.0)
-    for kind in random.sample(KINDS, random.randint(1, 7)):
-        faults[kind] = random.choice((0.3, 1.0, 3.0))
-    faults["blackout"] = min(faults["blackout"], 1.0)
+RATE_MAX = 5.0
+"""Faults a second of all kinds together. With more, nobody leads for long enough to do anything that could be broken."""
+SECONDS_MAX = 600.0
+"""Virtual seconds in which a run has its events. A quiet one needs a hundred."""
+
+
+def draw(
+    random: Random, nodes: int | None = None, seconds: float = 4.0, events: int | None = None, kinds: Sequence[str] | None = None
+) -> Options:
+    """The mix of one seed: most kinds are absent, for where everything fails at once nothing gets far enough to be broken.
+
+    With `kinds` it is all of those and no others. A run of many events always has checkpoints: else each start reads all of a long log.
+    """
+    chosen = kinds if kinds is not None else sorted(random.sample(KINDS, random.randint(1, 8)))
+    faults = {kind: random.choice((0.3, 1.0, 3.0)) for kind in chosen}
+    if "blackout" in faults:
+        faults["blackout"] = min(faults["blackout"], 1.0)
+    less = min(1.0, RATE_MAX / sum(faults.values())) if faults else 1.0
+    faults = {kind: round(rate * less, 3) for kind, rate in faults.items()}
     return Options(
         nodes=nodes or random.choice((3, 3, 3, 3, 5, 5)),
-        seconds=seconds,
-        proposals_per_second=random.choice((4, 20, 150, 400)),
+        seconds=seconds if events is None else SECONDS_MAX,
+        events=events,
+        proposals_per_second=random.choice((5, 30, 150, 400)),
         faults=faults,
         delay_micros=random.choice((300, 1_000, 15_000)),
         counter_max=random.choice((None, None, None, 25)),
-        checkpoints_per_second=random.choice((0.0, 2.0, 20.0)),
+        checkpoints_per_second=random.choice((0.0 if events is None else 0.5, 0.5, 2.0, 20.0)),
+        drift=random.choice((0.1, 0.1, 0.3)),
     )
 
 
@@ -68,8 +120,13 @@ class Injector:
     def __init__(self, ensemble: Ensemble, options: Options) -> None:
         self.ensemble = ensemble
         self.options = options
-        self.random = ensemble.schedule.random
-        self.counts = dict.fromkeys(KINDS, 0)
+        self.plans = Random(f"{ensemble.schedule.seed} faults")
+        self.random = self.plans
+        """A source of chance for each fault, so that one that is left out changes nothing about those behind it."""
+        self.strikes: list[int] = []
+        """The numbers of those that had an effect."""
+        self.number = 0
+        self.counts = dict.fromkeys((*KINDS, *OUTSIDE), 0)
         self.active = True
         self.trap: type[object] | None = None
         self.traps = 0
@@ -77,28 +134,43 @@ class Injector:
         ensemble.schedule.witness = self.witness
         if options.checkpoints_per_second > 0:
             ensemble.schedule.at(50_000, self.checkpoint)
-        for kind in KINDS:
+        for kind in (*KINDS, *OUTSIDE):
             if options.faults.get(kind, 0) > 0:
                 self.plan(kind)
 
+    @property
+    def outside(self) -> bool:
+        """Did anything happen that nothing can survive?"""
+        return any(self.counts[kind] for kind in OUTSIDE)
+
     def plan(self, kind: str) -> None:
         rate = self.options.faults[kind]
-        self.ensemble.schedule.at(int(self.random.expovariate(rate) * 1_000_000) + 1, self.strike, kind)
+        self.ensemble.schedule.at(int(self.plans.expovariate(rate) * 1_000_000) + 1, self.strike, kind)
 
     def strike(self, kind: str) -> None:
         if not self.active:
             return
         self.plan(kind)
+        self.number += 1
+        if self.options.strikes is not None and self.number not in self.options.strikes:
+            return
+        self.random = Random(f"{self.ensemble.schedule.seed} fault {self.number}")
         node = self.random.choice(sorted(self.ensemble.nodes))
+        self.ensemble.schedule.say(f"-- fault {self.number}: {kind} at {node}")
         if getattr(self, kind)(node):
-            self.counts[kind] += 1
-            self.ensemble.schedule.count(node, kind)
+            self.strikes.append(self.number)
+            self.happened(kind, node)
+
+    def happened(self, kind: str, node: int) -> None:
+        """A fault had an effect: it is an event."""
+        self.counts[kind] += 1
+        self.ensemble.schedule.count(node, kind)
 
     def checkpoint(self) -> None:
         """Not a fault: somebody puts its state on the disk, and lets go of its log."""
         if self.active:
-            self.ensemble.schedule.at(int(self.random.expovariate(self.options.checkpoints_per_second) * 1_000_000) + 1, self.checkpoint)
-            node = self.random.choice(sorted(self.ensemble.nodes))
+            self.ensemble.schedule.at(int(self.plans.expovariate(self.options.checkpoints_per_second) * 1_000_000) + 1, self.checkpoint)
+            node = self.plans.choice(sorted(self.ensemble.nodes))
             if snapshots.checkpoint(self.ensemble.nodes[node]):
                 self.ensemble.schedule.count(node, "checkpoint")
 
@@ -134,7 +206,43 @@ class Injector:
         """A write, a sync or a renaming fails: the process must stop, and what the failed sync should have written may be gone for good."""
         victim = self.ensemble.nodes[node]
         victim.fail_at = self.random.randint(1, 8)
+        victim.failure = self.random.choice((errno.EIO, errno.EIO, errno.ENOSPC))
         return victim.running
+
+    def read_error(self, node: int) -> bool:
+        """The log or a record cannot be read, once: the process must stop, or not come up."""
+        victim = self.ensemble.nodes[node]
+        victim.read_fail_at = self.random.randint(1, 20)
+        return True
+
+    def disk_full(self, node: int) -> bool:
+        """For a while nothing more can be written: what is written is half there, and the process stops and does not come up."""
+        victim = self.ensemble.nodes[node]
+        victim.full = True
+        self.ensemble.schedule.at(self.random.randint(100_000, 1_500_000), self.ensemble.mend_disk, node)
+        return True
+
+    def hung_disk(self, node: int) -> bool:
+        """The next group commit takes seconds, as it does on a disk that is going to die."""
+        victim = self.ensemble.nodes[node]
+        victim.hang_micros = self.random.randint(600_000, 4_000_000)
+        return victim.running
+
+    def stale_copy(self, node: int) -> bool:
+        """The power fails, and one of the two copies of a record is again what it was before it was written last."""
+        victim = self.ensemble.nodes[node]
+        return victim.running and victim.stale_copy(self.random)
+
+    def lost_write(self, node: int) -> bool:
+        """The disk says that the log is synced, and has not even kept it for later."""
+        victim = self.ensemble.nodes[node]
+        victim.disk.lies += self.random.randint(1, 3)
+        return victim.running
+
+    def stale_file(self, node: int) -> bool:
+        """The power fails, and the log's last file is again what it was before it was written last."""
+        victim = self.ensemble.nodes[node]
+        return victim.running and victim.stale_file()
 
     def link_cut(self, node: int) -> bool:
         wires = sorted(self.ensemble.network.wires)
@@ -155,6 +263,18 @@ class Injector:
         if others:
             self.block({(node, other) for other in self.random.sample(others, self.random.randint(1, len(others)))})
         return bool(others)
+
+    def partial(self, node: int) -> bool:
+        """Two nodes do not hear each other, and everybody else hears both."""
+        other = self.random.choice([other for other in sorted(self.ensemble.nodes) if other != node] or [node])
+        self.block({(node, other), (other, node)})
+        return other != node
+
+    def slow_peer(self, node: int) -> bool:
+        """All that the node says and hears is late, for a while."""
+        self.ensemble.network.late[node] = self.random.choice((5_000, 40_000, 200_000))
+        self.ensemble.schedule.at(self.random.randint(100_000, 1_500_000), self.ensemble.network.hasten, node)
+        return True
 
     def block(self, pairs: set[tuple[int, int]]) -> None:
         self.ensemble.network.blocked |= pairs
@@ -180,7 +300,7 @@ class Injector:
         """The power fails, and a bit of the last synced batch rots: it looks like a torn one. On a minority of disks at a time."""
         victim = self.ensemble.nodes[node]
         rotted = self.ensemble.invariants.rotted
-        if not victim.running or len(rotted) >= (len(self.ensemble.nodes) - 1) // 2 or not victim.rot():
+        if not victim.running or len(rotted) >= (len(self.ensemble.nodes) - 1) // 2 or not victim.rot(self.random):
             return False
         rotted.add(victim.id)
         return True
@@ -188,11 +308,12 @@ class Injector:
     def rot_copy(self, node: int) -> bool:
         """The power fails, and a bit rots in one of the two copies of what the node promised, or of who it is."""
         victim = self.ensemble.nodes[node]
-        return victim.running and victim.rot_copy()
+        return victim.running and victim.rot_copy(self.random)
 
     def ambush(self, node: int) -> bool:
         """From now on, the next few times that some message of a recovery arrives, its sender or receiver is struck. Counts when it is."""
         self.trap, self.traps = self.random.choice(TRAPS), self.random.randint(1, 4)
+        self.strikes.append(self.number)
         return False
 
     def witness(self, node: int, what: object) -> None:
@@ -205,6 +326,7 @@ class Injector:
         """The trap: the node dies, or is cut off from everybody for a moment."""
         if not self.active:
             return
+        self.ensemble.schedule.say(f"-- the ambush springs at {node}")
         others = [other for other in sorted(self.ensemble.nodes) if other != node]
         match self.random.randrange(4):
             case 0:
@@ -218,8 +340,7 @@ class Injector:
                 self.ensemble.network.isolate(node)
                 self.block({pair for other in others for pair in ((node, other), (other, node))})
         if struck:
-            self.counts["ambush"] += 1
-            self.ensemble.schedule.count(node, "ambush")
+            self.happened("ambush", node)
 
     def congestion(self, node: int) -> bool:
         victim = self.ensemble.nodes[node]

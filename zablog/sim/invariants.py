@@ -277,13 +277,18 @@ class Invariants:
 
     # -- what nodes deliver -------------------------------------------------------------------------------------------------
 
-    def delivered(self, node: Node, index: int) -> None:
-        """TotalOrder, Integrity, LocalOrder, GlobalOrder, PrimaryIntegrity."""
-        zxid, payload = node.delivered[index]
-        if index < len(self.committed):
-            if self.committed[index] != (zxid, payload):
-                raise TotalOrder(f"node {node.id} delivers {zxid} as number {index}, others delivered {self.committed[index][0]}")
-            return
+    def delivered(self, node: Node, begin: int) -> None:
+        """TotalOrder, and what `first_delivered` checks, of all that the node has delivered from `begin` on."""
+        end = min(len(node.delivered), len(self.committed))
+        if node.delivered[begin:end] != self.committed[begin:end]:
+            index = next(index for index in range(begin, end) if node.delivered[index] != self.committed[index])
+            zxid, other = node.delivered[index][0], self.committed[index][0]
+            raise TotalOrder(f"node {node.id} delivers {zxid} as number {index}, others delivered {other}")
+        for zxid, payload in node.delivered[max(begin, end) :]:
+            self.first_delivered(node, zxid, payload)
+
+    def first_delivered(self, node: Node, zxid: Zxid, payload: bytes) -> None:
+        """Integrity, LocalOrder, GlobalOrder, PrimaryIntegrity: nobody has delivered this before."""
         last = self.committed[-1][0] if self.committed else ZERO
         if zxid.epoch < last.epoch:
             raise GlobalOrder(f"node {node.id} delivers {zxid} after {last}")

@@ -8,7 +8,7 @@ from zablog.core.messages import Message
 from zablog.core.zxid import PeerId
 from zablog.sim.schedule import Schedule
 from zablog.wire.codec import decode, encode
-from zablog.wire.frames import FRAME_BYTES_MAX, FrameReader
+from zablog.wire.frames import BUFFER_BYTES_MIN, FRAME_BYTES_MAX, FrameReader
 
 RECONNECT = (1_000, 60_000)
 NOTICE = (100, 20_000)
@@ -46,6 +46,8 @@ class Network:
         self.blocked: set[tuple[int, int]] = set()
         """(from, to): nothing arrives in this direction."""
         self.delay = (50, 1_000)
+        self.late: dict[int, int] = {}
+        """Nodes that are slow, and by how many microseconds a message to or from them is late at most."""
         self.generation = 0
 
     def connect_all(self) -> None:
@@ -71,7 +73,7 @@ class Network:
         self.generation += 1
         wire = Wire(self.generation, (low, high))
         for end in wire.ends:
-            wire.readers[end] = FrameReader(FRAME_BYTES_MAX)
+            wire.readers[end] = FrameReader(FRAME_BYTES_MAX, BUFFER_BYTES_MIN)
             wire.waiting[end] = []
             wire.due[end] = 0
         self.wires[low, high] = wire
@@ -92,7 +94,10 @@ class Network:
             self.transmit(wire, link.peer, stream)
 
     def transmit(self, wire: Wire, receiver: int, stream: bytes) -> None:
-        due = max(self.schedule.now + self.schedule.random.randint(*self.delay), wire.due[receiver])
+        due = self.schedule.now + self.schedule.random.randint(*self.delay)
+        if self.late:
+            due += self.schedule.random.randint(0, sum(self.late.get(end, 0) for end in wire.ends))
+        due = max(due, wire.due[receiver])
         wire.due[receiver] = due
         self.schedule.at(due - self.schedule.now, self.arrive, wire, receiver, stream)
 
@@ -126,6 +131,10 @@ class Network:
         for pair in sorted(self.wires):
             if node in pair:
                 self.cut(*pair)
+
+    def hasten(self, node: int) -> None:
+        """A slow node is as fast as the others again."""
+        self.late.pop(node, None)
 
     def heal(self) -> None:
         """Everybody reaches everybody again; what waited behind a dead direction arrives late, or its link is reset."""

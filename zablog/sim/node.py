@@ -35,13 +35,14 @@ from zablog.core.events import (
     LinkUp,
     Proposals,
     Received,
+    Stalled,
     Streamed,
     Tick,
 )
 from zablog.core.gate import Gate
 from zablog.core.messages import Message, Propose
 from zablog.core.peer import Peer
-from zablog.core.state import Limits, Timing
+from zablog.core.state import Leading, Limits, Timing
 from zablog.core.trail import Trail
 from zablog.core.zxid import ZERO, Epoch, PeerId, Zxid
 from zablog.sim.disk import PowerLost, SimDisk
@@ -50,6 +51,7 @@ from zablog.sim.invariants import Invariants
 from zablog.sim.network import Network
 from zablog.sim.schedule import Schedule
 from zablog.sim.snapshots import fetch, state_of
+from zablog.sim.trace import words
 from zablog.storage.errors import StorageError, StorageFailed, Trimmed
 from zablog.storage.history import History
 from zablog.storage.storage import Storage
@@ -59,6 +61,8 @@ MISSED_TICKS_MAX = 100
 FILE_BYTES = 4096
 MEMORY_BYTES = 400
 STREAM_BYTES = 120
+HANG = 500_000
+"""A disk that is at one group commit for so long hangs."""
 IDLE = 250_000
 """An idle writer seals its last batch after so long."""
 
@@ -83,11 +87,23 @@ class Node:
         self.crash_at: int | None = None
         """The process dies at this many disk operations from now, be it while it recovers."""
         self.fail_at: int | None = None
-        """The disk fails once, at this many operations from now."""
+        """The disk fails once, with the error `failure`, at this many operations from now."""
+        self.failure = errno.EIO
+        self.read_fail_at: int | None = None
+        """A file of the log or a record cannot be read, once, at this many reads from now."""
+        self.full = False
+        """Nothing can be created or written."""
+        self.hang_micros = 0
+        """How long the next group commit hangs."""
         self.power_fails = False
         disk.step = self.disk_step
+        disk.reading = self.disk_read
         self.image = Image(Epoch(0), Epoch(0), Trail())
         self.power_losses = 0
+        self.read_errors = 0
+        """How often it stopped because it could not read."""
+        self.stalls = 0
+        """How often its disk hung while it led."""
         self.delivered: list[tuple[Zxid, bytes]] = []
 
     # -- lives --------------------------------------------------------------------------------------------------------------
@@ -141,9 +157,12 @@ class Node:
         if storage.snapshot is not None:
             self.delivered = state_of(storage.read_snapshot())
             self.invariants.restored(self, storage.snapshot.mark)
-        self.deliver(storage.watermark)
         self.running = True
         self.paused = None
+        try:
+            self.deliver(storage.watermark)
+        except OSError as error:
+            return self.stop(error)
         self.missed_ticks = 0
         self.schedule.say(
             f"{self.id} starts with acceptedEpoch {storage.accepted}, currentEpoch {storage.current}, last {storage.trail.last}"
@@ -158,38 +177,64 @@ class Node:
         self.running = False
         self.paused = None
         self.crash_at = self.fail_at = None
+        self.hang_micros = 0
         self.network.isolate(self.id)
         if power_loss:
             self.disk.power_loss(self.random)
             self.power_losses += 1
         self.schedule.say(f"{self.id} {'loses its power' if power_loss else 'is killed'}")
 
-    def rot(self) -> bool:
+    def rot(self, random: Random) -> bool:
         """Lose power, and a bit of the last batch, if that one was synced, holds entries, and nothing names it yet."""
         wal = self.storage.wal
         file = wal.files[-1]
         if wal.sealed or self.storage.suspect is not None or len(self.disk.files[file.name].durable) < file.end:
             return False
         self.die(power_loss=True)
-        self.disk.flip(file.name, self.random.randrange(wal.last_offset, file.end), self.random.randrange(8))
+        self.disk.flip(file.name, random.randrange(wal.last_offset, file.end), random.randrange(8))
         self.schedule.say(f"{self.id} has a rotten last batch")
         return True
 
-    def rot_copy(self) -> bool:
+    def rot_copy(self, random: Random) -> bool:
         """Lose power, and a bit of one of two copies that were both whole: the other must do."""
-        name = self.random.choice(("epochs", "manifest"))
-        copies = [self.disk.files[f"{name}.{letter}"] for letter in "ab"]
-        if any(copy.unsynced or copy.now != copy.durable for copy in copies):
+        if (rotten := self.one_copy(random)) is None:
             return False
         self.die(power_loss=True)
-        rotten = f"{name}.{self.random.choice('ab')}"
-        self.disk.flip(rotten, self.random.randrange(self.disk.size(rotten)), self.random.randrange(8))
+        self.disk.flip(rotten, random.randrange(self.disk.size(rotten)), random.randrange(8))
         self.schedule.say(f"{self.id} has a rotten {rotten}")
+        return True
+
+    def stale_copy(self, random: Random) -> bool:
+        """Lose power, and what was written last to one of two copies that were both whole: the other must do."""
+        if (stale := self.one_copy(random)) is None:
+            return False
+        self.die(power_loss=True)
+        self.disk.age(stale)
+        self.schedule.say(f"{self.id} has a stale {stale}")
+        return True
+
+    def one_copy(self, random: Random) -> str | None:
+        """One of two copies, if both are whole and durable."""
+        name = random.choice(("epochs", "manifest"))
+        copies = [self.disk.files[f"{name}.{letter}"] for letter in "ab"]
+        whole = copies[0].now == copies[1].now and not any(copy.unsynced or copy.now != copy.durable for copy in copies)
+        return f"{name}.{random.choice('ab')}" if whole else None
+
+    def stale_file(self) -> bool:
+        """Lose power, and what was synced last of the log."""
+        file = self.storage.wal.files[-1].name
+        self.die(power_loss=True)
+        if file not in self.disk.files:
+            return False
+        self.disk.age(file)
+        self.schedule.say(f"{self.id} has a stale {file}")
         return True
 
     def disk_step(self, operation: str) -> None:
         """Before each operation of the disk."""
         self.schedule.count(self.id, operation)
+        if self.schedule.tell is not None:
+            self.schedule.say(f"{self.id}       disk: {operation}")
         if self.crash_at is not None:
             self.crash_at -= 1
             if self.crash_at <= 0:
@@ -198,7 +243,17 @@ class Node:
             self.fail_at -= 1
             if self.fail_at <= 0:
                 self.fail_at = None
-                raise OSError(errno.EIO, f"the {operation} failed")
+                raise OSError(self.failure, f"the {operation} failed")
+        if self.full and operation in ("create", "write"):
+            raise OSError(errno.ENOSPC, f"no space left for the {operation}")
+
+    def disk_read(self, name: str) -> None:
+        """Before each reading of a file. A snapshot's reader is another one, which answers for itself."""
+        if self.read_fail_at is not None and not name.startswith("snapshot-"):
+            self.read_fail_at -= 1
+            if self.read_fail_at <= 0:
+                self.read_fail_at = None
+                raise OSError(errno.EIO, f"{name} cannot be read")
 
     def remember(self) -> None:
         """The disk's image, as far as it is synced."""
@@ -237,8 +292,8 @@ class Node:
                 self.schedule.count(self.id, type(message).__name__)
                 if self.schedule.witness is not None:
                     self.schedule.witness(self.id, (event.link.peer, message))
-                if self.schedule.tell is not None and not isinstance(message, Propose):
-                    self.schedule.say(f"{event.link.peer} -> {self.id}  {message}")
+                if self.schedule.tell is not None:
+                    self.schedule.say(f"{event.link.peer} -> {self.id}  {words(message)}")
         self.step(event)
 
     def resume(self) -> None:
@@ -256,13 +311,22 @@ class Node:
         if self.stepping:
             return
         self.stepping = True
-        while self.events and self.running:
-            event = self.events.popleft()
-            effects = self.peer.step(event)
-            self.peer.state.check()
-            self.perform(effects)
-            self.invariants.after_step(self)
-        self.stepping = False
+        try:
+            while self.events and self.running:
+                effects = self.peer.step(self.events.popleft())
+                self.peer.state.check()
+                self.perform(effects)
+                self.invariants.after_step(self)
+        except OSError as error:
+            self.stop(error)
+        finally:
+            self.stepping = False
+
+    def stop(self, error: OSError) -> None:
+        """The log cannot be read: the process ends with the error, as on any other that it cannot mend."""
+        self.schedule.say(f"{self.id} stops: {error}")
+        self.read_errors += 1
+        self.die(power_loss=False)
 
     # -- effects ------------------------------------------------------------------------------------------------------------
 
@@ -313,8 +377,20 @@ class Node:
                 case Halt(reason):
                     self.invariants.halted(self, reason)
         if self.queue and not self.writing:
-            self.writing = True
-            self.schedule.at(self.random.randint(*self.sync_micros), self.write, self.life)
+            self.begin_write()
+
+    def begin_write(self) -> None:
+        """The disk is at the next group commit. If it hangs there, a leader is told to make room."""
+        self.writing = True
+        micros, self.hang_micros = self.random.randint(*self.sync_micros) + self.hang_micros, 0
+        self.schedule.at(micros, self.write, self.life)
+        if micros > HANG:
+            self.schedule.at(HANG, self.stall, self.life)
+
+    def stall(self, life: int) -> None:
+        if life == self.life and self.running and self.paused is None:
+            self.stalls += isinstance(self.peer.state.role, Leading)
+            self.step(Stalled())
 
     def void_gate(self) -> None:
         """What the old role still had to say is nobody's to hear."""
@@ -332,11 +408,12 @@ class Node:
         while after < upto:
             entries = self.history.read(after, upto, 10_000)
             assert entries is not None, "the law that what is committed is in our log"
-            for steps, payload in enumerate(entries.payloads):
-                self.delivered.append((entries.first.after(steps), bytes(payload)))
-                self.invariants.delivered(self, len(self.delivered) - 1)
-                if self.schedule.witness is not None:
-                    self.schedule.witness(self.id, self.delivered[-1])
+            begin = len(self.delivered)
+            self.delivered += [(entries.first.after(steps), bytes(payload)) for steps, payload in enumerate(entries.payloads)]
+            self.invariants.delivered(self, begin)
+            if self.schedule.witness is not None:
+                for delivery in self.delivered[begin:]:
+                    self.schedule.witness(self.id, delivery)
             after = entries.last
         self.invariants.watermark_moved(self, upto, len(self.delivered) > known)
 
@@ -386,8 +463,7 @@ class Node:
         self.step(Durable(token))
         self.history.durable(self.peer.state.durable.last)
         if self.running and self.queue and not self.writing:
-            self.writing = True
-            self.schedule.at(self.random.randint(*self.sync_micros), self.write, life)
+            self.begin_write()
         self.idle_since = self.schedule.now
         if self.running and not self.idling:
             self.idling = True
@@ -420,7 +496,12 @@ class Node:
 
     def read_digest(self, life: int, link: Link, zxid: Zxid) -> None:
         if life == self.life and self.running and zxid in self.peer.state.trail:
-            self.meet(DigestRead(link, zxid, self.history.digest_at(zxid)))
+            try:
+                digest = self.history.digest_at(zxid)
+            except OSError as error:
+                return self.stop(error)
+            self.meet(DigestRead(link, zxid, digest))
+        return None
 
     def stream(self, effect: Stream) -> None:
         if not self.history.in_memory(effect.after):
@@ -433,16 +514,19 @@ class Node:
 
     def stream_piece(self, life: int, generation: int, effect: Stream, after: Zxid) -> None:
         if life != self.life or generation != self.generation or not self.running:
-            return
+            return None
         if self.paused is None:
             try:
                 after = self.stream_once(effect, after)
             except Trimmed:  # the core has dropped that learner
-                return
+                return None
+            except OSError as error:
+                return self.stop(error)
         if after < effect.upto and self.random.random() < 0.8:
             self.schedule.at(self.random.randint(10, 5_000), self.stream_piece, life, generation, effect, after)
         else:
             self.meet(Streamed(effect.link, after))
+        return None
 
     def stream_once(self, effect: Stream, after: Zxid) -> Zxid:
         entries = self.history.read(after, effect.upto, STREAM_BYTES)
@@ -458,4 +542,6 @@ class Node:
 
     def propose(self, payloads: list[bytes]) -> None:
         self.schedule.count(self.id, "propose")
+        if self.schedule.tell is not None:
+            self.schedule.say(f"{self.id}       is handed {len(payloads)} to broadcast, after {self.peer.last}")
         self.step(Proposals(payloads))

@@ -1,6 +1,7 @@
 """Virtual time: a heap of what will happen. One source of chance for a whole run, so that a seed tells everything."""
 
 import heapq
+import sys
 from collections.abc import Callable
 from random import Random
 
@@ -11,6 +12,7 @@ class Schedule:
     """`now` is in microseconds of virtual time. Things that are due at the same moment happen in the order in which they were planned."""
 
     def __init__(self, seed: int) -> None:
+        self.seed = seed
         self.random = Random(seed)
         self.now = 0
         self.events = 0
@@ -28,10 +30,12 @@ class Schedule:
         self.number += 1
         heapq.heappush(self.heap, (self.now + delay, self.number, call, words))
 
-    def run_until(self, moment: int) -> None:
-        """Let everything happen that is due before `moment`."""
+    def run_until(self, moment: int, events_max: int = sys.maxsize) -> None:
+        """Let everything happen that is due before `moment`, or until so many events have happened since the beginning."""
         heap = self.heap
         while heap and heap[0][0] < moment:
+            if self.events >= events_max:
+                return
             self.now, _, call, words = heapq.heappop(heap)
             call(*words)
         self.now = moment

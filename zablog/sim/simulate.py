@@ -1,137 +1,124 @@
 """Runs of whole ensembles from seeds: a safety phase in which anything may fail, then a healed phase that must come to an end."""
 
+import gc
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 from zablog.core.state import Limits
 from zablog.sim.ensemble import Ensemble
 from zablog.sim.faults import Injector, Options, draw
-
-COUNTS = (
-    "seeds",
-    "events",
-    "seconds",
-    "violations",
-    "elections",
-    "truncations",
-    "checkpoints",
-    "snapshots",
-    "power_losses",
-    "torn_tails",
-    "partitions",
-    "suspects",
-    "repairs",
-    "acked",
-    "committed",
-)
+from zablog.sim.guarantees import Violation
+from zablog.sim.report import Failure, Report
 
 
-@dataclass(slots=True)
-class Report:
-    """What happened in one run, or in many."""
+class Pool(Protocol):
+    """What a pool of workers must be able to do: `multiprocessing.Pool` does, and so do those of others that look like it."""
 
-    seeds: int = 0
-    events: int = 0
-    seconds: float = 0.0
-    violations: int = 0
-    elections: int = 0
-    truncations: int = 0
-    torn_tails: int = 0
-    suspects: int = 0
-    repairs: int = 0
-    checkpoints: int = 0
-    snapshots: int = 0
-    power_losses: int = 0
-    partitions: int = 0
-    acked: int = 0
-    committed: int = 0
-    faults: dict[str, int] = field(default_factory=dict)
-    failures: list[str] = field(default_factory=list)
-    hash: str = ""
-
-    def add(self, other: "Report") -> None:
-        for name in COUNTS:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        for kind, count in other.faults.items():
-            self.faults[kind] = self.faults.get(kind, 0) + count
-        self.failures += other.failures
-
-    def to_json(self) -> dict[str, Any]:
-        """The counts, flat, and how often each kind of fault struck; `events_per_s` is for one core."""
-        record = asdict(self)
-        seconds = record.pop("seconds")
-        return {**record, "events_per_s": round(self.events / seconds) if seconds else 0}
+    def imap_unordered(self, function: Callable[[int], Report], seeds: Iterable[int], /) -> Iterable[Any]: ...
 
 
 def run(seed: int, options: Options | None = None, tell: Callable[[str], None] | None = None, nodes: int | None = None) -> Report:
-    """One run. A violation is counted and described in the report, with the whole set of options."""
+    """One run. A violation is counted and described in the report, with the whole set of options. `tell` takes the lines of the trace."""
     options = options or draw(Random(f"options {seed}"), nodes)
-    begun = time.perf_counter()
+    begun = time.process_time()
     limits = Limits() if options.counter_max is None else Limits(counter_max=options.counter_max)
-    ensemble = Ensemble(seed, options.nodes, limits=limits)
-    ensemble.schedule.tell = tell
+    ensemble = Ensemble(seed, options.nodes, limits=limits, drift=options.drift)
+    schedule, invariants = ensemble.schedule, ensemble.invariants
+    schedule.tell = tell
     ensemble.network.delay = (50, options.delay_micros)
     injector = Injector(ensemble, options)
-    ensemble.schedule.at(1_000, ensemble.drive, options.proposals_per_second)
-    ensemble.schedule.at(1_000, ensemble.tend)
+    schedule.at(1_000, ensemble.drive, options.proposals_per_second)
+    schedule.at(1_000, ensemble.tend)
     failures = []
     try:
-        ensemble.schedule.run_until(int(options.seconds * 1_000_000))
-        injector.active = False
-        ensemble.heal()
-        ensemble.finish()
+        bounds = () if options.events is None else (options.events,)
+        with uncollected():
+            schedule.run_until(int(options.seconds * 1_000_000), *bounds)
+            injector.active = False
+            schedule.say("-- everything works again")
+            ensemble.heal()
+            ensemble.finish()
     except Exception as error:
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        failures.append(
-            f"seed {seed} at {ensemble.schedule.now / 1000:.3f} ms, event {ensemble.schedule.events}: {error or repr(error)} "
-            f"({where.filename.rsplit('/', 1)[-1]}:{where.lineno}) with {options.words()}"
-        )
-    invariants = ensemble.invariants
-    ensemble.schedule.hash.update(f"{invariants.digest} {[node.delivered[-1:] for node in ensemble.nodes.values()]}".encode())
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{schedule.now / 1000:.3f} ms, {frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}"
+        reason = str(error) or repr(error)
+        name = type(error).__name__
+        failures.append(Failure(seed, options, name, schedule.events, where, reason, tuple(injector.strikes)))
+        schedule.say(f"!! {reason if isinstance(error, Violation) else f'{name}: {reason}'}")
+    schedule.hash.update(f"{invariants.digest} {[node.delivered[-1:] for node in ensemble.nodes.values()]}".encode())
+    nodes_of_it = ensemble.nodes.values()
     return Report(
         seeds=1,
-        events=ensemble.schedule.events,
-        seconds=time.perf_counter() - begun,
-        violations=len(failures),
+        events=schedule.events,
+        seconds=time.process_time() - begun,
+        proposals=ensemble.number,
         elections=invariants.elections,
         truncations=invariants.truncations,
-        torn_tails=sum(node.disk.torn_writes for node in ensemble.nodes.values()),
+        torn_tails=sum(node.disk.torn_writes for node in nodes_of_it),
         suspects=invariants.suspects,
         repairs=invariants.repairs,
         snapshots=invariants.snapshots,
         checkpoints=invariants.checkpoints,
-        power_losses=sum(node.power_losses for node in ensemble.nodes.values()),
-        partitions=injector.counts["partition"] + injector.counts["one_way"],
+        power_losses=sum(node.power_losses for node in nodes_of_it),
+        partitions=sum(injector.counts[kind] for kind in ("partition", "one_way", "partial")),
+        read_stops=sum(node.read_errors for node in nodes_of_it),
+        stalls=sum(node.stalls for node in nodes_of_it),
         acked=len(ensemble.acknowledged),
         committed=len(invariants.committed),
         faults=injector.counts,
-        failures=failures,
-        hash=ensemble.schedule.hash.hexdigest(),
+        found=[] if injector.outside else failures,
+        losses=failures if injector.outside else [],
+        trace=schedule.hash.intdigest(),
     )
 
 
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """No garbage collection within: a run keeps what it makes, and to look through it again and again takes a tenth of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def run_many(
-    seeds: Iterable[int],
+    seeds: Sequence[int],
     nodes: int | None = None,
     workers: int = 1,
-    pool: Callable[[int], Any] | None = None,
+    pool: Pool | None = None,
+    events: int | None = None,
+    kinds: Sequence[str] | None = None,
 ) -> Iterator[Report]:
-    """A report a seed, as they come. `pool` makes anything with `imap_unordered` and `with`, as `multiprocessing.Pool` does."""
-    jobs = [(seed, nodes) for seed in seeds]
-    if workers <= 1:
-        yield from map(run_job, jobs)
-        return
-    if pool is None:
+    """A report a seed, as they come: from `pool` if there is one, else from so many processes of our own.
+
+    `events` is how long each phase of faults is, `kinds` which faults there are; what is not said is drawn from the seed.
+    """
+    job = partial(run_drawn, nodes=nodes, events=events, kinds=kinds)
+    if pool is not None:
+        yield from pool.imap_unordered(job, seeds)
+    elif workers <= 1:
+        yield from map(job, seeds)
+    else:
         import multiprocessing
 
-        pool = multiprocessing.get_context("spawn").Pool
-    with pool(workers) as crew:
-        yield from crew.imap_unordered(run_job, jobs)
+        with multiprocessing.get_context("spawn").Pool(workers) as crew:
+            yield from crew.imap_unordered(job, seeds)
 
 
-def run_job(job: tuple[int, int | None]) -> Report:
-    return run(job[0], nodes=job[1])
+def run_drawn(
+    seed: int,
+    nodes: int | None = None,
+    events: int | None = None,
+    kinds: Sequence[str] | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> Report:
+    """The run of a seed, with the options that are drawn from it."""
+    return run(seed, draw(Random(f"options {seed}"), nodes, events=events, kinds=kinds), tell)

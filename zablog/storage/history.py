@@ -5,12 +5,16 @@ Entries enter when the core emits them, before they are durable; what is not dur
 
 from bisect import bisect_right
 from collections import deque
+from operator import itemgetter
 
 from zablog.core.trail import Entries, Mark, extend_digest
 from zablog.core.zxid import Zxid
 from zablog.storage.errors import Trimmed
 from zablog.storage.runs import part, slice_run
 from zablog.storage.storage import Storage
+
+FIRST = itemgetter(0)
+"""The first zxid of a run: where it ends would have to be made anew for each comparison."""
 
 
 class History:
@@ -78,7 +82,9 @@ class History:
             raise Trimmed(f"the log begins at {self.base}: what stood between {after} and that is in the snapshot")
         if not self.in_memory(after):
             return self.storage.read(after, min(upto, self.durable_last), bytes_max)
-        row = bisect_right(self.tail, after, key=lambda run: run.last)
+        row = bisect_right(self.tail, after, key=FIRST)
+        if row and self.tail[row - 1].last > after:
+            row -= 1
         if row == len(self.tail) or self.tail[row].first > upto:
             return None
         entries = self.tail[row]

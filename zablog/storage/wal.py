@@ -413,7 +413,7 @@ class Wal:
         with self.lock:
             files = list(self.files)
             cursor = self.cursors.get(after)
-        position = max(bisect_right([file.header.start.zxid for file in files], after) - 1, 0)
+        position = max(bisect_right(files, after, key=lambda file: file.header.start.zxid) - 1, 0)
         for at in range(position, len(files)):
             file = files[at]
             limit = files[at + 1].header.start.zxid if at + 1 < len(files) else BEYOND
@@ -464,7 +464,8 @@ class Wal:
                 return None
             whole = self.entries_at(file, limit, offset, header)
             entries = slice_run(whole, header.prev, after, upto, bytes_max)
-            self.remember(entries.last, file, offset if entries.last < whole.last else offset + BATCH_BYTES + header.body_bytes)
+            last = entries.last
+            self.remember(last, file, offset if last < whole.last else offset + BATCH_BYTES + header.body_bytes)
             return entries
         return None
 

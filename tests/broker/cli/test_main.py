@@ -87,14 +87,6 @@ def test_the_environment_names_the_cluster(monkeypatch: pytest.MonkeyPatch, caps
     assert "blue" in capsys.readouterr().err
 
 
-def test_a_simulation_prints_one_object(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["simulate", "--seeds", "1", "--nodes", "3", "--json"]) == 0
-
-    document = json.loads(capsys.readouterr().out)
-    assert document["seeds"] == 1
-    assert document["violations"] == 0
-
-
 def test_errors_of_every_layer_are_told_with_a_code() -> None:
     group = BaseExceptionGroup("several", [BaseExceptionGroup("more", [TopicNotFound("no t")])])
 
