@@ -5,7 +5,7 @@ import pytest
 from tests.sim.mutants.mutant import mutant
 from tests.sim.mutants.promises import ungated
 from zablog.core import broadcast, synchronization
-from zablog.core.effects import Deliver, Effects
+from zablog.core.effects import Deliver
 from zablog.core.gate import Gate
 from zablog.core.messages import Ack, UpToDate
 from zablog.core.peer import Peer

@@ -144,7 +144,11 @@ def truncation_cuts_too_much(patch: pytest.MonkeyPatch) -> None:
     def plan(trail: Trail, last: Zxid, base: Zxid) -> Plan:
         made = original(trail, last, base)
         ends = [trail.base.zxid, *(mark.zxid for mark in trail.ends)]
-        return made._replace(after=max(end for end in ends if end < made.after)) if made.repair is Repair.TRUNC and made.after > ends[0] else made
+        return (
+            made._replace(after=max(end for end in ends if end < made.after))
+            if made.repair is Repair.TRUNC and made.after > ends[0]
+            else made
+        )
 
     patch.setattr(synchronization, "plan", plan)
 

@@ -22,8 +22,10 @@ from zablog.sim.invariants import Invariants
 Break = Callable[[pytest.MonkeyPatch], None]
 SEEDS_MAX: Final = 1_000
 LAW: Final = "law"
-"""What an `assert` of the core, the storage or `State.check` is called in the table: it catches a mutant before any guarantee can see it."""
-GUARANTEES: Final = {cls.__name__ for cls in vars(guarantees).values() if isinstance(cls, type) and issubclass(cls, Violation)} - {"Violation"}
+"""What an `assert` of the core, the storage or `State.check` is called: it catches a mutant before any guarantee can."""
+GUARANTEES: Final = {cls.__name__ for cls in vars(guarantees).values() if isinstance(cls, type) and issubclass(cls, Violation)} - {
+    "Violation"
+}
 NAMED = re.compile(r"event \d+: (\w+): ")
 
 
