@@ -93,9 +93,10 @@ def a_promise_counts_for_another_candidate(checkers, node, send):
     return (node, replace(send, message=replace(send.message, epoch=earlier[0]))) if earlier else None
 
 
-@edit("SingleLeader", "established")
-def an_epoch_has_another_leader(checkers, node, epoch, initial):
-    return (node, min(checkers.owner), initial) if checkers.owner else None
+@edit("SingleLeader", "begun")
+def an_epoch_has_another_leader(checkers, node, epoch):
+    others = [begun for begun, candidacy in checkers.owner.items() if candidacy != (node.id, node.life, node.generation)]
+    return (node, others[0]) if others else None
 
 
 @edit("DurableBeforeAck", "sending")

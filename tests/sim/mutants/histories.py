@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.sim.mutants.mutant import LAW, mutant
+from tests.sim.mutants.mutant import LAW, mutant, storm
 from tests.sim.mutants.promises import ungated
 from zablog.core import discovery, election, synchronization
 from zablog.core.effects import DurableEffect, Effects, SaveEpochs
@@ -41,20 +41,20 @@ def abdicates_if(patch: pytest.MonkeyPatch, better) -> None:
     patch.setattr(discovery, "on_ack_epoch", on_ack_epoch)
 
 
-@mutant("§2 ACK-E", "LeaderComplete", slow=True)
+@mutant("§2 ACK-E", "LeaderComplete", arena=storm)
 def no_abdication(patch: pytest.MonkeyPatch) -> None:
     """a prospective leader goes on though a follower has the better history"""
     abdicates_if(patch, lambda state, message: False)
 
 
-@mutant("§3 vote order", "LeaderComplete", slow=True)
+@mutant("§3 vote order", "PrimaryIntegrity", arena=storm)
 def recency_by_zxid_alone(patch: pytest.MonkeyPatch) -> None:
     """votes and histories are compared by last zxid, without currentEpoch"""
     patch.setattr(election, "max", lambda votes, default: max(votes, key=lambda row: (row[0], row[1][1:]), default=default), raising=False)
     abdicates_if(patch, lambda state, message: message.last > state.trail.last)
 
 
-@mutant("§2 NEWLEADER", "LeaderComplete", slow=True)
+@mutant("§2 NEWLEADER", "LeaderComplete", arena=storm)
 def history_fixed_before_a_quorum_promised(patch: pytest.MonkeyPatch) -> None:
     """synchronization begins with the first ACKEPOCH instead of a quorum of them"""
 
@@ -80,7 +80,7 @@ def suspect_tail_is_a_witness(patch: pytest.MonkeyPatch) -> None:
 # -- history, then epoch, then the word ------------------------------------------------------------------------------------------
 
 
-@mutant("W6", "LeaderComplete", slow=True)
+@mutant("W6", "PrimaryIntegrity", arena=storm)
 def epoch_bound_with_the_promise(patch: pytest.MonkeyPatch) -> None:
     """currentEpoch is durable with the promise, before the history is (ZOOKEEPER-4643)"""
     original = State.promise
@@ -93,7 +93,7 @@ def epoch_bound_with_the_promise(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(State, "promise", promise)
 
 
-@mutant("W6", "LeaderComplete", slow=True)
+@mutant("W6", "PrimaryIntegrity", arena=storm)
 def epoch_written_before_the_entries(patch: pytest.MonkeyPatch) -> None:
     """the writer saves epochs first and appends afterwards (ZOOKEEPER-4643)"""
     original = Storage.perform

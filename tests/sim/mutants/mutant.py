@@ -13,7 +13,8 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
-from zablog.sim import guarantees, run
+from tests.sim.topics import CHECKERS, Play, anomalies
+from zablog.sim import Options, guarantees, run
 from zablog.sim.ensemble import Ensemble
 from zablog.sim.faults import draw
 from zablog.sim.guarantees import Violation
@@ -26,6 +27,9 @@ LAW: Final = "law"
 GUARANTEES: Final = {cls.__name__ for cls in vars(guarantees).values() if isinstance(cls, type) and issubclass(cls, Violation)} - {
     "Violation"
 }
+ANOMALIES: Final = {checker.__name__ for checker in CHECKERS}
+STORM: Final = Options(nodes=3, proposals_per_second=20, faults={"ambush": 3.0, "crash_in_write": 3.0, "one_way": 1.0, "pause": 1.0})
+GALE: Final = Options(nodes=5, proposals_per_second=20, faults={"ambush": 3.0, "partition": 3.0, "power_loss": 3.0}, delay_micros=15_000)
 NAMED = re.compile(r"event \d+: (\w+): ")
 
 
@@ -37,8 +41,8 @@ class Mutant:
     guarantee: str
     broken: Break
     slow: bool
-    first: int
-    """Where a test begins to look, for the sake of the suite's time; the table is made from seed 0."""
+    arena: "Arena"
+    """Where it is hunted."""
 
     @property
     def name(self) -> str:
@@ -52,17 +56,6 @@ class Mutant:
 CATALOGUE: list[Mutant] = []
 
 
-def mutant(rule: str, guarantee: str, slow: bool = False, first: int = 0) -> Callable[[Break], Break]:
-    """Enter a broken rule into the catalogue."""
-    assert guarantee in GUARANTEES | {LAW}, f"{guarantee} is a guarantee"
-
-    def enter(broken: Break) -> Break:
-        CATALOGUE.append(Mutant(rule, guarantee, broken, slow, first))
-        return broken
-
-    return enter
-
-
 class Catch(NamedTuple):
     """`guarantee` raised in the run of `seed`."""
 
@@ -71,35 +64,66 @@ class Catch(NamedTuple):
     failure: str
 
 
-def catches(seeds: Iterable[int]) -> Iterator[Catch | None]:
-    """What each seed's run is refused with, None if it is not."""
-    for seed in seeds:
-        report = run(seed, draw(Random(f"options {seed}"), nodes=(3, 5)[seed % 2]))
-        if not report.failures:
-            yield None
-            continue
-        failure = report.failures[0]
-        named = NAMED.search(failure)
-        guarantee = named[1] if named and named[1] in GUARANTEES else LAW
-        yield Catch(seed, guarantee, failure)
+Arena = Callable[[int], list[Catch]]
+"""Runs a seed: who objects to it."""
 
 
-def hunt(prey: Mutant, first: int = 0, seeds: int = SEEDS_MAX) -> Catch | None:
+def simulated(seed: int, options: Options) -> list[Catch]:
+    report = run(seed, options)
+    if not report.failures:
+        return []
+    named = NAMED.search(report.failures[0])
+    return [Catch(seed, named[1] if named and named[1] in GUARANTEES else LAW, report.failures[0])]
+
+
+def swarm(seed: int) -> list[Catch]:
+    """Ensembles of three and five nodes; each seed draws its own mix of faults."""
+    return simulated(seed, draw(Random(f"options {seed}"), nodes=(3, 5)[seed % 2]))
+
+
+def storm(seed: int) -> list[Catch]:
+    """For mutants that only a rare schedule shows: elections that fail half-way, one after the other."""
+    return simulated(seed, STORM)
+
+
+def gale(seed: int) -> list[Catch]:
+    """For those that need a minority with a history, or a promise, of its own."""
+    return simulated(seed, GALE)
+
+
+def topic(seed: int) -> list[Catch]:
+    """Producers, replicas and readers of one topic."""
+    return [Catch(seed, found.partition(":")[0], found) for found in anomalies(Play(seed).run())]
+
+
+def mutant(rule: str, guarantee: str, slow: bool = False, arena: Arena = swarm) -> Callable[[Break], Break]:
+    """Enter a broken rule into the catalogue."""
+    assert guarantee in GUARANTEES | ANOMALIES | {LAW}, f"{guarantee} is a guarantee"
+
+    def enter(broken: Break) -> Break:
+        CATALOGUE.append(Mutant(rule, guarantee, broken, slow, arena))
+        return broken
+
+    return enter
+
+
+def hunt(prey: Mutant, seeds: int = SEEDS_MAX) -> Catch | None:
     """The first seed at which the guarantee that the mutant names catches it."""
     with pytest.MonkeyPatch.context() as patch:
         prey.broken(patch)
-        for catch in catches(range(first, first + seeds)):
-            if catch is not None and catch.guarantee == prey.guarantee:
-                return catch
+        for seed in range(seeds):
+            for catch in prey.arena(seed):
+                if catch.guarantee == prey.guarantee:
+                    return catch
     return None
 
 
 def others(prey: Mutant, seeds: Iterable[int]) -> set[str]:
-    """What would catch the mutant on these seeds if the guarantee that it names were not there."""
+    """Who would catch the mutant on these seeds if the guarantee that it names were not there."""
     with pytest.MonkeyPatch.context() as patch:
         prey.broken(patch)
         with without(prey.guarantee):
-            return {catch.guarantee for catch in catches(seeds) if catch is not None}
+            return {catch.guarantee for seed in seeds for catch in prey.arena(seed)} - {prey.guarantee}
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.sim.mutants.mutant import mutant
+from tests.sim.mutants.mutant import mutant, storm
 from zablog.core import discovery
 from zablog.core.effects import Effects
 from zablog.core.messages import AckEpoch, Message, NewEpoch, Notification
@@ -39,7 +39,7 @@ def promise_said_before_it_is_saved(patch: pytest.MonkeyPatch) -> None:
     ungated(patch, AckEpoch)
 
 
-@mutant("W2", "NoStaleAck", slow=True)
+@mutant("W2", "NoStaleAck", arena=storm)
 def promise_below_a_promise(patch: pytest.MonkeyPatch) -> None:
     """a follower acknowledges an epoch below its promise, and a leader invites it to"""
     invited_anyway(patch)
@@ -68,7 +68,7 @@ def invited_anyway(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(discovery, "on_cepoch", on_cepoch)
 
 
-@mutant("§2 NEWEPOCH", "Legal")
+@mutant("§2 NEWEPOCH", "Legal", arena=storm)
 def higher_promise_is_invited_to_a_lower_epoch(patch: pytest.MonkeyPatch) -> None:
     """a leader names its epoch to one that has promised a higher one"""
     invited_anyway(patch)
@@ -99,7 +99,7 @@ def one_promise_counts_twice(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(discovery, "on_ack_epoch", on_ack_epoch)
 
 
-@mutant("§2 ACK-E", "SingleLeader", slow=True)
+@mutant("§2 ACK-E", "SingleLeader", arena=storm)
 def epoch_named_without_a_quorum(patch: pytest.MonkeyPatch) -> None:
     """a leader names an epoch above its own promise alone, and counts promises made to another"""
     ack_epoch, decides = discovery.on_ack_epoch, State.decides
