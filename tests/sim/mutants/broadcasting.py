@@ -191,8 +191,11 @@ def reader_repeats_an_entry(patch: pytest.MonkeyPatch) -> None:
     original = History.read
 
     def read(self: History, after: Zxid, upto: Zxid, bytes_max: int):
-        before = Zxid(after.epoch, max(after.counter - 1, 0))
-        again = bytes_max > 1000 and before.counter > 0 and self.in_memory(before)  # what is delivered, not what goes over a link
-        return original(self, before if again else after, upto, bytes_max)
+        run = original(self, after, upto, bytes_max)
+        before = Zxid(after.epoch, after.counter - 1)
+        if run is None or run.prev != after or bytes_max < 1000 or before.counter < 1 or not self.in_memory(before):
+            return run
+        again = original(self, before, after, bytes_max)
+        return run._replace(first=after, payloads=[*again.payloads[-1:], *run.payloads]) if run.first.epoch == after.epoch else run
 
     patch.setattr(History, "read", read)
