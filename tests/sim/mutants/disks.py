@@ -21,7 +21,7 @@ def log_is_not_synced(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Wal, "sync", lambda self: None)
 
 
-@mutant("§1 durable", "RestartFidelity", slow=True)
+@mutant("§1 durable", "RestartFidelity")
 def names_are_not_synced(patch: pytest.MonkeyPatch) -> None:
     """the directory is not synced after a file was created or renamed"""
     original = SimDisk.sync_names
@@ -35,13 +35,13 @@ def names_are_not_synced(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SimDisk, "sync_names", sync_names)
 
 
-@mutant("W3", "RestartFidelity", slow=True)
+@mutant("W3", "RestartFidelity")
 def recovered_log_is_not_synced(patch: pytest.MonkeyPatch) -> None:
     """what is readable after a crash is taken for durable"""
     patch.setattr(Wal, "make_durable", lambda self, file, raw, begin, end: None)
 
 
-@mutant("W13", "RestartFidelity", slow=True)
+@mutant("W13", "RestartFidelity")
 def failed_sync_is_tried_again(patch: pytest.MonkeyPatch) -> None:
     """a sync that failed is repeated, and the second one believed"""
 
@@ -55,7 +55,7 @@ def failed_sync_is_tried_again(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Wal, "sync", sync)
 
 
-@mutant("W7", "RestartFidelity", slow=True)
+@mutant("W7", "RestartFidelity")
 def log_above_the_epoch_is_refused(patch: pytest.MonkeyPatch) -> None:
     """a crash between history and currentEpoch leaves a node that does not start (ZOOKEEPER-1653, 2354, 4269)"""
     original = Storage.open.__func__  # type: ignore[attr-defined]  # a classmethod's function

@@ -32,7 +32,7 @@ def prospective_leader_waits_for_ever(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ensemble, "Timing", lambda: Timing(discovery=1 << 60, defect=1 << 60))
 
 
-@mutant("§3 vote order", "Liveness", slow=True)
+@mutant("§3 vote order", "Liveness")
 def the_worst_candidate_is_voted_for(patch: pytest.MonkeyPatch) -> None:
     """everybody votes for the lowest credentials: whoever leads abdicates"""
     patch.setattr(election, "max", lambda votes, default: min(votes, default=default), raising=False)

@@ -93,7 +93,7 @@ def epoch_bound_with_the_promise(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(State, "promise", promise)
 
 
-@mutant("W6", "PrimaryIntegrity", arena=storm)
+@mutant("W6", "PrimaryIntegrity", slow=True, arena=storm)
 def epoch_written_before_the_entries(patch: pytest.MonkeyPatch) -> None:
     """the writer saves epochs first and appends afterwards (ZOOKEEPER-4643)"""
     original = Storage.perform
@@ -153,7 +153,7 @@ def truncation_cuts_too_much(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(synchronization, "plan", plan)
 
 
-@mutant("§4 TRUNC", "ProcessConsistency")
+@mutant("§4 TRUNC", "ProcessConsistency", slow=True)
 def tail_kept_in_silence(patch: pytest.MonkeyPatch) -> None:
     """a follower that is told to cut its tail keeps it, and joins if nothing follows"""
     on_repair, on_new_leader = synchronization.on_repair, synchronization.on_new_leader

@@ -129,7 +129,7 @@ def promise_guessed_from_the_log(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Storage, "open", classmethod(open))
 
 
-@mutant("§9 metadata", "PromiseMono", slow=True)
+@mutant("§9 metadata", "PromiseMono")
 def promises_in_alternating_slots(patch: pytest.MonkeyPatch) -> None:
     """each save goes to one of two slots in turn: losing the newest falls back to an older promise"""
 
