@@ -1,4 +1,4 @@
-"""`python -m tests.sim.mutants [NAME...]`: the table of the mutants, which stands in docs/correctness.md. Some minutes on one core."""
+"""`python -m tests.sim.mutants [NAME...]`: the table of the mutants, which stands in docs/correctness.md. Exit code 1 if one got away."""
 
 import sys
 from multiprocessing import get_context
@@ -7,7 +7,14 @@ from tests.sim.mutants.catalogue import CATALOGUE, Row, measure
 
 
 def main(names: list[str]) -> int:
-    wanted = [prey.name for prey in CATALOGUE if not names or prey.name in names]
+    if names in (["-h"], ["--help"]):
+        print(__doc__)
+        return 0
+    known = [prey.name for prey in CATALOGUE]
+    if unknown := sorted(set(names) - set(known)):
+        print(f"{__doc__}\nNo mutant is called {', '.join(unknown)}. There are: {', '.join(known)}.", file=sys.stderr)
+        return 2
+    wanted = [name for name in known if not names or name in names]
     missed = 0
     print("| mutant | what it breaks | rule | caught by | seeds | without that guarantee |")
     print("|---|---|---|---|---:|---|")

@@ -136,9 +136,9 @@ def without(guarantee: str) -> Iterator[None]:
 
     def deafen(method: Callable[..., Any]) -> Callable[..., Any]:  # Any: whatever is checked
         @wraps(method)
-        def check(*words: Any) -> Any:
+        def check(*words: Any, **more: Any) -> Any:
             try:
-                return method(*words)
+                return method(*words, **more)
             except deaf:
                 return None
 
