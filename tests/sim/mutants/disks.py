@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.sim.mutants.mutant import mutant
+from tests.sim.mutants.mutant import decay, mutant
 from zablog.sim.disk import SimDisk
 from zablog.storage.errors import MetadataLost
 from zablog.storage.storage import Storage
@@ -35,13 +35,13 @@ def names_are_not_synced(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SimDisk, "sync_names", sync_names)
 
 
-@mutant("W3", "RestartFidelity")
+@mutant("W3", "RestartFidelity", arena=decay)
 def recovered_log_is_not_synced(patch: pytest.MonkeyPatch) -> None:
     """what is readable after a crash is taken for durable"""
     patch.setattr(Wal, "make_durable", lambda self, file, raw, begin, end: None)
 
 
-@mutant("W13", "RestartFidelity")
+@mutant("W13", "RestartFidelity", arena=decay)
 def failed_sync_is_tried_again(patch: pytest.MonkeyPatch) -> None:
     """a sync that failed is repeated, and the second one believed"""
 
@@ -55,7 +55,7 @@ def failed_sync_is_tried_again(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Wal, "sync", sync)
 
 
-@mutant("W7", "RestartFidelity")
+@mutant("W7", "RestartFidelity", slow=True, arena=decay)
 def log_above_the_epoch_is_refused(patch: pytest.MonkeyPatch) -> None:
     """a crash between history and currentEpoch leaves a node that does not start (ZOOKEEPER-1653, 2354, 4269)"""
     original = Storage.open.__func__  # type: ignore[attr-defined]  # a classmethod's function
@@ -69,7 +69,7 @@ def log_above_the_epoch_is_refused(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Storage, "open", classmethod(open))
 
 
-@mutant("§9 suspect tail", "CommittedKept", slow=True)
+@mutant("§9 suspect tail", "CommittedKept", arena=decay)
 def damaged_tail_is_dropped_in_silence(patch: pytest.MonkeyPatch) -> None:
     """a damaged last batch is taken for one that was never acknowledged"""
     patch.setattr(Storage, "suspect", property(lambda self: None))

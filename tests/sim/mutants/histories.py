@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.sim.mutants.mutant import LAW, mutant, storm
+from tests.sim.mutants.mutant import LAW, decay, mutant, storm
 from tests.sim.mutants.promises import ungated
 from zablog.core import discovery, election, synchronization
 from zablog.core.effects import DurableEffect, Effects, SaveEpochs
@@ -65,7 +65,7 @@ def history_fixed_before_a_quorum_promised(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(discovery, "fix_history", fix_history)
 
 
-@mutant("§9 suspect tail", "CommittedKept", slow=True)
+@mutant("§9 suspect tail", "CommittedKept", arena=decay)
 def suspect_tail_is_a_witness(patch: pytest.MonkeyPatch) -> None:
     """who may have lost acknowledged entries to a damaged batch is believed that there were none"""
     original = discovery.on_ack_epoch

@@ -30,6 +30,9 @@ GUARANTEES: Final = {cls.__name__ for cls in vars(guarantees).values() if isinst
 ANOMALIES: Final = {checker.__name__ for checker in CHECKERS}
 STORM: Final = Options(nodes=3, proposals_per_second=20, faults={"ambush": 3.0, "crash_in_write": 3.0, "one_way": 1.0, "pause": 1.0})
 GALE: Final = Options(nodes=5, proposals_per_second=20, faults={"ambush": 3.0, "partition": 3.0, "power_loss": 3.0}, delay_micros=15_000)
+DECAY: Final = Options(
+    nodes=3, proposals_per_second=20, faults={"disk_error": 3.0, "power_loss": 2.0, "rot": 2.0, "rot_copy": 2.0, "crash_in_write": 1.0}
+)
 NAMED = re.compile(r"event \d+: (\w+): ")
 
 
@@ -89,6 +92,11 @@ def storm(seed: int) -> list[Catch]:
 def gale(seed: int) -> list[Catch]:
     """For those that need a minority with a history, or a promise, of its own."""
     return simulated(seed, GALE)
+
+
+def decay(seed: int) -> list[Catch]:
+    """For those that need a disk that fails, and then the power."""
+    return simulated(seed, DECAY)
 
 
 def topic(seed: int) -> list[Catch]:

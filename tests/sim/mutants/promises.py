@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.sim.mutants.mutant import mutant, storm
+from tests.sim.mutants.mutant import decay, mutant, storm
 from zablog.core import discovery
 from zablog.core.effects import Effects
 from zablog.core.messages import AckEpoch, Message, NewEpoch, Notification
@@ -129,7 +129,7 @@ def promise_guessed_from_the_log(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Storage, "open", classmethod(open))
 
 
-@mutant("§9 metadata", "PromiseMono")
+@mutant("§9 metadata", "PromiseMono", arena=decay)
 def promises_in_alternating_slots(patch: pytest.MonkeyPatch) -> None:
     """each save goes to one of two slots in turn: losing the newest falls back to an older promise"""
 
@@ -141,7 +141,7 @@ def promises_in_alternating_slots(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Copies, "save", save)
 
 
-@mutant("§9 metadata", "RestartFidelity", slow=True)
+@mutant("§9 metadata", "RestartFidelity", arena=decay)
 def damaged_copy_is_left_as_it_is(patch: pytest.MonkeyPatch) -> None:
     """a record is read from its one good copy, and the other is not rewritten: the next flipped bit loses both"""
     original = Copies.load
