@@ -1,8 +1,11 @@
 """Zab, phase 0: an oracle names a prospective leader. Paper: section IV, "leader oracle"; credentials as in fast leader election."""
 
-from tests.driving import Bench, history, sent
+from dataclasses import replace
+from itertools import pairwise
+
+from tests.driving import Bench, entries_after, history, sent
 from zablog.core.effects import Halt
-from zablog.core.messages import CEpoch, Notification, Standing, Vote
+from zablog.core.messages import CEpoch, Notification, Propose, Standing, Vote
 from zablog.core.state import Following, Leading, Looking
 from zablog.core.zxid import ZERO, Epoch, PeerId, Zxid
 
@@ -137,3 +140,82 @@ def test_a_leader_that_lost_its_echoes_is_no_candidate_for_a_while() -> None:
 
     assert isinstance(bench.state.role, Looking)
     assert all(message.heard == () for _, message, _ in sent(effects, Notification))
+
+
+def test_w3_w13_no_vote_leaves_that_the_disk_is_behind_of() -> None:
+    """zab-protocol, section 1: memory runs ahead of the disk only where what describes it waits for the disk."""
+    bench = Bench(1)
+    bench.up_to_date(leader=3, epoch=6)
+    bench.hear(3, Propose(Epoch(6), entries_after(bench.state.trail, 6, b"x"), ZERO))
+
+    ((_, answer, gated),) = sent(bench.hear(2, bench.looking_vote(2)), Notification)
+
+    assert answer.self_vote.last == Zxid(6, 1)
+    assert gated
+
+
+def test_a_later_round_is_adopted_and_what_was_counted_in_the_earlier_one_is_forgotten() -> None:
+    """zab-protocol, section 3, LOOKING notification: n.round above ours."""
+    bench = Bench(2)
+    bench.tick()
+    bench.up(1, 3)
+    bench.hear(1, bench.looking_vote(1, leader=2))
+    assert set(bench.state.role.tally) == {1}
+
+    effects = bench.hear(3, replace(bench.looking_vote(3, current=0), round=7))
+
+    assert bench.state.round == 7
+    assert set(bench.state.role.tally) == {3}
+    assert {message.round for _, message, _ in sent(effects, Notification)} == {7}
+
+
+def test_an_earlier_round_is_answered_and_not_counted() -> None:
+    """zab-protocol, section 3, LOOKING notification: n.round below ours."""
+    bench = Bench(2)
+    bench.tick()
+    bench.up(1, 3)
+    bench.hear(3, replace(bench.looking_vote(3, current=0), round=7))
+
+    effects = bench.hear(1, replace(bench.looking_vote(1, leader=2), round=6))
+
+    assert 1 not in bench.state.role.tally
+    assert (1, 7) in [(peer, message.round) for peer, message, _ in sent(effects, Notification)]
+    assert bench.state.round == 7
+
+
+def test_a_better_vote_cancels_the_wait() -> None:
+    """zab-protocol, section 3: a quorum had agreed on us, then somebody better appears."""
+    bench = Bench(2, voters=(1, 2, 3, 4, 5))
+    bench.tick()
+    bench.up(1, 3, 4)
+    for peer in (1, 3):
+        bench.hear(peer, bench.looking_vote(peer, current=0, leader=2))
+    assert bench.state.role.decide_at is not None
+
+    bench.hear(4, bench.looking_vote(4, current=1, last=Zxid(1, 5)))
+
+    assert bench.state.role.vote.leader == 4
+    assert bench.state.role.decide_at is None
+
+
+def test_who_looks_says_so_again_and_again_ever_more_rarely() -> None:
+    bench = Bench(2)
+    bench.tick()
+    bench.up(1)
+    said = [tick for tick in range(200) if sent(bench.tick(), Notification)]
+
+    pauses = [later - earlier for earlier, later in pairwise(said)]
+    assert pauses[0] < bench.timing.resend_max
+    assert pauses[-1] == bench.timing.resend_max
+    assert pauses == sorted(pauses)
+
+
+def test_a_stranger_is_nobodys_candidate() -> None:
+    """zab-protocol, section 3: whoever does not vote is never a candidate."""
+    bench = Bench(2)
+    bench.tick()
+    bench.up(1, 3, 9)
+
+    bench.hear(9, bench.looking_vote(9, current=1, last=Zxid(1, 9)))
+
+    assert bench.state.role.vote.leader == 2

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from tests.driving import Bench, durable, history, sent
 from zablog.core.effects import SaveEpochs
-from zablog.core.messages import AckEpoch, CEpoch, Diff, NewEpoch, Notification
+from zablog.core.messages import AckEpoch, CEpoch, Diff, NewEpoch, Notification, Ping, Pong, Trunc
 from zablog.core.state import Following, Leading, Looking, Phase
 from zablog.core.zxid import BEYOND, ZERO, Epoch, Zxid
 
@@ -234,3 +234,59 @@ def test_a_follower_gives_up_a_leader_that_names_no_epoch() -> None:
 
     bench.tick()
     assert isinstance(bench.state.role, Looking)
+
+
+def test_a_second_cepoch_on_one_link_closes_it() -> None:
+    bench = Bench(3)
+    bench.promised(1)
+
+    bench.hear(1, CEpoch(Epoch(1), Epoch(1)))
+
+    assert 1 not in bench.state.links
+
+
+def test_an_acknowledgement_of_another_epoch_closes_the_link() -> None:
+    bench = Bench(3)
+    bench.promised(1)
+
+    bench.hear(1, AckEpoch(Epoch(bench.epoch - 1), True, Epoch(0), ZERO, ZERO, None))
+
+    assert 1 not in bench.state.links
+    assert bench.state.role.phase is Phase.DISCOVERY
+
+
+def test_a_better_history_that_comes_when_ours_is_fixed_is_cut() -> None:
+    """zab-protocol, section 2, ACK-E: who abdicates does so before the quorum forms. What no quorum knew is not committed."""
+    bench = Bench(3)
+    bench.acknowledged(1)
+
+    bench.hear(2, CEpoch(Epoch(1), Epoch(1)))
+    effects = bench.hear(2, AckEpoch(bench.epoch, True, Epoch(1), Zxid(1, 9), ZERO, None))
+
+    assert sent(effects, Trunc) == [(2, Trunc(bench.epoch, ZERO, 0), False)]
+
+
+def test_a_voter_with_a_higher_promise_makes_the_leader_give_way_in_the_end() -> None:
+    """zab-protocol, section 3 (ZOOKEEPER-335): refused for ever, it would never take part again."""
+    bench = Bench(3)
+    bench.established(1)
+
+    bench.hear(2, CEpoch(Epoch(bench.epoch + 3), Epoch(1)))
+    assert 2 not in bench.state.links
+    for _ in range(bench.timing.grace + 1):
+        for _, ping, _ in sent(bench.tick(), Ping):
+            bench.hear(1, Pong(bench.epoch, ping.nonce))
+
+    assert isinstance(bench.state.role, Looking)
+
+
+def test_a_stranger_is_synchronized_and_counted_nowhere() -> None:
+    bench = Bench(3, voters=(1, 2, 3, 4, 5))
+    bench.elected()
+    bench.up(9)
+
+    bench.hear(1, CEpoch(Epoch(1), Epoch(1)))
+    bench.hear(9, CEpoch(Epoch(1), Epoch(1)))
+    assert bench.state.role.epoch is None
+
+    assert durable(bench.hear(2, CEpoch(Epoch(1), Epoch(1))))

@@ -3,8 +3,8 @@
 import pytest
 
 from tests.driving import Bench, durable, entries_after, history, sent
-from zablog.core.effects import Append, Halt, ReadDigest, SaveEpochs, Stream, Truncate
-from zablog.core.events import DigestRead, Streamed
+from zablog.core.effects import Append, Deliver, Halt, ReadDigest, SaveEpochs, Stream, Truncate
+from zablog.core.events import Congested, DigestRead, Streamed
 from zablog.core.messages import Ack, AckEpoch, AckNewLeader, CEpoch, Diff, NewEpoch, NewLeader, Propose, Trunc, UpToDate
 from zablog.core.state import Looking, Phase
 from zablog.core.synchronization import Plan, Repair, plan
@@ -212,3 +212,79 @@ def test_a_follower_that_rejoins_clears_its_suspect_mark_with_newleader() -> Non
     effects = bench.hear(3, Diff(Epoch(6), last, bench.state.trail.digest), NewLeader(Epoch(6), last))
 
     assert durable(effects) == [SaveEpochs(1, Epoch(6), Epoch(6), None)]
+
+
+def test_w8_the_leaders_own_acknowledgement_waits_for_its_own_epoch_on_disk() -> None:
+    bench = Bench(3, trail=LEADER.copy())
+    bench.promised(1)
+    effects = bench.hear(1, AckEpoch(bench.epoch, True, Epoch(1), Zxid(4, 2), ZERO, None))
+    assert durable(effects) == [SaveEpochs(bench.peer.out.token, bench.epoch, bench.epoch, None)]
+    bench.hear(1, AckNewLeader(bench.epoch, Zxid(4, 2)))
+    assert bench.state.role.self_acked is None
+
+    bench.sync()
+
+    assert bench.state.durable.current == bench.epoch
+    assert bench.state.role.phase is Phase.BROADCAST
+
+
+def test_w11_nothing_is_delivered_before_uptodate() -> None:
+    """Entries of the synchronization are not committed because they are sent, nor because NEWLEADER is acknowledged."""
+    bench = follower()
+    more = entries_after(bench.state.trail, 5, b"x")
+
+    effects = bench.hear(3, Diff(Epoch(6), Zxid(4, 2), LEADER.digest), Propose(Epoch(6), more, Zxid(4, 2)), NewLeader(Epoch(6), more.last))
+    effects += bench.sync()
+    assert [effect for effect in effects if isinstance(effect, Deliver)] == []
+
+    assert bench.hear(3, UpToDate(Epoch(6), Zxid(4, 2)))[0] == Deliver(Zxid(4, 2))
+
+
+def test_uptodate_never_names_more_than_was_sent_on_the_link() -> None:
+    bench = Bench(3, accepted=5, current=5, trail=LEADER.copy())
+    bench.promised(1, 2)
+    for peer in (1, 2):
+        bench.hear(peer, AckEpoch(bench.epoch, True, Epoch(1), Zxid(4, 2), ZERO, None))
+    bench.sync()
+    bench.hear(1, AckNewLeader(bench.epoch, Zxid(4, 2)))
+    bench.step(Congested(bench.links[2]))
+    bench.propose(b"x")
+    bench.sync()
+    bench.hear(1, Ack(bench.epoch, Zxid(bench.epoch, 1)))
+    assert bench.peer.watermark == Zxid(bench.epoch, 1)
+
+    effects = bench.hear(2, AckNewLeader(bench.epoch, Zxid(4, 2)))
+
+    assert sent(effects, UpToDate) == [(2, UpToDate(bench.epoch, Zxid(4, 2)), False)]
+
+
+def test_an_acknowledgement_below_the_initial_history_is_illegal() -> None:
+    bench = Bench(3, trail=LEADER.copy())
+    bench.promised(1)
+    bench.hear(1, AckEpoch(bench.epoch, True, Epoch(1), Zxid(4, 2), ZERO, None))
+    bench.sync()
+
+    bench.hear(1, AckNewLeader(bench.epoch, Zxid(4, 1)))
+
+    assert 1 not in bench.state.links
+    assert bench.state.phase is not Phase.BROADCAST
+
+
+def test_newleader_before_the_histories_have_met_ends_the_role() -> None:
+    bench = follower()
+
+    effects = bench.hear(3, NewLeader(Epoch(6), Zxid(4, 2)))
+
+    assert sent(effects, AckNewLeader) == []
+    assert isinstance(bench.state.role, Looking)
+
+
+def test_a_follower_without_a_common_place_is_fenced() -> None:
+    """zab-protocol, section 4: it lacks T. Nothing is sent, nothing is cut."""
+    bench = Bench(3, trail=LEADER.copy())
+    bench.promised(1)
+
+    effects = bench.hear(1, AckEpoch(bench.epoch, True, Epoch(0), Zxid(2, 1), Zxid(2, 0), None))
+
+    assert sent(effects) == []
+    assert 1 not in bench.state.links

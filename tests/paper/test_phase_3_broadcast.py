@@ -1,9 +1,9 @@
 """Zab, phase 3, "Broadcast": PROPOSE, ACK, COMMIT. Paper: section V-C."""
 
-from tests.driving import Bench, durable, entries_after, sent
+from tests.driving import Bench, durable, entries_after, history, sent
 from zablog.core.effects import Append, Deliver, DropLink, RoleChanged, Stream
 from zablog.core.events import Congested, Durable, Stalled, Streamed
-from zablog.core.messages import Ack, Commit, Notification, Ping, Pong, Propose
+from zablog.core.messages import Ack, AckEpoch, AckNewLeader, CEpoch, Commit, Notification, Ping, Pong, Propose
 from zablog.core.state import Draining, Leading, Limits, Looking, Phase
 from zablog.core.zxid import ZERO, Epoch, Zxid
 
@@ -260,3 +260,72 @@ def test_a_follower_whose_disk_hangs_stays_one() -> None:
     bench.up_to_date(leader=3, epoch=2)
 
     assert bench.step(Stalled()) == []
+
+
+def test_the_first_entry_of_an_epoch_is_its_number_one_and_names_what_is_before_it() -> None:
+    """zab-protocol, section 4: an epoch's boundary cannot be told from a gap without prevZxid."""
+    bench = Bench(3, trail=history((1, 3)))
+    bench.promised(1)
+    bench.hear(1, AckEpoch(bench.epoch, True, Epoch(1), Zxid(1, 3), ZERO, None))
+    bench.sync()
+    bench.hear(1, AckNewLeader(bench.epoch, Zxid(1, 3)))
+
+    ((_, message, _),) = sent(bench.propose(b"a"), Propose)
+
+    assert (message.entries.first, message.entries.prev) == (Zxid(bench.epoch, 1), Zxid(1, 3))
+
+
+def test_proposals_go_to_everybody_whose_stream_has_begun_not_only_to_those_who_acknowledged_newleader() -> None:
+    """zab-protocol, section 2, PROPOSE: otherwise there is a hole between the stream and the first proposal."""
+    bench = Bench(3)
+    bench.established(1)
+    bench.hear(2, CEpoch(Epoch(1), Epoch(1)))
+    bench.hear(2, AckEpoch(bench.epoch, True, Epoch(1), ZERO, ZERO, None))
+
+    effects = bench.propose(b"a")
+
+    assert [peer for peer, _, _ in sent(effects, Propose)] == [1, 2]
+
+
+def test_only_a_quorum_of_those_bound_to_the_epoch_commits() -> None:
+    bench = Bench(3, voters=(1, 2, 3, 4, 5))
+    bench.established(1, 2)
+    bench.propose(b"a")
+    bench.sync()
+
+    bench.hear(1, Ack(bench.epoch, Zxid(2, 1)))
+    assert bench.peer.watermark == ZERO
+
+    bench.hear(2, Ack(bench.epoch, Zxid(2, 1)))
+    assert bench.peer.watermark == Zxid(2, 1)
+
+
+def test_a_watermark_that_is_no_news_changes_nothing() -> None:
+    bench = Bench(1)
+    bench.up_to_date(leader=3, epoch=6)
+    bench.hear(3, Propose(Epoch(6), entries_after(bench.state.trail, 6, b"x", b"y"), ZERO))
+    bench.hear(3, Commit(Epoch(6), Zxid(6, 2)))
+
+    assert bench.hear(3, Commit(Epoch(6), Zxid(6, 1))) == []
+    assert bench.peer.watermark == Zxid(6, 2)
+
+
+def test_a_frame_of_another_epoch_ends_the_role() -> None:
+    for message in (Commit(Epoch(5), ZERO), Propose(Epoch(5), entries_after(history(), 5, b"x"), ZERO)):
+        bench = Bench(1)
+        bench.up_to_date(leader=3, epoch=6)
+
+        effects = bench.hear(3, message)
+
+        assert durable(effects) == []
+        assert isinstance(bench.state.role, Looking)
+
+
+def test_an_ack_of_what_was_never_sent_closes_the_link() -> None:
+    bench = Bench(3)
+    bench.established(1, 2)
+
+    bench.hear(1, Ack(bench.epoch, Zxid(2, 7)))
+
+    assert 1 not in bench.state.links
+    assert bench.peer.watermark == ZERO

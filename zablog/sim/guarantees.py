@@ -23,7 +23,7 @@ class OneCandidate(Violation):
 
 
 class SingleLeader(Violation):
-    """At most one candidacy ever establishes an epoch."""
+    """At most one candidacy ever begins an epoch: has a quorum's promises of it; so at most one establishes it."""
 
 
 class DurableBeforeAck(Violation):
@@ -42,7 +42,7 @@ class CommitQuorum(Violation):
 
 
 class LeaderComplete(Violation):
-    """An established leader has everything that was committed in earlier epochs."""
+    """An epoch begins with everything that was committed in earlier ones, before anybody's history is cut to it."""
 
 
 class CommittedKept(Violation):

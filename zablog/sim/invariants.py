@@ -247,22 +247,28 @@ class Invariants:
         epoch = role.epoch if role.phase == "broadcast" else leading.epoch
         assert epoch is not None, "the law that an initial history is that of an epoch"
         self.fixed.setdefault(epoch, leading.initial)
+        if role.phase == "sync":
+            self.begun(node, epoch)
         if leading.phase is Phase.BROADCAST and role.phase == "broadcast":
             self.established(node, epoch, leading.initial)
+
+    def begun(self, node: Node, epoch: Epoch) -> None:
+        """A prospective leader says that a quorum has promised its epoch: from here on its history is the one that others are cut to."""
+        candidacy = (node.id, node.life, node.generation)
+        if self.owner.setdefault(epoch, candidacy) != candidacy:
+            raise SingleLeader(f"epoch {epoch} is begun by node {node.id} and by {self.owner[epoch]}")
+        for earlier, last in self.committed_in.items():
+            if earlier < epoch and not self.holds(node.peer.state.trail, last):
+                raise LeaderComplete(f"node {node.id} begins epoch {epoch} without {last}, which was committed in epoch {earlier}")
 
     def established(self, node: Node, epoch: Epoch, initial: Zxid) -> None:
         """A leader says that a quorum is bound to its epoch."""
         self.elections += 1
         trail = node.peer.state.trail
-        candidacy = (node.id, node.life, node.generation)
-        if self.owner.setdefault(epoch, candidacy) != candidacy:
-            raise SingleLeader(f"epoch {epoch} is established by node {node.id} and by {self.owner[epoch]}")
+        self.begun(node, epoch)
         bound = [other.id for other in self.nodes if other.image.current >= epoch and self.holds(other.image.trail, initial)]
         if len(bound) < self.quorum - len(self.rotted):
             raise CommitQuorum(f"epoch {epoch} is established with history through {initial}, and on the disks of {bound} only")
-        for earlier, last in self.committed_in.items():
-            if earlier < epoch and not self.holds(trail, last):
-                raise LeaderComplete(f"leader {node.id} of epoch {epoch} lacks {last}, which was committed in epoch {earlier}")
         for earlier, last in self.last_of.items():
             if earlier < epoch and not self.holds(trail, last):
                 raise PrimaryIntegrity(f"epoch {epoch} begins without {last}, which was delivered")
