@@ -2,13 +2,13 @@
 
 import pytest
 
-from tests.sim.mutants.mutant import gale, mutant
+from tests.sim.mutants.mutant import gale, mutant, storm
 from zablog.core import election
 from zablog.core.state import Timing
 from zablog.sim import ensemble
 
 
-@mutant("§3 late joiner", "Liveness")
+@mutant("§3 late joiner", "Liveness", arena=storm)
 def joiner_waits_for_its_own_round(patch: pytest.MonkeyPatch) -> None:
     """a joiner follows an established leader only if their rounds agree (ZOOKEEPER-1732, 1805, 1818)"""
     original = election.settle
@@ -26,13 +26,13 @@ def higher_promise_is_refused_for_ever(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ensemble, "Timing", lambda: Timing(grace=1 << 60))
 
 
-@mutant("§3 defecting voter", "Liveness", slow=True)
+@mutant("§3 defecting voter", "Liveness", arena=storm)
 def prospective_leader_waits_for_ever(patch: pytest.MonkeyPatch) -> None:
     """a prospective leader whose voters went elsewhere never gives up (ZOOKEEPER-3109)"""
     patch.setattr(ensemble, "Timing", lambda: Timing(discovery=1 << 60, defect=1 << 60))
 
 
-@mutant("§3 vote order", "Liveness")
+@mutant("§3 vote order", "Liveness", arena=storm)
 def the_worst_candidate_is_voted_for(patch: pytest.MonkeyPatch) -> None:
     """everybody votes for the lowest credentials: whoever leads abdicates"""
     patch.setattr(election, "max", lambda votes, default: min(votes, default=default), raising=False)

@@ -93,7 +93,7 @@ def epoch_bound_with_the_promise(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(State, "promise", promise)
 
 
-@mutant("W6", "PrimaryIntegrity", slow=True, arena=storm)
+@mutant("W6", "PrimaryIntegrity", arena=storm)
 def epoch_written_before_the_entries(patch: pytest.MonkeyPatch) -> None:
     """the writer saves epochs first and appends afterwards (ZOOKEEPER-4643)"""
     original = Storage.perform
@@ -111,7 +111,7 @@ def newleader_acked_before_fsync(patch: pytest.MonkeyPatch) -> None:
     ungated(patch, AckNewLeader)
 
 
-@mutant("W8", "CommitQuorum", slow=True)
+@mutant("W8", "CommitQuorum", arena=storm)
 def leader_binds_itself_at_once(patch: pytest.MonkeyPatch) -> None:
     """the leader counts its own ACK(NEWLEADER) before its currentEpoch is durable"""
     original = synchronization.begin
@@ -126,7 +126,7 @@ def leader_binds_itself_at_once(patch: pytest.MonkeyPatch) -> None:
 # -- repair ------------------------------------------------------------------------------------------------------------------
 
 
-@mutant("§4 membership", "Liveness")
+@mutant("§4 membership", "Liveness", arena=storm)
 def range_only_diff(patch: pytest.MonkeyPatch) -> None:
     """a tail of an old epoch within the range is taken for a part of the history (ZOOKEEPER-1154)"""
 
@@ -153,7 +153,7 @@ def truncation_cuts_too_much(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(synchronization, "plan", plan)
 
 
-@mutant("§4 TRUNC", "ProcessConsistency", slow=True)
+@mutant("§4 TRUNC", "ProcessConsistency", arena=storm)
 def tail_kept_in_silence(patch: pytest.MonkeyPatch) -> None:
     """a follower that is told to cut its tail keeps it, and joins if nothing follows"""
     on_repair, on_new_leader = synchronization.on_repair, synchronization.on_new_leader
@@ -216,7 +216,7 @@ def digest_is_not_compared(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Trail, "follows", follows)
 
 
-@mutant("W4", "RestartFidelity", slow=True)
+@mutant("W4", "RestartFidelity", arena=storm)
 def truncation_in_memory_only(patch: pytest.MonkeyPatch) -> None:
     """a log is cut without a trace on disk: a restart finds what was cut"""
     patch.setattr(Wal, "cut", lambda self, mark: self.trail.truncate(mark))
