@@ -214,10 +214,10 @@ class Node:
         return True
 
     def one_copy(self, random: Random) -> str | None:
-        """One of two copies, if both are whole and durable."""
+        """One of two copies, if both are durable: no save is under way, and each was whole when the last one ended."""
         name = random.choice(("epochs", "manifest"))
         copies = [self.disk.files[f"{name}.{letter}"] for letter in "ab"]
-        whole = copies[0].now == copies[1].now and not any(copy.unsynced or copy.now != copy.durable for copy in copies)
+        whole = self.running and not any(copy.unsynced or copy.now != copy.durable for copy in copies)
         return f"{name}.{random.choice('ab')}" if whole else None
 
     def stale_file(self) -> bool:
