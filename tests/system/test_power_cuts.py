@@ -1,0 +1,39 @@
+"""A few power cuts of a whole cluster on real file systems; `python -m tests.system.power` makes hundreds."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.system.power import cut_power
+
+TOOLS = ("mkfs.ext4", "mount", "umount")
+
+
+def lacking() -> str | None:
+    """Why this cannot run here."""
+    if os.geteuid() != 0:
+        return "needs root"
+    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
+    if missing:
+        return f"needs {', '.join(missing)}"
+    return None if os.path.exists("/dev/loop-control") else "needs loop devices"
+
+
+pytestmark = [pytest.mark.needs_root, pytest.mark.slow, pytest.mark.skipif(lacking() is not None, reason=lacking() or "")]
+
+
+@pytest.mark.parametrize("nodes_cut", [3, 2, 1])
+def test_nothing_acknowledged_is_lost_when_the_power_is_cut(tmp_path: Path, nodes_cut: int) -> None:
+    report = cut_power(tmp_path, cuts=3, seed=nodes_cut, nodes_cut=nodes_cut)
+
+    assert report.clean, report.document()
+    assert report.cuts == 3 and report.acknowledged > 100
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+def test_the_same_cuts_report_loss_where_syncs_are_answered_and_not_done(tmp_path: Path) -> None:
+    report = cut_power(tmp_path, cuts=3, seed=7, lying=True)
+
+    assert report.lost > 0, report.document()
