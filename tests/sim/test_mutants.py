@@ -11,6 +11,7 @@ import pytest
 from tests.sim.mutants.catalogue import CATALOGUE, FAMILIES
 from tests.sim.mutants.histories import altered_on_the_way
 from tests.sim.mutants.mutant import ANOMALIES, GUARANTEES, LAW, SEEDS_MAX, Arena, Mutant, decay, gale, hunt, storm, swarm, topic
+from tests.sim.mutants.promises import newest_copy_rots
 
 CORRECTNESS = (Path(__file__).parents[2] / "docs" / "correctness.md").read_text()
 WRITE_ORDER_RULES = {f"W{number}" for number in range(1, 14)}
@@ -34,6 +35,13 @@ def test_what_the_digest_notices_is_no_fault_of_the_core(monkeypatch: pytest.Mon
     altered_on_the_way(monkeypatch)
 
     assert [swarm(seed) for seed in range(4)] == [[]] * 4
+
+
+def test_the_newest_copy_of_a_promise_may_rot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control of `promises_in_alternating_slots`: the other copy says the same."""
+    newest_copy_rots(monkeypatch)
+
+    assert [storm(seed) for seed in range(12)] == [[]] * 12
 
 
 def test_every_rule_of_the_order_of_writes_is_broken_by_a_mutant() -> None:

@@ -1,7 +1,9 @@
 """Broken promises: acceptedEpoch, and what is said of it (zab-protocol, W1 to W3 and W13, sections 2 and 9)."""
 
 from dataclasses import replace
+from random import Random
 
+import google_crc32c
 import pytest
 
 from tests.sim.mutants.mutant import decay, mutant, storm
@@ -10,7 +12,8 @@ from zablog.core.effects import Effects
 from zablog.core.messages import AckEpoch, Message, NewEpoch, Notification
 from zablog.core.state import Leading, Learner, Phase, State
 from zablog.core.zxid import Epoch
-from zablog.storage.copies import Copies
+from zablog.sim.disk import SimDisk
+from zablog.storage.copies import CRC, HEADER, Copies
 from zablog.storage.storage import Storage
 
 
@@ -129,9 +132,43 @@ def promise_guessed_from_the_log(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Storage, "open", classmethod(open))
 
 
-@mutant("§9 metadata", "PromiseMono", arena=decay)
+@mutant("§1 durable", "PromiseMono", arena=decay)
+def promises_not_synced(patch: pytest.MonkeyPatch) -> None:
+    """promises are written to both copies, and reported before they are on disk"""
+    original = Copies.write
+
+    def write(self: Copies, file: str, version: int, body: bytes) -> None:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(SimDisk, "sync", lambda self, name: None)
+            original(self, file, version, body)
+
+    patch.setattr(Copies, "write", write)
+
+
+def newest_copy_rots(patch: pytest.MonkeyPatch) -> None:
+    """A fault, not a mutant: with the power goes the newer of two whole copies of the promises; either of them, if they are equal."""
+    original = SimDisk.power_loss
+
+    def power_loss(self: SimDisk, random: Random) -> None:
+        original(self, random)
+        names = [name for name in ("epochs.a", "epochs.b") if name in self.files]
+        copies = [bytes(self.files[name].now) for name in names]
+        if len(copies) == 2 and all(map(whole, copies)):
+            versions = [HEADER.unpack_from(copy)[2] for copy in copies]
+            self.flip(names[versions.index(max(versions))], HEADER.size, 0)
+
+    patch.setattr(SimDisk, "power_loss", power_loss)
+
+
+def whole(copy: bytes) -> bool:
+    body = copy[HEADER.size + CRC.size :]
+    return len(copy) > HEADER.size + CRC.size and CRC.unpack_from(copy, HEADER.size)[0] == google_crc32c.value(copy[: HEADER.size] + body)
+
+
+@mutant("§9 metadata", "PromiseMono", arena=storm)
 def promises_in_alternating_slots(patch: pytest.MonkeyPatch) -> None:
     """each save goes to one of two slots in turn: losing the newest falls back to an older promise"""
+    newest_copy_rots(patch)
 
     def save(self: Copies, body: bytes) -> None:
         self.version += 1
