@@ -16,7 +16,7 @@ import trio
 
 from broker.bench import load, meters
 from broker.bench.ensemble import LOOK_SECONDS, Ensemble, made, status_of
-from broker.bench.figures import Figures, Reading, Unit, latencies, words
+from broker.bench.figures import Figures, NotReached, Reading, Unit, latencies, words
 from broker.bench.load import Shape
 from broker.client import Client, connect
 from broker.errors import BrokerError
@@ -81,7 +81,7 @@ class Bench:
                 yield
             if scope.cancelled_caught:
                 self._missed(name, f"not done within {seconds:g} s")
-        except* (BrokerError, ValueError) as group:
+        except* (BrokerError, NotReached) as group:
             self._missed(name, "; ".join(_words(group)))
 
     def _missed(self, name: str, reason: str) -> None:

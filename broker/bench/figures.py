@@ -8,6 +8,10 @@ from statistics import median
 from typing import Final
 
 
+class NotReached(Exception):
+    """There is nothing to make a figure of."""
+
+
 class Unit(StrEnum):
     """What a figure counts. Of rates more is better, of everything else less."""
 
@@ -75,12 +79,12 @@ def percentile(values: Sequence[float], quantile: float) -> float:
 
 
 def latencies(name: str, seconds: Sequence[float]) -> list[Reading]:
-    """`name_p50`, `name_p99`, `name_p999` in milliseconds. Raises ValueError without samples.
+    """`name_p50`, `name_p99`, `name_p999` in milliseconds. Raises NotReached without samples.
 
     A percentile that fewer than ten samples lie beyond is left out: p99.9 of 500 samples is their maximum, and says nothing.
     """
     if not seconds:
-        raise ValueError(f"{name}: nothing was measured")
+        raise NotReached(f"{name}: nothing was measured")
     return [
         Reading(f"{name}_{label}", percentile(seconds, quantile) * 1000, Unit.MILLISECONDS)
         for label, quantile in QUANTILES.items()

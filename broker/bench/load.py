@@ -15,6 +15,7 @@ from typing import Final
 
 import trio
 
+from broker.bench.figures import NotReached
 from broker.client import Client, Pending, Producer, connect
 from broker.client.pending import Acks
 from broker.errors import BrokerError
@@ -188,14 +189,14 @@ class Writer:
 
 
 def outage(since: float, acks: list[float]) -> float:
-    """Seconds from `since` to the end of the longest silence between acknowledgements after it. Raises ValueError if there is none.
+    """Seconds from `since` to the end of the longest silence between acknowledgements after it. Raises NotReached if there is none.
 
     What was on its way already when something broke may still be acknowledged: that does not end the silence, so it is not the
     first acknowledgement that counts.
     """
     after = [ack for ack in acks if ack > since]
     if not after:
-        raise ValueError("nothing was acknowledged after it")
+        raise NotReached("nothing was acknowledged after it")
     silences = [(end - begin, end) for begin, end in zip([since, *after], after, strict=False)]
     return max(silences)[1] - since
 

@@ -1,7 +1,8 @@
 """The same figures of other systems: one script each, below tests/bench/peers of a checkout, run one after another.
 
 A script starts its own three servers on free ports of 127.0.0.1, measures with the same number of requests in flight, ends what it
-has started, and prints one JSON object: `{"version", "ack", "figures": {NAME: NUMBER}}`, or `{"skipped": REASON}`.
+has started, and prints a line of JSON for each system it has measured: `{"name", "version", "ack", "figures": {NAME: NUMBER}}`, or
+`{"skipped": REASON}`.
 """
 
 import json
@@ -41,14 +42,12 @@ async def run(names: Sequence[str], *, quick: bool, folder: Path | None, say: Ca
     found: list[Peer] = []
     for name in names:
         say(f"measuring {name}")
-        peer = await _measure(name, quick, folder)
-        say(f"  {name}: skipped: {peer.skipped}" if peer.skipped else f"  {name} {peer.version}: ack = {peer.ack}")
-        found.append(peer)
+        found += await _measure(name, quick, folder)
     return found
 
 
-async def _measure(name: str, quick: bool, folder: Path | None) -> Peer:
-    command = [sys.executable, "-P", str(SCRIPTS / f"{name}.py")]
+async def _measure(name: str, quick: bool, folder: Path | None) -> list[Peer]:
+    command = [sys.executable, str(SCRIPTS / f"{name}.py")]
     command += ["--quick"] if quick else []
     command += ["--dir", str(folder)] if folder else []
     process = await trio.lowlevel.open_process(command, stdin=None, stdout=PIPE)
@@ -61,21 +60,26 @@ async def _measure(name: str, quick: bool, folder: Path | None) -> Peer:
             await process.wait()
     finally:
         await _end(process)
-    if scope.cancelled_caught:
-        return Peer(name, skipped=f"not done within {LIMIT_SECONDS:g} s")
-    return parse(name, b"".join(said), process.returncode)
+    ended = f"was not done within {LIMIT_SECONDS:g} s" if scope.cancelled_caught else f"ended with exit code {process.returncode}"
+    return parse(name, b"".join(said), ended)
 
 
-def parse(name: str, said: bytes, code: int | None) -> Peer:
-    """What a script has printed."""
+def parse(name: str, said: bytes, ended: str) -> list[Peer]:
+    """What a script has printed; without a result, how it `ended` is why the peer was skipped."""
+    found = [_peer(name, line) for line in said.decode("utf-8", "replace").splitlines()]
+    return [peer for peer in found if peer is not None] or [Peer(name, skipped=f"its script {ended}, without a result")]
+
+
+def _peer(name: str, line: str) -> Peer | None:
+    """One line of it; None if it is no result."""
     try:
-        result = json.loads(said.decode().strip().splitlines()[-1])
+        result = json.loads(line)
         if "skipped" in result:
             return Peer(name, skipped=str(result["skipped"]))
         figures = {str(key): float(value) for key, value in result["figures"].items()}
-        return Peer(name, str(result["version"]), str(result["ack"]), figures)
-    except (ValueError, KeyError, IndexError, AttributeError, TypeError):
-        return Peer(name, skipped=f"its script ended with exit code {code} and no result")
+        return Peer(str(result["name"]), str(result["version"]), str(result["ack"]), figures)
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return None
 
 
 async def _end(process: trio.Process) -> None:

@@ -32,6 +32,8 @@ WINDOW = 1024
 SIZES = {"100B": 100, "1KiB": 1 << 10, "64KiB": 64 << 10}
 CALL_SECONDS = 5.0
 READ_BYTES = 1 << 18
+STRIKE_ACKS = 20
+"""So many writes are acknowledged before a leader is killed, and again behind it; the slowest peer does five a second."""
 
 
 @dataclass(frozen=True)
@@ -325,7 +327,6 @@ def measure(system: System, asked: Effort, then: Callable[[], None] = lambda: No
         until_done(system.first, 60)
         figures["start_up"] = time.perf_counter() - begun
         say(system, "start_up", figures["start_up"])
-        until_done(system.prepare, 30)
         compare(system, asked, figures)
         then()
     finally:
@@ -335,6 +336,7 @@ def measure(system: System, asked: Effort, then: Callable[[], None] = lambda: No
 def compare(system: System, asked: Effort, figures: dict[str, float] | None = None) -> None:
     """Measure what can be measured of servers that run, and print it with the `figures` there are already."""
     figures = figures or {}
+    until_done(system.prepare, 60)
     loads(system, asked, figures)
     sends = sorted((system.sends(asked) for _ in range(asked.runs)), key=lambda taken: percentile(taken, 0.5))
     figures |= {each.name: each.value for each in latencies("latency", sends[len(sends) // 2])}
@@ -389,11 +391,11 @@ def strike(system: System) -> float:
 
     thread = threading.Thread(target=write, daemon=True)
     thread.start()
-    until_done(lambda: enough(acks, 100), 20)
+    until_done(lambda: enough(acks, STRIKE_ACKS), 30)
     struck = time.perf_counter()
     system.servers[leader].kill()
     try:
-        until_done(lambda: enough([ack for ack in acks if ack > struck + 0.05], 100), 40)
+        until_done(lambda: enough([ack for ack in acks if ack > struck + 0.05], STRIKE_ACKS), 40)
         time.sleep(0.5)
         return outage(struck, acks)
     finally:

@@ -22,6 +22,7 @@ from harness import WINDOW, Effort, Reader, Server, System
 class PySyncObj(System):
     name = "pysyncobj"
     ack = "page cache of a quorum, no fsync; load within the leader's process"
+    sizes = ("100B", "1KiB")  # of 64 KiB it manages a few a second, and is busy with the backlog for minutes
 
     def __init__(self, asked: Effort) -> None:
         self.version = version("pysyncobj")

@@ -143,6 +143,11 @@ class Streams(System):
         self._stream = ""
         self._numbers = count(1)
 
+    def prepare(self) -> None:
+        """All three nodes must be there: a stream that is made earlier has no copies on the others."""
+        for port in self.nodes.stream:
+            StreamSession(port)
+
     def publish(self, size: int, asked: Effort, mark: Callable[[], None]) -> float:
         session = StreamSession(self.nodes.stream[0])
         if self._stream:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.bench.figures import Figures, Reading, Unit, latencies, percentile, ratios, words
+from broker.bench.figures import Figures, NotReached, Reading, Unit, latencies, percentile, ratios, words
 
 
 def test_a_percentile_is_the_smallest_value_that_so_many_do_not_exceed() -> None:
@@ -42,7 +42,7 @@ def test_a_latency_that_too_few_samples_lie_beyond_is_left_out() -> None:
 
 
 def test_a_latency_of_nothing_is_an_error_and_no_zero() -> None:
-    with pytest.raises(ValueError, match="nothing was measured"):
+    with pytest.raises(NotReached, match="nothing was measured"):
         latencies("latency", [])
 
 

@@ -44,7 +44,8 @@ def test_the_table_has_a_column_for_each_peer_that_was_measured() -> None:
 
     assert columns(peers) == ("figure", "ours", "unit", "lowest", "highest", "runs", "zookeeper")
     assert rows(some_figures(), peers)[0] == {
-        "figure": "publish_1KiB", "ours": "45,000", "unit": "records/s", "lowest": "40,000", "highest": "50,000", "runs": 3, "zookeeper": "4.50 x",
+        "figure": "publish_1KiB", "ours": "45,000", "unit": "records/s", "lowest": "40,000", "highest": "50,000", "runs": 3,
+        "zookeeper": "4.50 x",
     }  # fmt: skip
     assert rows(some_figures(), peers)[-1] == {"figure": "catch_up_1GB", "ours": "not reached"}
 
