@@ -1,4 +1,4 @@
-"""What the system knows of processes: their CPU time, their memory, the bytes they sent to the disk. Linux's /proc.
+"""What the system knows of processes: their CPU time, their memory, the bytes they wrote. Linux's /proc.
 
 A process that is gone counts nothing: whoever compares two looks must see to it that the same processes are in both.
 """
@@ -19,7 +19,11 @@ class Use:
     cpu_seconds: float = 0.0
     """User and system."""
     written_bytes: int = 0
-    """Sent towards the disk: what was written, less what was deleted before it got there. 0 where the system does not say."""
+    """What was given to calls that write files; sockets are sent to by other calls. 0 where the system does not say.
+
+    The system's own count of bytes on their way to the disk (`write_bytes`) is of no use here: it counts the whole piece of memory that
+    a write has touched, on ext4 with large folios up to ten times as much as the disk gets to see.
+    """
 
     def __sub__(self, other: "Use") -> "Use":
         return Use(self.cpu_seconds - other.cpu_seconds, self.written_bytes - other.written_bytes)
@@ -32,7 +36,7 @@ def use(pids: Iterable[int]) -> Use:
         stat = _read(pid, "stat").rpartition(")")[2].split()
         if stat:
             cpu += (int(stat[11]) + int(stat[12])) / _TICKS
-        written += _number(_read(pid, "io"), "write_bytes:")
+        written += _number(_read(pid, "io"), "wchar:")
     return Use(cpu, written)
 
 
