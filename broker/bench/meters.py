@@ -45,6 +45,12 @@ def memory_bytes(pids: Iterable[int]) -> int:
     return sum(_number(_read(pid, "smaps_rollup"), "Pss:") for pid in pids) * 1024
 
 
+def parent(pid: int) -> int:
+    """Whose child a process is; 0 if it is gone."""
+    stat = _read(pid, "stat").rpartition(")")[2].split()
+    return int(stat[1]) if stat else 0
+
+
 def busy_seconds() -> float:
     """CPU seconds that the whole machine has spent on anything but waiting."""
     user, nice, system, _, _, irq, softirq = (int(word) for word in Path("/proc/stat").read_text().split()[1:8])

@@ -77,7 +77,7 @@ def _peer(name: str, line: str) -> Peer | None:
         if "skipped" in result:
             return Peer(name, skipped=str(result["skipped"]))
         figures = {str(key): float(value) for key, value in result["figures"].items()}
-        return Peer(str(result["name"]), str(result["version"]), str(result["ack"]), figures)
+        return Peer(str(result["name"]), str(result["version"]), str(result["ack"]), figures, figures.pop("others_cores", 0.0))
     except (ValueError, KeyError, AttributeError, TypeError):
         return None
 

@@ -28,6 +28,8 @@ class Peer:
     ack: str = ""
     """What its acknowledgement means: which of the copies are on a disk then."""
     figures: Mapping[str, float] = field(default_factory=dict)
+    others_cores: float = 0.0
+    """Processors that the rest of the machine used meanwhile, at most."""
     skipped: str = ""
     """Why it was not measured, if it was not."""
 
@@ -47,7 +49,7 @@ def document(figures: Figures, peers: Sequence[Peer], machine: Mapping[str, obje
         "versions": {peer.name: peer.version for peer in measured},
         "skipped": {peer.name: peer.skipped for peer in peers if peer.skipped},
         "machine": dict(machine),
-        "others_cores": _rounded(max(disturbed, default=0.0)),
+        "others_cores": {"zablog": _rounded(max(disturbed, default=0.0)), **{peer.name: _rounded(peer.others_cores) for peer in measured}},
     }
 
 

@@ -8,7 +8,7 @@ from typing import Final
 import trio
 
 from broker.bench import cases, meters
-from broker.bench.cases import BIG, CASES, GIGABYTE, HARMFUL, OTHERS_CORES_MAX, QUICK, WIDE, Bench, Case, Effort
+from broker.bench.cases import BIG, CASES, GIGABYTE, HARMFUL, QUICK, WIDE, Bench, Case, Effort
 from broker.bench.ensemble import Ensemble, made
 from broker.bench.figures import Figures
 from broker.bench.load import Shape
@@ -65,11 +65,6 @@ class Outcome:
     figures: Figures = field(default_factory=Figures)
     machine: dict[str, object] = field(default_factory=dict)
     disturbed: list[float] = field(default_factory=list)
-
-    @property
-    def contaminated(self) -> bool:
-        """Did others use so much of the machine that the figures say little?"""
-        return max(self.disturbed, default=0.0) > OTHERS_CORES_MAX
 
 
 async def run(plan: Plan, say: Callable[[str], None]) -> Outcome:

@@ -89,6 +89,7 @@ async def _suite(screen: Terminal, plan: Plan, versus: str, svg: Path | None) ->
 
 def _show(screen: Terminal, outcome: Outcome, peers: list[Peer], svg: Path | None = None) -> int:
     from broker.bench import report
+    from broker.bench.cases import OTHERS_CORES_MAX
 
     figures = outcome.figures
     document = report.document(figures, peers, outcome.machine, outcome.disturbed)
@@ -99,8 +100,9 @@ def _show(screen: Terminal, outcome: Outcome, peers: list[Peer], svg: Path | Non
         screen.warn(f"{name} was not reached: {reason}")
     if outcome.machine.get("filesystem") == "tmpfs":
         screen.warn("the data lay in memory, not on a disk: an fsync costs nothing there; choose another place with --dir")
-    if outcome.contaminated:
-        screen.warn(f"others used up to {max(outcome.disturbed):.1f} processors of this machine meanwhile: the figures are rough")
+    for name, others in (("zablog", max(outcome.disturbed, default=0.0)), *((peer.name, peer.others_cores) for peer in peers)):
+        if others > OTHERS_CORES_MAX:
+            screen.warn(f"{name}: others used up to {others:.1f} processors of this machine meanwhile, so its figures are rough")
     if svg is not None:
         compared = {peer.name: peer.figures for peer in peers if not peer.skipped}
         units = {name: str(figure.unit) for name, figure in figures.found.items()}

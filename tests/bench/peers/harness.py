@@ -355,6 +355,7 @@ def loads(system: System, asked: Effort, figures: dict[str, float]) -> None:
         median = runs[len(runs) // 2]
         name = f"publish_{label}"
         figures |= {name: median["rate"], f"{name}_cpu": median["cpu"], f"{name}_memory": median["memory"]}
+        figures["others_cores"] = max(figures.get("others_cores", 0.0), *(run["others"] for run in runs))
         say(system, name, median["rate"])
         rates = sorted(rate for _ in range(asked.runs) if (rate := system.consume(label, asked)))
         if rates:
@@ -363,11 +364,27 @@ def loads(system: System, asked: Effort, figures: dict[str, float]) -> None:
 
 
 def _publish(system: System, label: str, asked: Effort) -> dict[str, float]:
+    """One run: the rate, what the servers spent on it, and how many processors somebody else used meanwhile."""
     pids = system.pids()
-    looks: list[tuple[float, float]] = []
-    rate = system.publish(SIZES[label], asked, lambda: looks.append((meters.use(pids).cpu_seconds, time.perf_counter())))
-    cpu = (looks[-1][0] - looks[0][0]) / ((looks[-1][1] - looks[0][1]) * rate) * 1e6
-    return {"rate": rate, "cpu": cpu, "memory": meters.memory_bytes(pids) / 1e6}
+    looks: list[tuple[float, float, float]] = []
+
+    def mark() -> None:
+        looks.append((time.perf_counter(), meters.use(pids).cpu_seconds, meters.busy_seconds() - _clients_cpu()))
+
+    rate = system.publish(SIZES[label], asked, mark)
+    seconds, cpu, busy = (after - before for before, after in zip(*looks, strict=True))
+    others = max(0.0, (busy - cpu) / seconds)
+    return {"rate": rate, "cpu": cpu / (seconds * rate) * 1e6, "memory": meters.memory_bytes(pids) / 1e6, "others": others}
+
+
+def _clients_cpu() -> float:
+    """CPU seconds of this script and of the clients it has started that still run. The servers have sessions of their own."""
+    own = os.getsid(0)
+    return meters.use(pid for pid in _all_pids() if _session(pid) == own and _descends(pid)).cpu_seconds
+
+
+def _descends(pid: int) -> bool:
+    return pid == os.getpid() or meters.parent(pid) == os.getpid()
 
 
 def strike(system: System) -> float:

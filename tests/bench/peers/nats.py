@@ -14,12 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import harness
-from harness import READ_BYTES, SIZES, WINDOW, Effort, Pipeline, Reader, Server, System
+from harness import READ_BYTES, SIZES, WINDOW, Effort, Pipeline, Reader, Server, System, until_done
 
 HELLO = {"verbose": False, "pedantic": False, "headers": True, "no_responders": True, "lang": "bench", "version": "1", "protocol": 1}
 SYNC_SINCE = (2, 10)
 FETCH = 2000
-"""Messages a pull asks for."""
+FETCH_BYTES = 8 << 20
+"""A pull asks for so many messages, or for so many bytes of them."""
 READ_SECONDS_MAX = 20.0
 
 
@@ -84,11 +85,13 @@ class Nats(System):
         wanted, name = min(stored, asked.records if SIZES[label] <= 1024 else asked.records // 20), f"c{time.monotonic_ns()}"
         settings = {"durable_name": name, "ack_policy": "none", "deliver_policy": "all", "num_replicas": 1, "mem_storage": True}
         session.api(f"CONSUMER.DURABLE.CREATE.{self._stream}.{name}", {"stream_name": self._stream, "config": settings})
-        pull = json.dumps({"batch": FETCH, "expires": 10_000_000_000}).encode()
+        fetch = max(1, min(FETCH, FETCH_BYTES // SIZES[label]))
+        until_done(lambda: session.api(f"CONSUMER.INFO.{self._stream}.{name}")["cluster"]["leader"], 10)
+        pull = json.dumps({"batch": fetch, "expires": 10_000_000_000}).encode()
         asking = session.publication(f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{name}", pull)
         begun = time.perf_counter()
         session.socket.sendall(asking * 2)
-        heard, got, asked_for = bytearray(), 0, 2 * FETCH
+        heard, got, asked_for = bytearray(), 0, 2 * fetch
         while got < wanted and time.perf_counter() - begun < READ_SECONDS_MAX:
             some = session.socket.recv(READ_BYTES)
             if not some:
@@ -97,9 +100,9 @@ class Nats(System):
             found, used = messages(heard)
             got += sum(begin - end == -SIZES[label] for begin, end in found)
             del heard[:used]
-            if asked_for - got <= FETCH and asked_for < stored:
+            if asked_for - got <= fetch and asked_for < stored:
                 session.socket.sendall(asking)
-                asked_for += FETCH
+                asked_for += fetch
         return got / (time.perf_counter() - begun)
 
     def writer(self, number: int) -> Callable[[], object]:

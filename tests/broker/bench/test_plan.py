@@ -130,12 +130,12 @@ def test_every_peer_has_its_script() -> None:
 def test_every_line_that_is_a_result_is_taken_and_noise_is_not() -> None:
     said = b"""starting
 {"name": "rabbitmq", "version": "3.10", "ack": "fdatasync on a quorum", "figures": {"publish_1KiB": 17000}}
-{"name": "rabbitmq-streams", "version": "3.10", "ack": "page cache of a quorum", "figures": {"publish_1KiB": 64000}}
+{"name": "rabbitmq-streams", "version": "3.10", "ack": "page cache of a quorum", "figures": {"publish_1KiB": 64000, "others_cores": 0.5}}
 """
 
     assert peers.parse("rabbitmq", said, "ended") == [
         Peer("rabbitmq", "3.10", "fdatasync on a quorum", {"publish_1KiB": 17_000.0}),
-        Peer("rabbitmq-streams", "3.10", "page cache of a quorum", {"publish_1KiB": 64_000.0}),
+        Peer("rabbitmq-streams", "3.10", "page cache of a quorum", {"publish_1KiB": 64_000.0}, 0.5),
     ]
     assert peers.parse("etcd", b'{"skipped": "etcd is not installed"}', "ended") == [Peer("etcd", skipped="etcd is not installed")]
 

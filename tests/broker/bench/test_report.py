@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 from broker.bench.figures import Figures, Reading, Unit
 from broker.bench.report import Peer, columns, document, drawing, rows
 
-ZOOKEEPER = Peer("zookeeper", "3.8.0", "fsync on a quorum", {"publish_1KiB": 10_000.0, "latency_p50": 0.5})
+ZOOKEEPER = Peer("zookeeper", "3.8.0", "fsync on a quorum", {"publish_1KiB": 10_000.0, "latency_p50": 0.5}, 0.1)
 ETCD = Peer("etcd", skipped="etcd is not installed")
 
 
@@ -29,14 +29,14 @@ def test_the_json_has_ours_and_theirs_and_what_one_is_by_the_other() -> None:
     assert found["not_reached"] == {"catch_up_1GB": "not done within 300 s"}
     assert found["units"] == {"publish_1KiB": "records/s", "latency_p50": "ms"}
     assert found["runs"] == {"publish_1KiB": [40_000, 50_000, 45_000], "latency_p50": [0.75, 0.75, 0.75]}
-    assert found["machine"] == {"cores": 2} and found["others_cores"] == 0.25
+    assert found["machine"] == {"cores": 2} and found["others_cores"] == {"zablog": 0.25, "zookeeper": 0.1}
     assert json.loads(json.dumps(found)) == found
 
 
 def test_the_json_has_its_keys_when_nothing_was_measured() -> None:
     found = document(Figures(), [], {}, [])
 
-    assert (found["ours"], found["peers"], found["ratios"], found["others_cores"]) == ({}, {}, {}, 0.0)
+    assert (found["ours"], found["peers"], found["ratios"], found["others_cores"]) == ({}, {}, {}, {"zablog": 0.0})
 
 
 def test_the_table_has_a_column_for_each_peer_that_was_measured() -> None:
