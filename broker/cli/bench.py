@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,8 +46,6 @@ def bench(
 
     Example: zablog bench --size 100 --count 1M --producers 4
     """
-    import signal
-
     import trio
 
     from broker.bench.suite import Plan
@@ -59,13 +59,31 @@ def bench(
     addresses = where.addresses(screen) if given else []
     cases = [name.strip() for name in only.split(",") if name.strip()]
     plan = Plan(nodes, quick, cases, not given, addresses, directory, port)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # whatever ends us, our nodes go first
     if suite:
-        return trio.run(_suite, screen, plan, versus, svg)
+        return trio.run(_ending_well, partial(_suite, screen, plan, versus, svg))
     value_bytes = parse_size(size, "--size")
     if not 1 <= value_bytes <= SIZE_MAX:
         raise Usage(f"--size {size}: a value has 1 byte to 1 MiB", hint="such as 100, 1KiB or 64KiB")
-    return trio.run(_one, screen, plan, value_bytes, parse_count(count, "--count"), acks, producers, window)
+    records = parse_count(count, "--count")
+    return trio.run(_ending_well, partial(_one, screen, plan, value_bytes, records, acks, producers, window))
+
+
+async def _ending_well(measure: Callable[[], Awaitable[int]]) -> int:
+    """Measure; SIGTERM ends it as Ctrl-C does, so that our own nodes are ended first. Also where Ctrl-C is ignored, as in a script."""
+    import signal
+
+    import trio
+
+    async def listen() -> None:
+        with trio.open_signal_receiver(signal.SIGTERM) as signals:
+            async for _ in signals:
+                raise KeyboardInterrupt
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(listen)
+        code = await measure()
+        nursery.cancel_scope.cancel()
+    return code
 
 
 async def _one(screen: Terminal, plan: Plan, size: int, count: int, acks: str, producers: int, window: int) -> int:
