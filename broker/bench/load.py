@@ -263,7 +263,8 @@ async def _send_many(out: Producer, topic: str, value: bytes, tally: _Tally) -> 
 
     async def send() -> None:
         while not tally.stopped:
-            tally.acked += len(await out.send_many(topic, values))
+            receipts = await out.send_many(topic, values)
+            tally.acked += len(receipts)  # not in one line: `+=` would read the count before it waits, and lose the other call's
 
     async with trio.open_nursery() as nursery:
         for _ in range(MANY_CALLS):
