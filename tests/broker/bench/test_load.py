@@ -1,6 +1,6 @@
 """Loads count what was acknowledged, all of it and nothing else."""
 
-from collections.abc import Awaitable
+from collections.abc import Generator
 
 import pytest
 import trio
@@ -32,14 +32,18 @@ class Out:
 
 
 class Promise:
+    """Of a record that has been acknowledged."""
+
     done = True
 
     def receipt(self) -> None:
         pass
 
-    def __await__(self) -> object:
-        checkpoint: Awaitable[None] = trio.lowlevel.checkpoint()
-        return checkpoint.__await__()
+    async def wait(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    def __await__(self) -> Generator[object, object, None]:
+        return self.wait().__await__()
 
 
 async def test_calls_under_way_at_once_lose_none_of_each_others_counts(autojump_clock: trio.testing.MockClock) -> None:
