@@ -136,6 +136,14 @@ class Inspection:
     """Why the log cannot be read to its end; empty if it can."""
     findings: list[Finding] = field(default_factory=list)
 
+    def tail(self) -> str:
+        """What the log's end looks like, in words."""
+        if self.unread:
+            return "corrupt"
+        if self.wal.suspect is not None:
+            return "suspect"
+        return "clean" if self.wal.sealed else "clean, the last batch not sealed"
+
     def batches(self, after: Zxid = ZERO) -> Iterator[Seen]:
         """The log above `after`, in order; memory stays flat. Raises Corrupt."""
         for file, limit, offset, header in self.wal.batches(max(after, self.wal.trail.base.zxid)):
@@ -184,6 +192,27 @@ def promises_broken(found: Inspection) -> Iterator[Finding]:
         yield Finding(snapshot.name, None, mark.zxid, f"the log ends at {last}, below the checkpoint at {mark.zxid}")
     elif mark.zxid in wal.trail and wal.digest_at(mark.zxid) != mark.digest:
         yield Finding(snapshot.name, None, mark.zxid, f"the running digest at {mark.zxid} is another in the log than in the manifest")
+
+
+class Copy(NamedTuple):
+    """One of the two copies of a record."""
+
+    file: str
+    version: int | None
+    """None: it is not whole."""
+    wins: bool
+    """A start goes by this one."""
+
+
+def copies_of(disk: Disk) -> list[Copy]:
+    """Those of the manifest and of the epochs."""
+    found = []
+    for copies in (Manifest(disk).copies, EpochsFile(disk).copies):
+        versions = [(whole[0] if (whole := copies.parse(file)) is not None else None) for file in copies.files]
+        newest = max((version for version in versions if version is not None), default=None)
+        wins = versions.index(newest)
+        found += [Copy(file, version, at == wins) for at, (file, version) in enumerate(zip(copies.files, versions, strict=True))]
+    return found
 
 
 def damaged_copies(disk: Disk, name: str) -> list[Finding]:
