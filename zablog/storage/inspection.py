@@ -16,6 +16,7 @@ from zablog.core.trail import Entries, Mark, Payload
 from zablog.core.zxid import ZERO, Zxid
 from zablog.storage.batch import (
     BATCH_BYTES,
+    BATCH_MAGIC,
     FILE_BYTES,
     BatchHeader,
     FileHeader,
@@ -299,6 +300,8 @@ def mend_last(overlay: Overlay, wal: Wal, findings: list[Finding]) -> bool:
     file = wal.files[-1]
     raw = overlay.read(file.name, file.end, BATCH_BYTES)
     mark = Mark(wal.trail.last, wal.trail.digest)
+    if sum(ours == theirs for ours, theirs in zip(raw, BATCH_MAGIC, strict=False)) < len(BATCH_MAGIC) - 1:
+        return False  # more than one byte is wrong: this was no header, or no byte of it tells
 
     def whole(raw: bytes) -> bool:
         header = decode_batch_header(raw, file.salt)
