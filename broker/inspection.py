@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from google_crc32c import extend
 from google_crc32c import value as crc32c
 
 from broker.errors import Corrupt
@@ -30,6 +31,8 @@ SEGMENTS_FOLDER = "topics"
 LOOKS_MAX: Final = 4
 """So often a directory is looked at before what is found each time counts."""
 
+CHUNK_BYTES: Final = 1 << 20
+"""So much of a segment is read at a time."""
 ZEROS_BYTES: Final = 4 << 10
 """Zeros behind a batch over so many bytes: nothing was written there."""
 
@@ -152,24 +155,35 @@ def damaged_segments(found: Directory, disk: Disk, snapshot: Snapshot, others: S
                 if name not in tails or tails[name].begin:
                     yield Finding(f"{SEGMENTS_FOLDER}/{name}", None, row.base_zxid, "a segment is missing")
                 continue
+            found.checked_bytes += min(row.size, disk.size(name))
+            tail = tails.get(name)
+            if checksum(disk, name, row.size) == row.crc:
+                continue
             data = disk.read(name, 0, row.size)
-            found.checked_bytes += len(data)
-            if name in tails:
-                whole = data[: tails[name].begin] + tails[name].data
-                if whole != data and crc32c(whole) == row.crc:
+            if tail is not None:
+                whole = data[: tail.begin] + tail.data
+                if crc32c(whole) == row.crc:
                     at = first_difference(data, whole)
                     yield Finding(f"{SEGMENTS_FOLDER}/{name}", at, None, "the end differs from the snapshot, which holds it, too", True)
+                    continue
                 data = whole
-            if crc32c(data) != row.crc:
-                yield damaged_segment(name, row, data, others)
+            yield damaged_segment(name, row, data, others)
+
+
+def checksum(disk: Disk, name: str, size: int) -> int:
+    """CRC-32C of the first `size` bytes of a file, of which never more than a part is in memory."""
+    crc = 0
+    for begin in range(0, size, CHUNK_BYTES):
+        crc = extend(crc, disk.read(name, begin, min(CHUNK_BYTES, size - begin)))
+    return crc
 
 
 def damaged_segment(name: str, row: SegmentRow, data: bytes, others: Sequence[Disk]) -> Finding:
     """Where it is damaged: to the byte if a replica has it whole, to the batch if not."""
     file = f"{SEGMENTS_FOLDER}/{name}"
     for other in others:
-        theirs = other.read(name, 0, row.size) if other.exists(name) else b""
-        if crc32c(theirs) == row.crc:
+        if other.exists(name) and checksum(other, name, row.size) == row.crc:
+            theirs = other.read(name, 0, row.size)
             at = first_difference(data, theirs)
             if at == len(data):
                 return Finding(file, at, zxid_in(theirs, at), f"a segment ends here, and {row.size:,} bytes of it were durable")
