@@ -1,5 +1,6 @@
 """Snapshots on their way: only what is missing travels, what comes is verified, and no peer gets or does what it should not."""
 
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from random import Random
@@ -136,6 +137,30 @@ async def test_only_what_is_missing_or_rotten_travels(have: dict[str, bytes], fe
     ours.files.power_loss(Random(3))
     assert fetcher.storage.disk.read(snapshot.name, 0, 1 << 20) == raw, "what is staged is durable"
     assert ours.read("big")[: len(BIG)] == BIG and ours.read("small") == b"small"
+
+
+async def test_a_follower_that_is_long_at_work_shows_that_it_lives() -> None:
+    """A leader gives up a learner that takes no piece for 2 s; to read a great snapshot takes longer."""
+    sender, mark = leader_of(Files(a=b"12345"))
+    alive, pieces = threading.Event(), 0
+
+    class Slow(Files):
+        def parts(self, raw: bytes) -> Sequence[Part]:
+            assert alive.wait(30), "the leader heard nothing"
+            return super().parts(raw)
+
+    def progress(peer: PeerId) -> None:
+        nonlocal pieces
+        pieces += 1
+        if pieces > 2:  # the snapshot's own file is the first
+            alive.set()
+
+    sender.progress = progress
+    fetcher = follower(ours := Slow(), mark)
+    async with connected(sender) as line:
+        await fetcher.run(line.ends, line.reader)
+
+    assert ours.read("a") == b"12345"
 
 
 async def test_a_transfer_goes_on_where_an_earlier_one_broke_off() -> None:
