@@ -298,6 +298,24 @@ async def test_the_pace_is_kept_by_all_transfers_together(autojump_clock: trio.t
     assert trio.current_time() - began == pytest.approx(38), "twenty pieces, two seconds each, and the first leaves at once"
 
 
+async def test_who_was_left_behind_is_served_faster_the_next_time_and_as_usual_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    sender, _ = leader_of(Files(a=b"12345"))
+    hastes: list[int] = []
+
+    async def take(count: int, haste: int = 1) -> None:
+        hastes.append(haste)
+
+    sender.pace.take = take  # type: ignore[method-assign]
+    for wait in (0.0, 0.0, 0.0, 60.0):
+        if wait:
+            later = trio.current_time() + wait
+            monkeypatch.setattr(trio, "current_time", lambda later=later: later)
+        async with connected(sender) as line:
+            await ask(line, Ask(None))
+            await ask(line, Get("a", 0, 1))
+    assert hastes == [1, 2, 4, 1]
+
+
 async def ask(line: Line, word: Word) -> Word | None:
     await line.say(word)
     return await line.hear()
