@@ -128,7 +128,7 @@ class Producer:
 
     def send_many(
         self, topic: str, values: Iterable[bytes | Record], *, key: bytes | None = None, partition: int | None = None
-    ) -> list[Receipt]:
+    ) -> Sequence[Receipt]:
         return self._thread.call(partial(self._inner.send_many, topic, values, key=key, partition=partition))
 
     def drain(self) -> None:

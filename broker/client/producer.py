@@ -9,13 +9,14 @@ import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Final
+from itertools import islice
+from typing import Final, cast
 
 import trio
 
 from broker.client.batching import Lane, OpenBatch
 from broker.client.partitioner import partition_of
-from broker.client.pending import Acks, Fate, Pending, Receipt
+from broker.client.pending import Acks, Fate, Pending, Receipt, Receipts, Run
 from broker.client.session import Session
 from broker.client.topics import Topics
 from broker.errors import (
@@ -50,6 +51,7 @@ class Producer:
     __slots__ = (
         "_bytes",
         "_bytes_max",
+        "_gathering",
         "_lanes",
         "_learning",
         "_level",
@@ -73,7 +75,9 @@ class Producer:
         self._lanes: dict[Zxid, dict[int, Lane]] = {}
         """By topic and partition."""
         self._sticky: dict[Zxid, int] = {}
-        """Where records without a key go until their batch is full."""
+        """The partition to which a topic's records without a key go until their batch is full."""
+        self._gathering: dict[Zxid, OpenBatch] = {}
+        """That batch, while no request has taken it."""
         self._submitted = 0
         self._woken = trio.Event()
         self._room = trio.lowlevel.ParkingLot()
@@ -169,67 +173,53 @@ class Producer:
 
     async def send_many(
         self, topic: str, values: Iterable[bytes | Record], *, key: bytes | None = None, partition: int | None = None
-    ) -> list[Receipt]:
+    ) -> Sequence[Receipt]:
         """Send many records in order and return their receipts once all have them. Large inputs wait for room on the way.
 
         Records may be given as values, or as `Record` with key and headers of their own. Raises what the first failed record
         failed with; others may have been written (`maybe_written` says so).
         """
-        pendings: list[Pending] = []
+        runs: list[Run] = []
         try:
-            await self._submit_many(topic, values, key, partition, pendings)
+            rest = iter(values)
+            while some := list(islice(rest, SLICE_RECORDS)):
+                await self._submit_some(topic, some, key, partition, runs)
         except BrokerError as error:
-            error.maybe_written = error.maybe_written or bool(pendings)
+            error.maybe_written = error.maybe_written or bool(runs)
             raise
-        finally:
-            for pending in pendings:
-                pending.see()
-        receipts: list[Receipt] = []
+        known: list[tuple[Receipt, int]] = []
         failure: BrokerError | None = None
-        for pending in pendings:
+        for run in runs:
             try:
-                receipts.append(pending.receipt() if pending.done else await pending.wait())
+                known.append(await run.wait())
             except BrokerError as error:
                 failure = failure or error
         if failure is not None:
-            failure.maybe_written = failure.maybe_written or bool(receipts)
+            failure.maybe_written = failure.maybe_written or bool(known)
             raise failure
-        return receipts
+        return Receipts(known)
 
     async def drain(self) -> None:
         """Wait until every record taken so far has its receipt or its error."""
         while self._bytes:
             await self._room.park()
 
-    async def _submit_many(
-        self, topic: str, values: Iterable[bytes | Record], key: bytes | None, partition: int | None, pendings: list[Pending]
+    async def _submit_some(
+        self, topic: str, values: list[bytes | Record], key: bytes | None, partition: int | None, runs: list[Run]
     ) -> None:
-        """Take them all, plain values in slices."""
-        plain: list[bytes] = []
+        """A slice of what `send_many` was given: plain values a batch at a time, others one by one."""
+        if key is None and set(map(type, values)) == {bytes}:
+            await self._submit_values(topic, cast(list[bytes], values), partition, runs)
+            return
         for each in values:
-            if type(each) is bytes and key is None:
-                plain.append(each)
-                if len(plain) == SLICE_RECORDS:
-                    await self._submit_values(topic, plain, partition, pendings)
-                    plain = []
-                continue
-            if plain:
-                await self._submit_values(topic, plain, partition, pendings)
-                plain = []
-            if isinstance(each, Record):
-                own = key if each.key is None else each.key
-                time = each.timestamp or None
-                pendings.append(await self.submit(topic, each.value, key=own, headers=each.headers, partition=partition, timestamp=time))
-            else:
-                pendings.append(await self.submit(topic, each, key=key, partition=partition))
-        if plain:
-            await self._submit_values(topic, plain, partition, pendings)
+            record = each if isinstance(each, Record) else Record(each, key)
+            own, time = key if record.key is None else record.key, record.timestamp or None
+            pending = await self.submit(topic, record.value, key=own, headers=record.headers, partition=partition, timestamp=time)
+            runs.append(pending.run())
 
-    async def _submit_values(self, topic: str, values: list[bytes], partition: int | None, pendings: list[Pending]) -> None:
-        """Plain records, a lane's batch at a time."""
-        for value in values:
-            if len(value) > RECORD_BYTES_MAX:
-                raise _too_large(topic, len(value))
+    async def _submit_values(self, topic: str, values: list[bytes], partition: int | None, runs: list[Run]) -> None:
+        if (largest := max(map(len, values))) > RECORD_BYTES_MAX:
+            raise _too_large(topic, largest)
         entry = await self._topics.find(topic)
         done = 0
         while done < len(values):
@@ -237,19 +227,26 @@ class Producer:
             while self._bytes >= self._bytes_max:
                 await self._room.park()
             self._check_session()
-            some, size = self._lane(entry, None, partition).add_values(values[done:], _now())
+            run, size = self._lane(entry, None, partition).add_values(values[done:], _now())
             self._bytes += size
             self._woken.set()
-            pendings += some
-            done += len(some)
+            runs.append(run)
+            done += run.count
 
     def _take(
         self, entry: TopicEntry, value: bytes | None, key: bytes | None, headers: Headers, partition: int | None, timestamp: int | None
     ) -> Pending:
         _check(entry.name, value, key, headers, timestamp)
         self._check_session()
-        pending, size = self._lane(entry, key, partition).add(value, _now() if timestamp is None else timestamp, key, headers)
-        self._bytes += size
+        if key is not None or partition is not None:
+            batch = self._lane(entry, key, partition).open()
+        elif (gathering := self._gathering.get(entry.id)) is not None and not gathering.full:
+            batch = gathering
+        else:
+            batch = self._gathering[entry.id] = self._lane(entry, None, None).open()
+        before = batch.size
+        pending = batch.add(value, _now() if timestamp is None else timestamp, key, headers)
+        self._bytes += batch.size - before
         self._woken.set()
         return pending
 
@@ -304,6 +301,7 @@ class Producer:
                     batches.append((lane, batch))
                     size += batch.size
                     lane.in_flight += 1
+                    self._gathering.pop(topic, None)
                     if self._sticky.get(topic) == lane.partition:
                         self._sticky[topic] += 1
             if batches:
@@ -349,6 +347,7 @@ class Producer:
 
     def _fail_waiting(self, error: BrokerError) -> None:
         """What no request has taken yet fails too, and is surely not written."""
+        self._gathering.clear()
         for lanes in self._lanes.values():
             for lane in lanes.values():
                 while lane.batches:
