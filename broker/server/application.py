@@ -12,6 +12,7 @@ import trio
 from broker.errors import Corrupt
 from broker.log import SEGMENT_BYTES_MAX, Log
 from broker.log.kept import restore_files
+from broker.log.warm import WARM_BYTES
 from broker.server.checkpoint import BrokerCapture, parts_of, read_snapshot
 from broker.server.retention import limits_of
 from broker.state import Answer, Moved, State, TopicCreated
@@ -31,10 +32,11 @@ Place = tuple[Zxid, int]
 class BrokerApplication:
     """`zablog.Application`. Everything happens on the event loop."""
 
-    def __init__(self, open_disk: Callable[[], Disk], segment_bytes_max: int = SEGMENT_BYTES_MAX) -> None:
+    def __init__(self, open_disk: Callable[[], Disk], segment_bytes_max: int = SEGMENT_BYTES_MAX, warm_bytes: int = WARM_BYTES) -> None:
         self.state = State()
         self._open_disk = open_disk
         self._segment_bytes_max = segment_bytes_max
+        self._warm_bytes = warm_bytes
         self._disk: Disk | None = None
         self._damaged: str | None = None
         self.capturing = False
@@ -141,10 +143,10 @@ class BrokerApplication:
     def _restored(self, zxid: Zxid, raw: bytes | None) -> tuple[State, Log]:
         """Blocking: another state and log, beside those that are in use."""
         if raw is None:
-            return State(), Log(self.files, self._segment_bytes_max)
+            return State(), Log(self.files, self._segment_bytes_max, warm_bytes=self._warm_bytes)
         snapshot = read_snapshot(zxid, raw)
         restore_files(self.files, snapshot.partitions, snapshot.tails)
-        log = Log(self.files, self._segment_bytes_max, snapshot.partitions, snapshot.tails)
+        log = Log(self.files, self._segment_bytes_max, snapshot.partitions, snapshot.tails, self._warm_bytes)
         log.load_last_rows()
         return snapshot.state, log
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from broker.errors import ConfigError
+from broker.log.warm import WARM_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,8 @@ class DiskUse:
     """Bytes a second at which snapshots are sent to other nodes, all together. Twice that each time a node was left behind meanwhile."""
     file_bytes: int = 16 << 20
     """The size of one file of the write-ahead log."""
+    warm_bytes: int = WARM_BYTES
+    """So many of the newest bytes of segments stay in the system's page cache; those before them leave it once they are durable."""
     retention_seconds: float = 5.0
     """Between two looks of the leader at what topics need not keep any longer."""
     scrub_rate: int = 4 << 20
@@ -154,6 +157,7 @@ _DISK_RANGES: Final = {
     "file_bytes": (1 << 16, 1 << 30),
     "retention_seconds": (0.01, 86_400.0),
     "scrub_rate": (0, 1 << 40),
+    "warm_bytes": (0, 1 << 50),
 }
 
 

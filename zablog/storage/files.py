@@ -80,6 +80,11 @@ class FileDisk:
         with self.borrow(name) as descriptor:
             os.fdatasync(descriptor)
 
+    def cool(self, name: str, begin: int, end: int) -> None:
+        if hasattr(os, "posix_fadvise"):
+            with self.borrow(name) as descriptor:
+                os.posix_fadvise(descriptor, begin, end - begin, os.POSIX_FADV_DONTNEED)
+
     def truncate(self, name: str, length: int) -> None:
         with self.borrow(name) as descriptor:
             os.ftruncate(descriptor, length)
