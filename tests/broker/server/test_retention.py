@@ -192,6 +192,70 @@ async def test_replicas_with_bursts_of_their_own_hold_the_same_and_so_does_one_t
             assert [other.files.read(name, 0, 1 << 30) for name in its.files] == [ours.files.read(name, 0, 1 << 30) for name in mine.files]
 
 
+@pytest.mark.parametrize(
+    ("kept", "then"), [(Retention(ms=100), None), (Retention(ms=8000), Retention()), (Retention(ms=8000), Retention(bytes=1))]
+)
+async def test_segments_begin_alike_whether_or_not_a_burst_ends_where_all_is_let_go_of(kept: Retention, then: Retention | None) -> None:
+    quick, slow = await an_application(), await an_application()
+    feed = Feed(quick, slow)
+    feed.dice.random = lambda: 1.0  # type: ignore[method-assign]  # one ends its burst after each command, the other at the end
+    feed.create(kept)
+    feed.produce(1)
+
+    feed(MoveBounds(kept.ms + 2, (Bound(TOPIC, 1, 0, 2),)))
+    if then is not None:
+        feed(commands.AlterTopic(feed.turn(), 1, TOPIC, then))
+    feed.produce(kept.ms + 3)
+    feed.produce(kept.ms + 3)
+    feed.settle()
+
+    here, there = quick.log.partition(TOPIC, 0), slow.log.partition(TOPIC, 0)
+    assert here.files == there.files and len(here.files) == 1
+    assert (here.first, here.end) == (there.first, there.end) == (2, 6)
+    assert here.read(2, 1 << 20) == there.read(2, 1 << 20)
+
+
+@pytest.mark.parametrize("how", ["moved", "deleted"])
+@pytest.mark.parametrize("batch", [BATCH, BIG], ids=["small", "big"])
+async def test_a_checkpoint_outlives_a_power_cut_though_what_it_names_is_let_go_of_before_it_is_written(how: str, batch: bytes) -> None:
+    for seed in range(20):
+        application = await an_application(disk := SimDisk())
+        feed = Feed(application)
+        feed.create(Retention(ms=8000))
+        feed.produce(1, batch)
+        capture, at = application.capture(), Zxid(1, feed.counter)
+        if how == "moved":
+            feed(MoveBounds(9000, (Bound(TOPIC, 1, 0, application.state.ends[TOPIC, 0]),)))
+        else:
+            feed(commands.DeleteTopic(feed.turn(), 2, TOPIC))
+
+        raw = b"".join(await capture.encode())
+        disk.power_loss(random.Random(seed))
+
+        back = BrokerApplication(lambda: disk)
+        await back.restore(at, raw)
+        assert len(back.log.partition(TOPIC, 0).read(0, 1 << 20)) > len(batch)
+
+
+async def test_what_is_let_go_of_is_no_longer_work_for_the_flusher() -> None:
+    application = await an_application()
+    feed, log = Feed(application), application.log
+    feed.create(Retention(records=1), partitions=3)
+    for partition in range(3):
+        feed.produce(1, BIG, partition=partition)
+    size = log.dirty_bytes // 3
+    log.capture()
+
+    feed(MoveBounds(2, tuple(Bound(TOPIC, 1, number, 1) for number in range(3))))
+    assert log.dirty_bytes == 3 * size, "the last capture names them, so they are to be made durable still"
+    log.clean([next(log.dirt())])
+    assert log.dirty_bytes == 2 * size
+
+    log.capture()
+    log.doomed()
+    assert (log.dirty_bytes, list(log.dirt())) == (0, [])
+
+
 def test_a_keep_below_the_usual_segment_makes_smaller_segments() -> None:
     assert limits_of(Retention(records=7)) is None
     assert limits_of(Retention(bytes=1)).bytes == SEGMENT_BYTES_MIN
