@@ -262,27 +262,33 @@ def test_a_keep_below_the_usual_segment_makes_smaller_segments() -> None:
     assert limits_of(Retention(ms=80_000)).ms == 10_000
 
 
-async def test_a_round_moves_so_many_bounds_and_the_next_one_the_others() -> None:
+async def test_a_round_comes_to_every_topic_however_many_bounds_the_first_one_moves_each_time() -> None:
     application = await an_application()
     feed = Feed(application)
     topic = feed.create(Retention(records=1), partitions=BOUNDS_MAX + 5)
     for partition in range(BOUNDS_MAX + 5):
         feed.produce(1, topic=topic, partition=partition)
 
+    last = feed.create(Retention(records=1))
+    feed.produce(1, topic=last)
+
     class Leader:
-        moved = 0
+        commands = 0
 
         def propose_nowait(self, payloads: list[bytes]) -> None:
             (payload,) = payloads
+            self.commands += 1
             feed.counter += 1
             application.apply(Zxid(1, feed.counter), payload)
             application.applied(Zxid(1, feed.counter))
 
     leader, clock = Leader(), LeaderClock(lambda: 0.0, lambda: 0.0)
     await retain(application, leader, clock)
-    assert len(application.state.firsts) == BOUNDS_MAX
+    assert leader.commands == 2
+    assert len(application.state.firsts) == BOUNDS_MAX + 5 + 1
+    assert application.state.firsts[last, 0] == 1
     await retain(application, leader, clock)
-    assert len(application.state.firsts) == BOUNDS_MAX + 5
+    assert leader.commands == 2, "nothing was left to do"
 
 
 # -- real nodes -----------------------------------------------------------------------------------------------------------------
