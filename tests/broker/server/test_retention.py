@@ -333,6 +333,54 @@ async def test_disk_use_stays_bounded_while_much_is_written_and_nodes_stay_alike
     assert contents(ensemble.servers[down])
 
 
+async def test_a_consumer_from_the_earliest_begins_with_what_is_there_and_one_that_fell_behind_is_told(ensemble: Ensemble) -> None:
+    values = [b"%06d" % number for number in range(3000)]
+    async with connect(ensemble.addresses) as zl:
+        await zl.create_topic("numbers")
+        await publish(ensemble.addresses, values)
+        async with (
+            zl.consumer("numbers", start="earliest", stop="end") as opened_before,
+            zl.consumer("numbers", start=0) as told,
+            zl.consumer("numbers", start="earliest", stop=500) as over,
+        ):
+            await zl.alter_topic("numbers", Retention(records=1000))
+            await until(lambda: all(end - first == 1000 for end, first in bounds(ensemble)))
+
+            assert [record.value async for record in opened_before] == values[2000:]
+            assert opened_before.positions == {("numbers", 0): 3000}
+            assert [record.value async for record in over] == []
+            with pytest.raises(OffsetOutOfRange) as refused:
+                await told.next_batch()
+        assert (refused.value.first, refused.value.last) == (2000, 3000)
+        assert await everything(ensemble.addresses) == values[2000:]
+
+
+async def test_nodes_that_replay_their_logs_hold_what_they_held(tmp_path: Path) -> None:
+    use = DiskUse(checkpoint_bytes=1 << 40, checkpoint_seconds=86_400, retention_seconds=0.05)
+    async with open_ensemble(tmp_path, disk_use=use) as ensemble:
+        async with connect(ensemble.addresses) as zl:
+            await zl.create_topic("numbers", retention=Retention(records=700))
+            await zl.create_topic("gone", retention=Retention(records=1))
+        await publish(ensemble.addresses, [b"%06d" % number for number in range(2000)])
+        await publish(ensemble.addresses, [b"x"] * 100, "gone")
+        await until(lambda: all(end - first in (700, 1) for end, first in bounds(ensemble)))
+        async with connect(ensemble.addresses) as zl:
+            await zl.delete_topic("gone")
+        await applied_alike(ensemble)
+        before = {number: (server.application.state.firsts, contents(server)) for number, server in ensemble.servers.items()}
+
+        for number in list(ensemble.servers):
+            await ensemble.stop(number)
+        for number in ensemble.all_addresses:
+            await ensemble.start(number)
+        await until(lambda: all(server.application.state.firsts for server in ensemble.servers.values()))
+        await applied_alike(ensemble)
+
+        for number, server in ensemble.servers.items():
+            assert server.node.status().log_begins.counter == 0, "there was no checkpoint to begin with"
+            assert (server.application.state.firsts, contents(server)) == before[number]
+
+
 def bounds(ensemble: Ensemble) -> list[tuple[int, int]]:
     partitions = [
         server.application.log.partition(*place) for server in ensemble.servers.values() for place in server.application.state.ends
