@@ -9,7 +9,7 @@ import typer
 from broker.cli.refusals import NoSuchFile, Usage
 from broker.cli.settings import HELP
 from broker.cli.terminal import terminal
-from broker.errors import Corrupt, Exit
+from broker.errors import Corrupt, Exit, TopicNotFound
 
 if TYPE_CHECKING:
     from broker.inspection import Directory
@@ -32,43 +32,21 @@ def inspect(context: typer.Context, directory: _Dir) -> None:
 
     Example: zablog log inspect node1
     """
+    from broker.cli.inspecting import COLUMNS, described
+
     screen = terminal(context)
     found = _look(directory)
-    log = found.log
-    snapshot = log.manifest.contents.snapshot
-    rows: list[dict[str, object]] = []
-    if log.wal is not None:
-        batches: dict[str, list[Zxid]] = {}
-        for seen in log.batches():
-            batches.setdefault(seen.file.name, []).append(seen.entries.last)
-        for file in log.wal.files:
-            last = batches.get(file.name, [])
-            rows.append(_row(file.name, "log", log.overlay.size(file.name), len(last), file.header.start.zxid, last[-1] if last else None))
-    if snapshot is not None:
-        rows.append(_row(snapshot.name, "checkpoint", snapshot.length, None, None, snapshot.mark.zxid))
-    if found.snapshot is not None:
-        for partition in found.snapshot.partitions:
-            for segment in partition.segments:
-                name = f"{partition.topic}-{partition.partition}-{segment.base_offset:020d}.segment"
-                rows.append(_row(name, "segment", segment.size, None, segment.base_zxid, None))
-    document = {
-        "directory": str(found.path),
-        "cluster": log.identity.cluster,
-        "node": log.identity.node,
-        "accepted_epoch": log.epochs.accepted,
-        "current_epoch": log.epochs.current,
-        "suspect": _word(log.epochs.suspect),
-        "log_begins": _word(log.manifest.contents.base.zxid),
-        "log_ends": _word(log.wal.trail.last) if log.wal else None,
-        "committed": _word(log.wal.hint) if log.wal else None,
-        "files": rows,
-        "findings": [_finding(found, each) for each in found.findings],
-    }
+    log, document = found.log, described(found)
+    document["findings"] = [_finding(found, each) for each in found.findings]
+    rows = document["files"]
+    assert isinstance(rows, list), "a description lists files"
     screen.note(
-        f"node {document['node']} of cluster {document['cluster']}: epochs {log.epochs.accepted}/{log.epochs.current}, "
-        f"log from {document['log_begins']} to {document['log_ends']}, known to be committed to {document['committed']}"
+        f"node {document['node']} of cluster {document['cluster']}: epochs {log.epochs.accepted}/{log.epochs.current}, log from "
+        f"{document['log_begins']} to {document['log_ends']} ({document['tail']}), known to be committed to {document['committed']}"
     )
-    screen.emit(document, rows, ("file", "kind", "bytes", "batches", "after", "last"))
+    screen.emit(document, rows, COLUMNS)
+    for note in found.notes:
+        screen.note(note)
     for each in found.findings:
         screen.warn(_say(found, each))
 
@@ -80,20 +58,39 @@ def dump(
     begin: Annotated[str | None, typer.Option("--from", metavar="ZXID", help="Begin with this entry.")] = None,
     end: Annotated[str | None, typer.Option("--to", metavar="ZXID", help="End with this entry.")] = None,
     records: Annotated[bool, typer.Option("--records", help="Show the records of batches, too.")] = False,
+    topic: Annotated[
+        str | None,
+        typer.Option("--topic", metavar="TOPIC[/P]", help="The batches in a topic's segments (name or id), not the log's entries."),
+    ] = None,
 ) -> None:
-    """The entries of a log in order, one line each: zxid, place, length, and what the command says.
+    """The entries of a log in order, one line each: zxid, file, batch, offset, length, running digest, and what the command says.
+
+    A log that cannot be read to its end is shown up to there; exit code 8 then.
 
     Example: zablog log dump node1 --from 3.1 --records
     """
-    from broker.cli.dumping import lines
+    from broker.cli.dumping import lines, segment_lines
 
     screen = terminal(context)
     low, high = _zxid(begin, "--from"), _zxid(end, "--to")
-    found = _look(directory)
-    for line in lines(found, low, high, records):
+    if topic is None:
+        from broker.inspection import look_at_log
+
+        log = look_at_log(_existing(directory))
+        shown, unread = lines(log, low, high, records), log.unread
+    else:
+        found = _look(directory)
+        name, slash, number = topic.rpartition("/") if "/" in topic else (topic, "", "")
+        if slash and not (number.isascii() and number.isdigit()):
+            raise Usage(f"--topic {topic}: {number!r} is no partition", hint="TOPIC or TOPIC/P, such as orders/0")
+        if found.segments is None:
+            raise TopicNotFound(f"{found.path} holds no segments")
+        shown = segment_lines(found.segments, _topic(found, name), int(number) if slash else None, low, high, records)
+        unread = ""
+    for line in shown:
         screen.line(json.dumps(line, ensure_ascii=False) if screen.settings.json else "  ".join(map(str, line.values())))
-    if found.log.wal is None:
-        raise Corrupt(f"{found.path}: the log cannot be read: {found.findings[-1].what}")
+    if unread:
+        raise Corrupt(f"{directory}: the log cannot be read further: {unread}")
 
 
 @app.command(epilog=HELP)
@@ -104,8 +101,9 @@ def verify(
 ) -> None:
     """Verify every checksum, every link from batch to batch, every file that the manifest names; with replicas, that all hold the same.
 
-    With --against all directories are verified, and each helps to say which byte of the others is damaged. What is behind the last
-    checkpoint in a segment is not verified: it is made again from the log at a start. Exit code 8 if anything is found.
+    With --against all directories are verified, and each helps to say which byte of the others is damaged; of a running node, give
+    the directory, too. Segments behind the last checkpoint are compared with the log that they are made from at a start, so damage there
+    is harmless. Exit code 8 if anything is found, harmless or not.
 
     Example: zablog log verify node1 --against node2 --against node3
     """
@@ -125,9 +123,11 @@ def verify(
                 "directory": str(each.path),
                 "node": each.log.identity.node,
                 "log_begins": _word(each.log.manifest.contents.base.zxid),
-                "log_ends": _word(each.log.wal.trail.last) if each.log.wal else None,
+                "log_ends": _word(each.log.wal.trail.last),
+                "tail": each.log.tail(),
                 "checkpoint": _word(each.log.manifest.contents.snapshot.mark.zxid) if each.log.manifest.contents.snapshot else None,
                 "segment_bytes": each.checked_bytes,
+                "notes": each.notes,
             }
             for each in found
         ],
@@ -135,21 +135,38 @@ def verify(
     }
     if rows or screen.settings.json:
         screen.emit(document, rows, ("node", "file", "offset", "zxid", "harmless", "what"))
+    for note in (f"{each.path}: {note}" for each in found for note in each.notes):
+        screen.note(note)
     if rows:
         raise typer.Exit(Exit.VERIFICATION)
-    screen.note("\n".join(f"{each.path}: whole, log to {_word(each.log.wal.trail.last) if each.log.wal else '-'}" for each in found))
+    for each in found:
+        screen.note(f"{each.path}: whole, log to {each.log.wal.trail.last} ({each.log.tail()}), {each.checked_bytes:,} bytes of segments")
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_dir():
+        raise NoSuchFile(f"{path} is no directory", hint="a node's folder, such as `zablog cluster init` makes")
+    return path
 
 
 def _look(path: Path) -> "Directory":
     from broker.inspection import look
 
-    if not path.is_dir():
-        raise NoSuchFile(f"{path} is no directory", hint="a node's folder, such as `zablog cluster init` makes")
-    return look(path)
+    return look(_existing(path))
 
 
-def _row(file: str, kind: str, size: int, batches: int | None, after: "Zxid | None", last: "Zxid | None") -> dict[str, object]:
-    return {"file": file, "kind": kind, "bytes": size, "batches": batches, "after": _word(after), "last": _word(last)}
+def _topic(found: "Directory", text: str) -> "Zxid":
+    """The id of a topic that may have been deleted since: then only its id names it."""
+    known = found.state.topic_named(text)
+    if known is not None:
+        return known.id
+    epoch, dot, counter = text.partition(".")
+    if dot and epoch.isdigit() and counter.isdigit():
+        from zablog.core.zxid import Zxid
+
+        return Zxid(int(epoch), int(counter))
+    names = ", ".join(sorted(found.state.names)) or "none"
+    raise TopicNotFound(f"there is no topic {text} in {found.path}", hint=f"it knows of: {names}; what is deleted goes by its id")
 
 
 def _finding(found: "Directory", finding: "Finding") -> dict[str, object]:

@@ -35,8 +35,8 @@ class DiskUse:
     """So much log below a checkpoint stays, for nodes that were away for a while."""
     pin_bytes: int = 1 << 30
     """And so much while another node is being caught up."""
-    transfer_rate: int = 64 << 20
-    """Bytes a second at which snapshots are sent to other nodes, all together."""
+    transfer_rate: int = 16 << 20
+    """Bytes a second at which snapshots are sent to other nodes, all together. Twice that each time a node was left behind meanwhile."""
     file_bytes: int = 16 << 20
     """The size of one file of the write-ahead log."""
     retention_seconds: float = 5.0

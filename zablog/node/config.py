@@ -36,7 +36,7 @@ class NodeConfig:
     """So much log below a checkpoint is kept, for peers that were away for a while."""
     pin_bytes: int = 1 << 30
     """And up to so much for a peer that is being read to; what is above goes, and the peer takes a newer snapshot."""
-    transfer_bytes_per_second: float = 64 << 20
-    """How fast snapshots are sent, all of them together."""
+    transfer_bytes_per_second: float = 16 << 20
+    """How fast snapshots are sent, all of them together; twice as fast each time that a peer was left behind by what is produced."""
     memory_bytes: int = 16 << 20
     """How much of the log's tail is kept in memory for readers."""

@@ -1,5 +1,7 @@
 """What can go wrong with a node, and what the caller can do now."""
 
+import trio
+
 from zablog.core.zxid import PeerId
 
 
@@ -35,3 +37,19 @@ class LeadershipLost(NodeError):
 
 class ConfigError(NodeError):
     """The node's configuration cannot be used."""
+
+
+def the_one_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What went wrong, without the wrapping: the reason why the node stopped, or the only error there is."""
+    leaves: list[BaseException] = []
+    waiting: list[BaseException] = [group]
+    while waiting:
+        error = waiting.pop()
+        if isinstance(error, BaseExceptionGroup):
+            waiting += reversed(error.exceptions)
+        elif not isinstance(error, trio.Cancelled):
+            leaves.append(error)
+    stopped = [error for error in leaves if isinstance(error, NodeStopped)]
+    if stopped:
+        return stopped[0]
+    return leaves[0] if len(leaves) == 1 else group

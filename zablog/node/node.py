@@ -14,7 +14,7 @@ from zablog.node.applier import Applier
 from zablog.node.checkpoints import Checkpoints
 from zablog.node.config import NodeConfig
 from zablog.node.driver import Driver
-from zablog.node.errors import ConfigError, Full, NodeStopped, NotLeading, PayloadTooLarge
+from zablog.node.errors import ConfigError, Full, NotLeading, PayloadTooLarge, the_one_of
 from zablog.node.repair import open_repaired
 from zablog.node.restoration import Restoration
 from zablog.node.status import Status
@@ -251,19 +251,3 @@ async def restorable(node: Node, storage: Storage, application: Restorable, netw
     node._missing = lambda: restoration.missing
     driver.nursery.start_soon(checkpoints.run)
     driver.nursery.start_soon(restoration.mend)
-
-
-def the_one_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """What went wrong, without the wrapping: the reason why the node stopped, or the only error there is."""
-    leaves: list[BaseException] = []
-    waiting: list[BaseException] = [group]
-    while waiting:
-        error = waiting.pop()
-        if isinstance(error, BaseExceptionGroup):
-            waiting += reversed(error.exceptions)
-        elif not isinstance(error, trio.Cancelled):
-            leaves.append(error)
-    stopped = [error for error in leaves if isinstance(error, NodeStopped)]
-    if stopped:
-        return stopped[0]
-    return leaves[0] if len(leaves) == 1 else group

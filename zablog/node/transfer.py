@@ -5,6 +5,7 @@ is not asked for, of one that we have in part the rest is: parts only grow, and 
 is verified, whatever it is made of; a part that fails is fetched anew, once. So a transfer goes on where an earlier one broke off.
 """
 
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ import trio
 from zablog.core.trail import Mark, Payload
 from zablog.core.zxid import PeerId, Zxid
 from zablog.node.application import Part, Restorable
+from zablog.node.errors import the_one_of
 from zablog.storage.disk import Disk
 from zablog.storage.errors import Corrupt, StorageError
 from zablog.storage.manifest import Snapshot
@@ -31,7 +33,11 @@ ASKED_AHEAD = 4
 ANSWER_SECONDS = 30.0
 """A leader that is silent for so long has forgotten us."""
 VERIFIED_BYTES = 64 << 20
-"""So much of a part is verified between two signs of life."""
+"""So much of a part is verified in one go."""
+AT_ONCE_SECONDS = 5.0
+HASTE_MAX = 64
+PROGRESS_SECONDS = 0.3
+"""Between two signs of life while our disk or our processor is at work: a leader gives up who makes no progress for 2 s."""
 OWN_FILE = ""
 """The name of the snapshot's own file."""
 
@@ -48,12 +54,17 @@ class DiskFailed(Exception):
     """Our own disk, which is final."""
 
 
-async def on_disk(work: Callable[..., Result], *words: object) -> Result:
-    """Blocking work in a thread. Raises DiskFailed for what the disk does to us, so that it is not taken for a broken connection."""
+def guarded(work: Callable[..., Result], *words: object) -> Result:
+    """Raises DiskFailed for what our disk does to us, so that it is not taken for a broken connection."""
     try:
-        return await trio.to_thread.run_sync(work, *words)
+        return work(*words)
     except (OSError, StorageError) as error:
         raise DiskFailed(str(error)) from error
+
+
+async def on_disk(work: Callable[..., Result], *words: object) -> Result:
+    """Blocking work in a thread. Raises DiskFailed."""
+    return await trio.to_thread.run_sync(guarded, work, *words)
 
 
 def write_snapshot(disk: Disk, mark: Mark, pieces: Sequence[bytes], named: Snapshot | None) -> Snapshot:
@@ -81,11 +92,11 @@ class Pace:
         self.bytes_per_second = bytes_per_second
         self.due = 0.0
 
-    async def take(self, count: int) -> None:
-        """Wait until `count` bytes may be sent."""
-        now = trio.current_time()
-        self.due = max(self.due, now) + count / self.bytes_per_second
-        await trio.sleep_until(max(now, self.due - PIECE_BYTES_MAX / self.bytes_per_second))
+    async def take(self, count: int, haste: int = 1) -> None:
+        """Wait until `count` bytes may be sent, so many times faster than usual."""
+        now, speed = trio.current_time(), self.bytes_per_second * haste
+        self.due = max(self.due, now) + count / speed
+        await trio.sleep_until(max(now, self.due - PIECE_BYTES_MAX / speed))
 
 
 @dataclass
@@ -97,6 +108,8 @@ class Sender:
     pace: Pace
     progress: Callable[[PeerId], None]
     """Called after each piece: whom it went to."""
+    hastes: dict[PeerId, tuple[float, int]] = field(default_factory=dict)
+    """When a peer's last transfer ended, and how fast it was. Who is back at once was too slow for what is produced: next time faster."""
     wanted: dict[PeerId, Zxid] = field(default_factory=dict)
     """Whose transfer is under way: the log above these places will be needed."""
 
@@ -105,6 +118,8 @@ class Sender:
         snapshot: Snapshot | None = None
         raw = b""
         parts: dict[str, Part] = {}
+        ended, haste = self.hastes.get(peer, (-math.inf, 1))
+        haste = min(HASTE_MAX, 2 * haste) if trio.current_time() - ended < AT_ONCE_SECONDS else 1
         try:
             line = Line(ends, reader)
             while (word := await line.hear()) is not None:
@@ -128,7 +143,7 @@ class Sender:
                         if snapshot is None:
                             raise MessageError("a piece is asked for before the snapshot is")
                         self.progress(peer)
-                        await self.pace.take(length)
+                        await self.pace.take(length, haste)
                         await line.say(await self.piece(parts, raw, name, offset, length))
                         self.progress(peer)
                     case Read(after, upto):
@@ -137,6 +152,8 @@ class Sender:
                         raise MessageError(f"{type(word).__name__} is not for those who fetch to say")
         finally:
             self.wanted.pop(peer, None)
+            if snapshot is not None:
+                self.hastes[peer] = (trio.current_time(), haste)
 
     def read(self, snapshot: Snapshot) -> tuple[bytes, dict[str, Part]]:
         """Blocking."""
@@ -195,14 +212,14 @@ class Fetcher:
             raise TransferFailed(f"its snapshot at {found.mark.zxid} is of no use to us")
         raw = await self.fetch_own_file(answers, found)
         try:
-            parts = await trio.to_thread.run_sync(self.application.parts, raw)
+            parts = await at_work(answers, self.application.parts, raw)
         except Corrupt as error:
             raise TransferFailed(f"its snapshot cannot be used: {error}") from error
         for part in parts:
             await self.fetch_part(answers, part)
-        await on_disk(self.application.files.sync_names)
+        await at_work(answers, guarded, self.application.files.sync_names)
         named = self.storage.snapshot
-        snapshot = await on_disk(write_snapshot, self.storage.disk, found.mark, [raw], named)
+        snapshot = await at_work(answers, guarded, write_snapshot, self.storage.disk, found.mark, [raw], named)
         return snapshot, raw
 
     async def fetch_own_file(self, answers: "Answers", found: Found) -> bytes:
@@ -233,14 +250,13 @@ class Fetcher:
             if await self.checksum(answers, part) != part.crc:
                 raise TransferFailed(f"{part.name} is not what the snapshot says: its checksum is another")
         self.kept_bytes += have
-        await on_disk(disk.sync, part.name)
+        await at_work(answers, guarded, disk.sync, part.name)
 
     async def checksum(self, answers: "Answers", part: Part) -> int:
-        """The CRC-32C of what is here of a part. The leader is asked for a byte now and then: it gives up who makes no progress."""
+        """The CRC-32C of what is here of a part."""
         crc = 0
         for begin in range(0, part.length, VERIFIED_BYTES):
-            crc = await on_disk(checksum, self.application.files, part, begin, crc)
-            await answers.show_progress()
+            crc = await at_work(answers, guarded, checksum, self.application.files, part, begin, crc)
         return crc
 
     async def fetch_rest(self, answers: "Answers", part: Part, have: int) -> None:
@@ -288,6 +304,28 @@ class Line:
             self.reader.received(count)
             self.heard += self.reader.frames()
         return decode_word(self.heard.popleft())
+
+
+async def at_work(answers: "Answers", work: Callable[..., Result], *words: object) -> Result:
+    """Blocking work in a thread; meanwhile the leader is asked for a byte now and then. Raises what the work raises, and a transfer."""
+    done = trio.Event()
+    results: list[Result] = []
+
+    async def run() -> None:
+        results.append(await trio.to_thread.run_sync(work, *words))
+        done.set()
+
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run)
+            while not done.is_set():
+                with trio.move_on_after(PROGRESS_SECONDS):
+                    await done.wait()
+                if not done.is_set():
+                    await answers.show_progress()
+    except BaseExceptionGroup as group:
+        raise the_one_of(group) from None
+    return results[0]
 
 
 class Answers:

@@ -17,10 +17,14 @@ DESCRIPTORS_MAX = 128
 
 
 class FileDisk:
-    """One directory. Thread-safe for different files; one file has one writer. `create=True` makes the directory itself."""
+    """One directory. Thread-safe for different files; one file has one writer. `create=True` makes the directory itself.
 
-    def __init__(self, path: str | os.PathLike[str], create: bool = False) -> None:
+    `writable=False` opens files for reading alone: for media that cannot be written to, and so that the system vouches for it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], create: bool = False, writable: bool = True) -> None:
         self.path = Path(path)
+        self.flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC
         if create:
             make_durably(self.path.absolute())
         if not self.path.is_dir():
@@ -113,7 +117,7 @@ class FileDisk:
         with self.mutex:
             descriptor = self.descriptors.get(name)
             if descriptor is None:
-                descriptor = os.open(self.path / name, os.O_RDWR | os.O_CLOEXEC)
+                descriptor = os.open(self.path / name, self.flags)
                 self.descriptors[name] = descriptor
                 if len(self.descriptors) > DESCRIPTORS_MAX:
                     os.close(self.descriptors.popitem(last=False)[1])

@@ -1,5 +1,6 @@
 """Snapshots on their way: only what is missing travels, what comes is verified, and no peer gets or does what it should not."""
 
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from random import Random
@@ -138,6 +139,30 @@ async def test_only_what_is_missing_or_rotten_travels(have: dict[str, bytes], fe
     assert ours.read("big")[: len(BIG)] == BIG and ours.read("small") == b"small"
 
 
+async def test_a_follower_that_is_long_at_work_shows_that_it_lives() -> None:
+    """A leader gives up a learner that takes no piece for 2 s; to read a great snapshot takes longer."""
+    sender, mark = leader_of(Files(a=b"12345"))
+    alive, pieces = threading.Event(), 0
+
+    class Slow(Files):
+        def parts(self, raw: bytes) -> Sequence[Part]:
+            assert alive.wait(30), "the leader heard nothing"
+            return super().parts(raw)
+
+    def progress(peer: PeerId) -> None:
+        nonlocal pieces
+        pieces += 1
+        if pieces > 2:  # the snapshot's own file is the first
+            alive.set()
+
+    sender.progress = progress
+    fetcher = follower(ours := Slow(), mark)
+    async with connected(sender) as line:
+        await fetcher.run(line.ends, line.reader)
+
+    assert ours.read("a") == b"12345"
+
+
 async def test_a_transfer_goes_on_where_an_earlier_one_broke_off() -> None:
     sender, mark = leader_of(Files(big=BIG))
     fetcher = follower(ours := Files(), mark)
@@ -271,6 +296,24 @@ async def test_the_pace_is_kept_by_all_transfers_together(autojump_clock: trio.t
         nursery.start_soon(take)
 
     assert trio.current_time() - began == pytest.approx(38), "twenty pieces, two seconds each, and the first leaves at once"
+
+
+async def test_who_was_left_behind_is_served_faster_the_next_time_and_as_usual_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    sender, _ = leader_of(Files(a=b"12345"))
+    hastes: list[int] = []
+
+    async def take(count: int, haste: int = 1) -> None:
+        hastes.append(haste)
+
+    sender.pace.take = take  # type: ignore[method-assign]
+    for wait in (0.0, 0.0, 0.0, 60.0):
+        if wait:
+            later = trio.current_time() + wait
+            monkeypatch.setattr(trio, "current_time", lambda later=later: later)
+        async with connected(sender) as line:
+            await ask(line, Ask(None))
+            await ask(line, Get("a", 0, 1))
+    assert hastes == [1, 2, 4, 1]
 
 
 async def ask(line: Line, word: Word) -> Word | None:
