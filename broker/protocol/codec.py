@@ -52,6 +52,7 @@ from broker.protocol.messages import (
     Where,
 )
 from broker.state.commands import (
+    FOR_EVER,
     NAME_CHARACTERS_MAX,
     PARTITIONS_MAX,
     PARTITIONS_SAYABLE,
@@ -305,7 +306,13 @@ def _decode_body(frame: Frame, known: dict[int, tuple[str, int, Callable[[Fields
     encoded = bytes(frame.payload)
     if crc32c(encoded) != check:
         raise MessageError(f"{name}: failed its checksum")
-    return number, read(Fields(name, cbor.loads(encoded, bytes_max), count))
+    value = cbor.loads(encoded, bytes_max)
+    return number, read(Fields(name, _with_retention(value, count) if frame.kind == Kind.CREATE_TOPIC else value, count))
+
+
+def _with_retention(value: object, count: int) -> object:
+    """A row of `count` fields that ends with a retention; as it was sent before there was one, records are kept for ever."""
+    return [*value, list(FOR_EVER)] if isinstance(value, list) and len(value) == count - 1 else value
 
 
 def _rows(fields: Fields, what: str, count_max: int) -> tuple[Fields, int]:
@@ -375,7 +382,7 @@ def _topic_details(rows: Fields) -> TopicDetails | None:
     value = rows.value()
     if value is None:
         return None
-    row = Fields(rows.name, value, 5)
+    row = Fields(rows.name, _with_retention(value, 5), 5)
     topic, name, created = row.zxid("id"), row.text("name", NAME_CHARACTERS_MAX), row.number("created", 0, TIME_MAX)
     partitions = _each(row, "partitions", PARTITIONS_MAX, 3, _partition_details)
     return TopicDetails(topic, name, created, partitions, retention_field(row))
