@@ -118,7 +118,7 @@ class Nodes:
 
 
 @pytest.fixture
-async def nodes(autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Nodes]:
+async def nodes(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Nodes]:
     async with trio.open_nursery() as nursery:
         nodes = Nodes(nursery)
         monkeypatch.setattr(trio, "open_tcp_stream", nodes.dial)
@@ -132,7 +132,9 @@ async def later(nodes: Nodes, seconds: float, leader: int) -> None:
 
 
 @pytest.mark.parametrize("election_seconds", [0.1, 0.6, 0.9, 1.7])
-async def test_a_write_moves_to_the_next_leader_as_soon_as_there_is_one(nodes: Nodes, election_seconds: float) -> None:
+async def test_a_write_moves_to_the_next_leader_as_soon_as_there_is_one(
+    autojump_clock: trio.testing.MockClock, nodes: Nodes, election_seconds: float
+) -> None:
     async with connect(ADDRESSES[1], timeout=10) as zl, zl.producer() as out, trio.open_nursery() as nursery:
         await out.send("orders", b"before")
         began = trio.current_time()
@@ -148,7 +150,9 @@ async def test_a_write_moves_to_the_next_leader_as_soon_as_there_is_one(nodes: N
 
 
 @pytest.mark.parametrize("election_seconds", [0.1, 0.6, 0.9, 1.7])
-async def test_a_search_is_not_held_up_by_a_node_that_hangs(nodes: Nodes, election_seconds: float) -> None:
+async def test_a_search_is_not_held_up_by_a_node_that_hangs(
+    autojump_clock: trio.testing.MockClock, nodes: Nodes, election_seconds: float
+) -> None:
     nodes.stopped.add(1)
     nodes.leader = None
     began = trio.current_time()
@@ -161,7 +165,7 @@ async def test_a_search_is_not_held_up_by_a_node_that_hangs(nodes: Nodes, electi
         assert trio.current_time() - began <= 2 * election_seconds + OVERDUE_SECONDS
 
 
-async def test_a_slow_leader_that_answers_is_not_given_up(nodes: Nodes) -> None:
+async def test_a_slow_leader_that_answers_is_not_given_up(autojump_clock: trio.testing.MockClock, nodes: Nodes) -> None:
     nodes.write_seconds = 3 * SILENCE_SECONDS
     async with connect(ADDRESSES[1], timeout=20) as zl, zl.producer() as out:
         await out.send("orders", b"a")
@@ -170,7 +174,7 @@ async def test_a_slow_leader_that_answers_is_not_given_up(nodes: Nodes) -> None:
     assert nodes.connections[1] == 1 and nodes.connections[2] == 0, "and nobody else was asked"
 
 
-async def test_a_leader_that_hangs_while_nobody_else_leads_is_waited_for(nodes: Nodes) -> None:
+async def test_a_leader_that_hangs_while_nobody_else_leads_is_waited_for(autojump_clock: trio.testing.MockClock, nodes: Nodes) -> None:
     async with connect(ADDRESSES[1], timeout=20) as zl, zl.producer() as out, trio.open_nursery() as nursery:
         await out.send("orders", b"before")
 
@@ -186,7 +190,9 @@ async def test_a_leader_that_hangs_while_nobody_else_leads_is_waited_for(nodes: 
     assert nodes.connections[1] == 1, "the connection is the same"
 
 
-async def test_a_node_that_waits_for_data_to_come_is_asked_seldom_whether_it_is_there(nodes: Nodes) -> None:
+async def test_a_node_that_waits_for_data_to_come_is_asked_seldom_whether_it_is_there(
+    autojump_clock: trio.testing.MockClock, nodes: Nodes
+) -> None:
     async with trio.open_nursery() as nursery:
         link = await open_connection(nursery, ADDRESSES[1])
         link.post(Fetch([FetchFrom(Zxid(1, 1), 0, 0, 1)], 1, 10_000), lambda answer: None, patient=True)
