@@ -71,7 +71,6 @@ class Server(Node):
     """A server that may have no file system of its own, and whose peers are found through proxies."""
 
     powered: bool = True
-    paused: bool = False
 
     def attach(self) -> None:
         if self.powered:
@@ -83,13 +82,8 @@ class Server(Node):
         else:
             self.mount.mkdir()
 
-    def kill(self) -> None:
-        self.end()
-        self.paused = False
-
     def pause(self, paused: bool) -> None:
         self.signal(signal.SIGSTOP if paused else signal.SIGCONT)
-        self.paused = paused
 
 
 @dataclass
@@ -231,6 +225,7 @@ class Chaos:
                 await trio.sleep(self.dice.uniform(0.2, 1.5))
             await self.all_run()
             await self.probe()
+            self.report.figures["epochs"] = (await self.zl.node_status(await self.leader())).epoch
             self.traffic.stop_producing()
             behind = await self.traffic.finish()
             clients.cancel_scope.cancel()
@@ -241,6 +236,7 @@ class Chaos:
 
     async def strike(self, kind: str) -> None:
         """One fault, and the way back to service."""
+        self.none_has_ended()
         self.since = trio.Event()
         seconds: list[float] = []
 
@@ -279,8 +275,18 @@ class Chaos:
         raise NoService(f"nobody leads within {SERVICE_SECONDS:g} s")
 
     async def follower(self) -> int:
-        leader = await self.leader()
-        return self.dice.choice([number for number in self.servers if number != leader])
+        """A node that runs and does not lead."""
+        while True:
+            leader = await self.leader()
+            if found := [number for number in self.servers if number != leader and number not in self.restarting]:
+                return self.dice.choice(found)
+            await trio.sleep(PROBE_SECONDS)
+
+    def none_has_ended(self) -> None:
+        """A server that ended by itself is an anomaly. Raises NoService."""
+        for number, server in self.servers.items():
+            if server.process is not None and server.process.poll() is not None:
+                raise NoService(f"node {number} ended by itself, with exit code {server.process.returncode}")
 
     async def all_run(self) -> None:
         while self.restarting:
@@ -293,8 +299,9 @@ class Chaos:
 
     async def kill(self, number: int, seconds_dead: float) -> None:
         """kill -9; it starts again after a while, when the next fault may have struck already."""
+        assert number not in self.restarting, "the law that only what runs is killed: a fault that strikes nobody is none"
         self.restarting.add(number)
-        await trio.to_thread.run_sync(self.servers[number].kill)
+        await trio.to_thread.run_sync(self.servers[number].end)
 
         async def restart() -> None:
             await trio.sleep(seconds_dead)
@@ -354,7 +361,6 @@ class Chaos:
         await trio.sleep(DRAIN_SECONDS)
         for server in self.servers.values():
             await trio.to_thread.run_sync(server.cut, self.dice.choice((1, 2)))
-            server.paused = False
         for server in self.servers.values():
             await trio.to_thread.run_sync(server.attach)
             server.start()
@@ -371,14 +377,14 @@ class Chaos:
         tracing = ["strace", "-f", "-qq", "-o", os.devnull, *inject, "-p", str(process.pid)]
         async with trio.open_nursery() as nursery:
             tracer = await nursery.start(trio.run_process, tracing)
-            self.struck()
             with trio.move_on_after(SERVICE_SECONDS):
                 while process.poll() is None:
-                    await trio.sleep(PROBE_SECONDS / 2)
+                    await trio.sleep(PROBE_SECONDS / 10)
             if process.returncode is None:
                 tracer.kill()
-        if process.returncode == 0:
-            raise NoService(f"node {number} ended well although its disk failed")
+        self.struck()
+        if not process.returncode:
+            raise NoService(f"node {number} did not stop with an error although its disk failed")
         await self.kill(number, self.dice.uniform(0, 2))
         return f"node {number}{' (leader)' if number == leader else ''}"
 
@@ -386,7 +392,7 @@ class Chaos:
 
     def count(self) -> None:
         sent = self.traffic.history.sent
-        self.report.figures = {
+        self.report.figures |= {
             "sent": len(sent),
             "acknowledged": sum(each.offsets is not None for each in sent),
             "refused": sum(each.failed for each in sent),
@@ -403,7 +409,7 @@ class Chaos:
         self.report.anomalies["no_service"] = errors
         left: set[int] = set()
         for server in self.servers.values():
-            server.kill()
+            server.end()
             log = (self.folder / f"server{server.number}.log").read_text(errors="replace").strip().splitlines()
             self.report.anomalies["no_service"].append(f"node {server.number}: {log[-1][:300] if log else 'said nothing'}")
             left |= {value_of(value) for value in values_on(server.mount / "data")}
@@ -415,7 +421,7 @@ class Chaos:
     def close(self) -> None:
         for server in self.servers.values():
             server.pause(False)
-            server.kill()
+            server.end()
             if os.path.ismount(server.mount):
                 server.detach()
 
