@@ -28,12 +28,10 @@ import trio
 
 from broker.client import connect
 from broker.errors import BrokerError
-from tests.ports import free_ports
-from tests.system.power import DRAIN_SECONDS, NODE, Node, values_on
-from tests.system.proxy import Proxies, one_way, split
+from tests.system.power import DRAIN_SECONDS, values_on
+from tests.system.proxy import Way, one_way, split
+from tests.system.rig import Cluster, leader_of, open_cluster
 from tests.system.traffic import CLIENT_SECONDS, TOPICS, Traffic, judge, value_of
-from zablog import Identity, Member, PeerId, give_birth
-from zablog.storage.files import FileDisk
 
 SERVICE_SECONDS = 30.0
 """A cluster that does not acknowledge a record so long after a fault has lost its service."""
@@ -64,26 +62,6 @@ def lacking(kind: str) -> str | None:
     if missing:
         return f"needs {', '.join(missing)}"
     return "needs loop devices" if kind == "power cut" and not os.path.exists("/dev/loop-control") else None
-
-
-@dataclass
-class Server(Node):
-    """A server that may have no file system of its own, and whose peers are found through proxies."""
-
-    powered: bool = True
-
-    def attach(self) -> None:
-        if self.powered:
-            super().attach()
-
-    def make(self) -> None:
-        if self.powered:
-            super().make()
-        else:
-            self.mount.mkdir()
-
-    def pause(self, paused: bool) -> None:
-        self.signal(signal.SIGSTOP if paused else signal.SIGCONT)
 
 
 @dataclass
@@ -148,17 +126,12 @@ class NoService(Exception):
 class Chaos:
     """The cluster, the clients, and the faults."""
 
-    def __init__(self, folder: Path, report: Report, lying: bool = False) -> None:
-        self.folder = folder
+    def __init__(self, cluster: Cluster, report: Report) -> None:
+        self.cluster = cluster
+        self.servers = cluster.servers
         self.report = report
         self.dice = Random(report.seed)
-        powered = "power cut" in report.wanted
-        self.servers = {number: Server(number, folder, lying, powered=powered) for number in (1, 2, 3)}
-        ports = free_ports(3)
-        self.listen = {number: ("127.0.0.1", port) for number, port in zip(self.servers, ports, strict=True)}
-        self.addresses = ",".join(f"{host}:{port}" for host, port in self.listen.values())
-        self.proxies = Proxies(self.listen)
-        self.traffic = Traffic(self.addresses, report.seed)
+        self.traffic = Traffic(cluster.addresses, report.seed)
         self.restarting: set[int] = set()
         self.began = time.monotonic()
         self.faults: dict[str, Callable[[], Awaitable[str]]] = {
@@ -175,29 +148,9 @@ class Chaos:
 
     # -- the run ------------------------------------------------------------------------------------------------------------
 
-    def make(self) -> None:
-        cluster = secrets.token_hex(16)
-        members = tuple(Member(PeerId(number), secrets.token_hex(16), f"{host}:{port}") for number, (host, port) in self.listen.items())
-        for server, member in zip(self.servers.values(), members, strict=True):
-            server.make()
-            directory = server.mount / "data"
-            disk = FileDisk(directory, create=True)
-            give_birth(disk, Identity(cluster, member.id, member.incarnation, members))
-            disk.close()
-            text = NODE.format(directory=directory, address=member.address) + "\n[peers]\n"
-            for (high, low), port in self.proxies.ports.items():
-                if high == server.number:
-                    text += f'{low} = "127.0.0.1:{port}"\n'
-            (self.folder / f"node{server.number}.toml").write_text(text)
-        os.sync()  # a birth is not what is tested here
-
     async def run(self) -> None:
         async with trio.open_nursery() as self.nursery:
-            await self.proxies.start(self.nursery)
-            await trio.to_thread.run_sync(self.make)
-            for server in self.servers.values():
-                server.start()
-            async with connect(self.addresses, timeout=CLIENT_SECONDS) as zl:
+            async with connect(self.cluster.addresses, timeout=CLIENT_SECONDS) as zl:
                 for topic, partitions in TOPICS.items():
                     await zl.create_topic(topic, partitions)
             try:
@@ -208,7 +161,7 @@ class Chaos:
 
     async def torment(self) -> None:
         """Faults until the time is over; then peace, and the judgement."""
-        async with trio.open_nursery() as clients, connect(self.addresses, timeout=CLIENT_SECONDS) as zl, zl.producer() as out:
+        async with trio.open_nursery() as clients, connect(self.cluster.addresses, timeout=CLIENT_SECONDS) as zl, zl.producer() as out:
             self.zl, self.out, self.probes = zl, out, 0
             clients.start_soon(self.traffic.produce)
             clients.start_soon(self.traffic.read)
@@ -267,11 +220,7 @@ class Chaos:
     async def leader(self) -> int:
         """The node that leads. Raises NoService."""
         with trio.move_on_after(SERVICE_SECONDS):
-            while True:
-                status = await self.zl.status()
-                if status.leader is not None:
-                    return int(status.leader)
-                await trio.sleep(PROBE_SECONDS)
+            return await leader_of(self.zl)
         raise NoService(f"nobody leads within {SERVICE_SECONDS:g} s")
 
     async def follower(self) -> int:
@@ -345,12 +294,12 @@ class Chaos:
         alone = leader if self.dice.random() < 0.7 else await self.follower()
         return f"node {alone}{' (leader)' if alone == leader else ''} alone, " + await self.partition(split(alone, self.servers))
 
-    async def partition(self, ways: list) -> str:
+    async def partition(self, ways: list[Way]) -> str:
         seconds, broken = self.dice.uniform(1, 5), self.dice.random() < 0.5
-        self.proxies.cut(ways)
+        self.cluster.proxies.cut(ways)
         self.struck()
         await trio.sleep(seconds)
-        self.proxies.heal(broken)
+        self.cluster.proxies.heal(broken)
         return f"{seconds:.1f} s, then {'connections break' if broken else 'what waited arrives'}"
 
     async def power_cut(self) -> str:
@@ -410,20 +359,12 @@ class Chaos:
         left: set[int] = set()
         for server in self.servers.values():
             server.end()
-            log = (self.folder / f"server{server.number}.log").read_text(errors="replace").strip().splitlines()
-            self.report.anomalies["no_service"].append(f"node {server.number}: {log[-1][:300] if log else 'said nothing'}")
+            self.report.anomalies["no_service"].append(f"node {server.number}: {self.cluster.last_words(server.number)}")
             left |= {value_of(value) for value in values_on(server.mount / "data")}
         acknowledged = {value for sent in self.traffic.history.sent if sent.offsets is not None for value in sent.values}
         if lost := acknowledged - left:
             self.report.anomalies["lost_write"] = [f"{len(lost):,} of {len(acknowledged):,} acknowledged records are on no disk"]
         self.count()
-
-    def close(self) -> None:
-        for server in self.servers.values():
-            server.pause(False)
-            server.end()
-            if os.path.ismount(server.mount):
-                server.detach()
 
 
 def words_of(error: BaseException) -> Iterator[str]:
@@ -443,11 +384,12 @@ def torment(folder: Path, minutes: float, seed: int, kinds: list[str] | None = N
             report.skipped[kind] = reason
         else:
             report.wanted[kind] = max(1, int(minutes * DECKS_PER_MINUTE * DECK[kind]))
-    chaos = Chaos(folder, report, lying)
-    try:
-        trio.run(chaos.run)
-    finally:
-        chaos.close()
+
+    async def run() -> None:
+        async with open_cluster(folder, powered="power cut" in report.wanted, lying=lying) as cluster:
+            await Chaos(cluster, report).run()
+
+    trio.run(run)
     return report
 
 
