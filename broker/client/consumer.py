@@ -254,7 +254,7 @@ class Consumer:
             arrived.set()
 
         self._connection = connection
-        self._number = connection.post(request, answered)
+        self._number = connection.post(request, answered, patient=True)
 
     async def _take_answer(self) -> None:
         """Take up what has arrived, and ask for what follows."""
