@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from broker.errors import ConfigError
+from broker.state import LEVELS
+from zablog import Versions
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,8 @@ class ServerConfig:
     pace: Pace = Pace()
     limits: Limits = Limits()
     disk: DiskUse = DiskUse()
+    levels: Versions = LEVELS
+    """The feature levels that this build knows; no key of the file says so."""
 
 
 def load(path: str | Path) -> ServerConfig:

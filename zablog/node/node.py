@@ -1,6 +1,6 @@
 """A node: one member of an ensemble, from its data directory to its application, for the length of an `async with` block."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from random import SystemRandom
 
@@ -27,7 +27,7 @@ from zablog.storage.manifest import Identity, Manifest
 from zablog.storage.storage import Storage
 from zablog.transport.greeting import Contact, Self
 from zablog.transport.network import Callbacks, Network, open_network
-from zablog.wire.handshake import Hello
+from zablog.wire.handshake import Hello, Versions
 
 MISSED_TICKS_MAX = 100
 """After a pause of the process so many ticks are made up for: more than any timeout that must be noticed."""
@@ -53,6 +53,7 @@ class Node:
         self._driver = driver
         self._applier = applier
         self._missing: Callable[[], str | None] = lambda: None
+        self._peer_levels: Callable[[], Mapping[PeerId, Versions]] = dict
         self._turn = trio.StrictFIFOLock()
         """Whoever waits for room; trio wakes those who are parked together in any order."""
 
@@ -100,6 +101,10 @@ class Node:
         while self._applier.applied < zxid:
             self._driver.insist()
             await self._applier.moved.park()
+
+    def levels(self) -> dict[PeerId, Versions]:
+        """Which feature levels this member and each one that it has a link to can apply, by `NodeConfig.levels` of each."""
+        return {self.identity.node: self.config.levels, **self._peer_levels()}
 
     async def changed(self) -> None:
         """Wait until something has happened: a step, or a burst applied. Raises NodeStopped."""
@@ -173,7 +178,7 @@ async def open_node(config: NodeConfig, application: Application, clients: Clien
             )
         addresses = {member.id: config.addresses.get(member.id, member.address) for member in identity.members}
         contacts = [Contact(member.id, member.incarnation, (addresses[member.id],)) for member in identity.members]
-        me = Self(identity.cluster, identity.node, identity.incarnation)
+        me = Self(identity.cluster, identity.node, identity.incarnation, levels=config.levels)
         listen = config.listen or addresses[identity.node]
         storage = await open_repaired(disk, config.file_bytes, me, contacts)
         async with open_network(listen, me, contacts, insecure=config.insecure) as network, trio.open_nursery() as nursery:
@@ -230,6 +235,7 @@ def assemble(
     driver = Driver(peer, history, network, nursery)
     applier = Applier(application, history, storage.snapshot.mark.zxid if storage.snapshot else ZERO, storage.watermark)
     node = Node(config, storage.identity, driver, applier, addresses)
+    node._peer_levels = network.levels
 
     def role_changed() -> None:
         application.role_changed(node.status())
