@@ -41,6 +41,8 @@ class DiskUse:
     """Bytes a second at which snapshots are sent to other nodes, all together. Twice that each time a node was left behind meanwhile."""
     file_bytes: int = 16 << 20
     """The size of one file of the write-ahead log."""
+    reserve_bytes: int = 8 << 20
+    """So much room is kept for a node whose disk is full, to stop in order and to come up again; 0: none."""
     retention_seconds: float = 5.0
     """Between two looks of the leader at what topics need not keep any longer."""
     scrub_rate: int = 4 << 20
@@ -156,6 +158,7 @@ _DISK_RANGES: Final = {
     "pin_bytes": (0, 1 << 44),
     "transfer_rate": (1 << 20, 1 << 40),
     "file_bytes": (1 << 16, 1 << 30),
+    "reserve_bytes": (0, 1 << 40),
     "retention_seconds": (0.01, 86_400.0),
     "scrub_rate": (0, 1 << 40),
 }

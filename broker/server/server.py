@@ -107,6 +107,7 @@ def _node_config(config: ServerConfig) -> NodeConfig:
         pin_bytes=config.disk.pin_bytes,
         transfer_bytes_per_second=config.disk.transfer_rate,
         levels=config.levels,
+        reserve_bytes=config.disk.reserve_bytes,
     )
 
 

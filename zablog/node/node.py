@@ -16,6 +16,7 @@ from zablog.node.config import NodeConfig
 from zablog.node.driver import Driver
 from zablog.node.errors import ConfigError, Full, NotLeading, PayloadTooLarge, the_one_of
 from zablog.node.repair import open_repaired
+from zablog.node.reserve import Reserve
 from zablog.node.restoration import Restoration
 from zablog.node.status import Status
 from zablog.node.transfer import Pace, Sender
@@ -180,6 +181,8 @@ async def open_node(config: NodeConfig, application: Application, clients: Clien
         contacts = [Contact(member.id, member.incarnation, (addresses[member.id],)) for member in identity.members]
         me = Self(identity.cluster, identity.node, identity.incarnation, levels=config.levels)
         listen = config.listen or addresses[identity.node]
+        reserve = Reserve(disk, config.reserve_bytes)
+        await trio.to_thread.run_sync(reserve.begin)
         storage = await open_repaired(disk, config.file_bytes, me, contacts)
         async with open_network(listen, me, contacts, insecure=config.insecure) as network, trio.open_nursery() as nursery:
             node, writer = assemble(config, storage, application, network, nursery, addresses)
@@ -195,12 +198,14 @@ async def open_node(config: NodeConfig, application: Application, clients: Clien
                 network.start(Callbacks(driver.link_up, driver.received, driver.link_down, driver.hold), clients, sender.serve)
                 nursery.start_soon(node._applier.run)
                 nursery.start_soon(node.tick_forever)
+                nursery.start_soon(reserve.watch)
                 yield node
                 nursery.cancel_scope.cancel()
             finally:
                 # The links are still up. What comes from now on is nobody's: acknowledging it would be a promise of a node that leaves.
                 node._driver.close("the node was closed")
                 node._applier.moved.unpark_all()
+                reserve.end()
                 await writer.drain()
     except BaseExceptionGroup as group:
         error = the_one_of(group)
