@@ -301,7 +301,11 @@ def _read_records(content: bytes, header: BatchHeader, topic: str, partition: in
     try:
         for delta in range(header.records):
             begin = at
-            length, at = _number(content, at)
+            if (low := content[at]) > 127 and (high := content[at + 1]) < 128 and not low & 1:
+                # A length of two bytes, as of nearly every record between 64 bytes and 8 KiB.
+                length, at = (low & 127 | high << 7) >> 1, at + 2
+            else:
+                length, at = _number(content, at)
             stop = at + length
             if length < _RECORD_BYTES_MIN - 1 or stop > end:
                 raise Corrupt(f"a record of {length:,} bytes, and {end - at:,} are left in its batch")

@@ -16,6 +16,7 @@ from broker.log.index import Index
 from broker.log.kept import INDEX_BYTES_MIN, PartitionRow, Tail, index_name, remove_others, stem_of
 from broker.log.partition import SEGMENT_BYTES_MAX, Partition, SegmentLimits
 from broker.log.stored import HEAD_BYTES, PREFIX_BYTES, StoredBatch, place_at, split
+from broker.log.warm import WARM_BYTES, Warm
 from zablog.core.trail import Payload
 from zablog.core.zxid import Zxid
 from zablog.storage.disk import Disk
@@ -37,10 +38,26 @@ class Dirt(NamedTuple):
 class Log:
     """For one thread. Every method may raise OSError, which is final."""
 
-    __slots__ = ("_captured", "_dirty", "_disk", "_doomed", "_gathered", "_partitions", "_segment_bytes_max", "_touched", "dirty_bytes")
+    __slots__ = (
+        "_captured",
+        "_dirty",
+        "_disk",
+        "_doomed",
+        "_gathered",
+        "_partitions",
+        "_segment_bytes_max",
+        "_touched",
+        "dirty_bytes",
+        "warm",
+    )
 
     def __init__(
-        self, disk: Disk, segment_bytes_max: int = SEGMENT_BYTES_MAX, kept: Iterable[PartitionRow] = (), tails: Iterable[Tail] = ()
+        self,
+        disk: Disk,
+        segment_bytes_max: int = SEGMENT_BYTES_MAX,
+        kept: Iterable[PartitionRow] = (),
+        tails: Iterable[Tail] = (),
+        warm_bytes: int = WARM_BYTES,
     ) -> None:
         assert 0 < segment_bytes_max <= 1 << 31, "an index keeps places within a segment in 32 bits"
         self._disk = disk
@@ -57,6 +74,7 @@ class Log:
         """Files of which the last checkpoint may still speak."""
         self.dirty_bytes = 0
         """What was written and is not durable, about."""
+        self.warm = Warm(warm_bytes)
         begins = {tail.name: tail.begin for tail in tails}
         for row in kept:
             self._made(row.topic, row.partition).restore(row, begins)

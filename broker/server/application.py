@@ -12,6 +12,7 @@ import trio
 from broker.errors import Corrupt
 from broker.log import SEGMENT_BYTES_MAX, Log
 from broker.log.kept import restore_files
+from broker.log.warm import WARM_BYTES
 from broker.server.checkpoint import BrokerCapture, parts_of, read_snapshot
 from broker.server.retention import limits_of
 from broker.state import LEVELS, Answer, LevelRaised, Moved, State, TopicCreated, UnknownCommand
@@ -32,12 +33,19 @@ Place = tuple[Zxid, int]
 class BrokerApplication:
     """`zablog.Application`. Everything happens on the event loop."""
 
-    def __init__(self, open_disk: Callable[[], Disk], segment_bytes_max: int = SEGMENT_BYTES_MAX, levels: Versions = LEVELS) -> None:
+    def __init__(
+        self,
+        open_disk: Callable[[], Disk],
+        segment_bytes_max: int = SEGMENT_BYTES_MAX,
+        warm_bytes: int = WARM_BYTES,
+        levels: Versions = LEVELS,
+    ) -> None:
         self.state = State()
         self.levels = levels
         """The feature levels that this build knows."""
         self._open_disk = open_disk
         self._segment_bytes_max = segment_bytes_max
+        self._warm_bytes = warm_bytes
         self._disk: Disk | None = None
         self._damaged: str | None = None
         self.capturing = False
@@ -156,10 +164,10 @@ class BrokerApplication:
         if raw is None:
             beginning = State()
             check(beginning.level, self.levels)
-            return beginning, Log(self.files, self._segment_bytes_max)
+            return beginning, Log(self.files, self._segment_bytes_max, warm_bytes=self._warm_bytes)
         snapshot = read_snapshot(zxid, raw, self.levels)
         restore_files(self.files, snapshot.partitions, snapshot.tails)
-        log = Log(self.files, self._segment_bytes_max, snapshot.partitions, snapshot.tails)
+        log = Log(self.files, self._segment_bytes_max, snapshot.partitions, snapshot.tails, self._warm_bytes)
         log.load_last_rows()
         return snapshot.state, log
 

@@ -112,6 +112,9 @@ async def sync(disk: Disk, log: Log, dirt: Sequence[Dirt]) -> None:
     for each in dirt:
         with suppress(FileNotFoundError):  # deleted meanwhile
             await trio.to_thread.run_sync(disk.sync, each.name)
+        for old in log.warm.add(each.name, each.synced, each.size):
+            with suppress(FileNotFoundError):
+                await trio.to_thread.run_sync(disk.cool, *old)
         log.clean([each])
 
 

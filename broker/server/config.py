@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from broker.errors import ConfigError
+from broker.log.warm import WARM_BYTES
 from broker.state import LEVELS
 from zablog import Versions
 
@@ -43,6 +44,8 @@ class DiskUse:
     """The size of one file of the write-ahead log."""
     reserve_bytes: int = 8 << 20
     """So much room is kept for a node whose disk is full, to stop in order and to come up again; 0: none."""
+    warm_bytes: int = WARM_BYTES
+    """So many of the newest bytes of segments stay in the system's page cache; those before them leave it once they are durable."""
     retention_seconds: float = 5.0
     """Between two looks of the leader at what topics need not keep any longer."""
     scrub_rate: int = 4 << 20
@@ -161,6 +164,7 @@ _DISK_RANGES: Final = {
     "reserve_bytes": (0, 1 << 40),
     "retention_seconds": (0.01, 86_400.0),
     "scrub_rate": (0, 1 << 40),
+    "warm_bytes": (0, 1 << 50),
 }
 
 

@@ -72,7 +72,7 @@ class _Clients:
 @asynccontextmanager
 async def open_server(config: ServerConfig) -> AsyncIterator[Server]:
     """Run one node of the broker for the length of the block. Raises what `zablog.open_node` raises."""
-    application = BrokerApplication(partial(_open_disk, config), levels=config.levels)
+    application = BrokerApplication(partial(_open_disk, config), warm_bytes=config.disk.warm_bytes, levels=config.levels)
     clients = _Clients(config, application)
     async with open_node(_node_config(config), application, clients) as node, trio.open_nursery() as nursery:
         nursery.start_soon(keep_flushing, application)
