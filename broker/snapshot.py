@@ -254,6 +254,8 @@ def _assembled(tables: _Decoded, count: int) -> Snapshot:
     for id, partition, end, first in tables.ends:
         if partition >= state.topics[id].partitions:
             raise ValueError(f"topic {id} has no partition {partition}")
+        if first > end:
+            raise ValueError(f"partition {partition} of topic {id} begins with {first:,}, behind its end {end:,}")
         state.ends[id, partition] = end
         if first:
             state.firsts[id, partition] = first
@@ -262,6 +264,8 @@ def _assembled(tables: _Decoded, count: int) -> Snapshot:
     for row in tables.partitions:
         if state.ends[row.topic, row.partition] != row.next or any(segment.size <= 0 for segment in row.segments):
             raise ValueError(f"partition {row.partition} of topic {row.topic} does not end where the state says")
+        if state.firsts.get((row.topic, row.partition), 0) != row.first:
+            raise ValueError(f"partition {row.partition} of topic {row.topic} does not begin where the state says")
     return Snapshot(state, tables.partitions, tables.tails)
 
 

@@ -73,10 +73,10 @@ def count(text: str, what: str) -> int:
     return number
 
 
-def duration(text: str, what: str) -> float:
+def duration(text: str, what: str, days_max: int = 366) -> float:
     """Seconds in `500ms`, `30s`, `15m`, `7d`, or a plain number of seconds. Raises Usage."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|)", text)
     seconds = float(match[1]) * _UNITS[match[2]] if match else 0.0
-    if not 0 < seconds <= 366 * 86400:
-        raise Usage(f"{what} {text}: not a length of time", hint="such as 500ms, 30s, 15m, 2h or 7d")
+    if not 0 < seconds <= days_max * 86400:
+        raise Usage(f"{what} {text}: not a length of time, of at most {days_max:,} days", hint="such as 500ms, 30s, 15m, 2h or 7d")
     return seconds

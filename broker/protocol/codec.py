@@ -3,6 +3,8 @@
 The hot ones (Produce, Fetch and their responses) have `struct` headers with a table of rows where there are several, and their
 batches are the frame's payload, untouched: they carry checksums of their own. Every other message is a CBOR array in the payload,
 because a list of topics outgrows a header, under a header with the request's number and the CRC-32C of that payload.
+
+Longer than most files because every message is written and read in one place, side by side.
 """
 
 import struct
@@ -54,6 +56,7 @@ from broker.protocol.messages import (
     Where,
 )
 from broker.state.commands import (
+    FOR_EVER,
     LEVEL_MAX,
     NAME_CHARACTERS_MAX,
     PARTITIONS_MAX,
@@ -316,7 +319,13 @@ def _decode_body(frame: Frame, known: dict[int, tuple[str, int, Callable[[Fields
     encoded = bytes(frame.payload)
     if crc32c(encoded) != check:
         raise MessageError(f"{name}: failed its checksum")
-    return number, read(Fields(name, cbor.loads(encoded, bytes_max), count))
+    value = cbor.loads(encoded, bytes_max)
+    return number, read(Fields(name, _with_retention(value, count) if frame.kind == Kind.CREATE_TOPIC else value, count))
+
+
+def _with_retention(value: object, count: int) -> object:
+    """A row of `count` fields that ends with a retention; as it was sent before there was one, records are kept for ever."""
+    return [*value, list(FOR_EVER)] if isinstance(value, list) and len(value) == count - 1 else value
 
 
 def _rows(fields: Fields, what: str, count_max: int) -> tuple[Fields, int]:
@@ -386,7 +395,7 @@ def _topic_details(rows: Fields) -> TopicDetails | None:
     value = rows.value()
     if value is None:
         return None
-    row = Fields(rows.name, value, 5)
+    row = Fields(rows.name, _with_retention(value, 5), 5)
     topic, name, created = row.zxid("id"), row.text("name", NAME_CHARACTERS_MAX), row.number("created", 0, TIME_MAX)
     partitions = _each(row, "partitions", PARTITIONS_MAX, 3, _partition_details)
     return TopicDetails(topic, name, created, partitions, retention_field(row))

@@ -15,7 +15,7 @@ from broker.log.kept import restore_files
 from broker.log.warm import WARM_BYTES
 from broker.server.checkpoint import BrokerCapture, parts_of, read_snapshot
 from broker.server.retention import limits_of
-from broker.state import LEVELS, Answer, LevelRaised, Moved, State, TopicCreated, UnknownCommand
+from broker.state import LEVELS, Answer, LevelRaised, State, TopicCreated, UnknownCommand
 from broker.state.levels import UnknownLevel, check
 from zablog import Corrupt as Unusable
 from zablog import Part, Status, Unsupported, Versions
@@ -53,8 +53,6 @@ class BrokerApplication:
         self._log: Log | None = None
         self._waiting: dict[Zxid, Waiter] = {}
         self._settled: list[tuple[Waiter, Answer]] = []
-        self._moved: list[Moved] = []
-        """Bounds that the burst moved: once it is flushed."""
         self._changed: set[Place] = set()
         """Partitions that the burst appended to, made or removed."""
         self._watching: dict[Place, set[trio.Event]] = {}
@@ -101,9 +99,9 @@ class BrokerApplication:
         for topic, partition, base_offset, position, records, batch in outcome.appends:
             log.append(zxid, state.time, topic, partition, base_offset, position, records, batch, limits_of(state.topics[topic].retention))
             self._changed.add((topic, partition))
-        self._moved += outcome.moved
+        for topic, partition, first in outcome.moved:
+            log.move(topic, partition, first)
         if outcome.deleted is not None:
-            self._moved = [each for each in self._moved if each.topic != outcome.deleted]
             log.delete_topic(outcome.deleted)
             self._changed.update(place for place in self._watching if place[0] == outcome.deleted)
         if isinstance(outcome.answer, TopicCreated):
@@ -114,9 +112,6 @@ class BrokerApplication:
 
     def applied(self, upto: Zxid) -> None:
         self.log.flush()
-        moved, self._moved = self._moved, []
-        for each in moved:
-            self.log.move(*each)
         settled, self._settled = self._settled, []
         for waiter, answer in settled:
             waiter(answer)

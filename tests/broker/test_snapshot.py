@@ -115,6 +115,19 @@ def test_a_capture_does_not_change_with_what_is_applied_later() -> None:
     assert back.digest() == digest and back.names == names
 
 
+def test_partitions_that_begin_elsewhere_than_the_state_says_or_behind_their_end_are_refused() -> None:
+    state = a_history(3)
+    place, end = next((place, end) for place, end in state.ends.items() if end)
+    rows = partitions_of(state)
+
+    state.firsts[place] = end + 1
+    with pytest.raises(Corrupt, match="behind its end"):
+        decode(bytes_of(state))
+    state.firsts[place] = end
+    with pytest.raises(Corrupt, match="does not begin where the state says"):
+        decode(b"".join(encode(Snapshot(state, [row._replace(first=0) for row in rows], ()))))
+
+
 def test_every_kind_of_answer_comes_back() -> None:
     answers = a_history(3, 900).producers.answers.values()
     assert len({type(answer) for answer in answers}) >= 3

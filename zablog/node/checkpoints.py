@@ -18,6 +18,7 @@ from zablog.node.application import Restorable
 from zablog.node.applier import Applier
 from zablog.node.config import NodeConfig
 from zablog.node.driver import Driver
+from zablog.node.errors import NodeStopped
 from zablog.node.transfer import Sender, write_snapshot
 from zablog.storage.errors import StorageError
 from zablog.storage.manifest import Snapshot
@@ -69,6 +70,8 @@ class Checkpoints:
             await self.take()
         except (OSError, StorageError) as error:
             self.driver.stop(f"the disk failed during a checkpoint: {error}", error)
+            await trio.sleep_forever()
+        except NodeStopped:  # whoever ended the node has said why
             await trio.sleep_forever()
 
     async def take(self) -> None:

@@ -87,6 +87,8 @@ class Restoration:
                     except DiskFailed as error:
                         self.driver.stop(f"the disk failed while the state was being restored: {error}", error)
                         await trio.sleep_forever()
+                    except NodeStopped:  # whoever ended the node has said why
+                        await trio.sleep_forever()
                     except (TransferFailed, HandshakeFailed, WireError, Corrupt, trio.TooSlowError, *BROKEN) as error:
                         if str(error) != told:
                             told = str(error)

@@ -3,6 +3,7 @@
 from contextlib import suppress
 
 import pytest
+from google_crc32c import value as crc32c
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -49,9 +50,11 @@ from broker.protocol import (
     encode_request,
     encode_response,
 )
+from broker.protocol.codec import _BODY, Kind
 from broker.state import Part, Retention, Turn
 from zablog import Versions
 from zablog.core.zxid import Epoch, PeerId, Zxid
+from zablog.wire import cbor
 from zablog.wire.errors import MessageError
 from zablog.wire.frames import FRAME_BYTES_MAX, Frame, FrameReader
 
@@ -66,6 +69,7 @@ REQUESTS = [
     AllocateProducer(),
     AllocateProducer(gaps=True),
     CreateTopic(TURN, "orders", 3),
+    CreateTopic(TURN, "orders", 3, Retention(2**53 - 1, 2**63 - 1, 2**63 - 1)),
     AlterTopic(TURN, TOPIC, Retention(1, 2, 3)),
     DeleteTopic(TURN, TOPIC),
     DescribeTopics((TOPIC, Zxid(2, 6))),
@@ -95,7 +99,7 @@ RESPONSES = [
     TopicCreated(TOPIC),
     TopicAltered(TOPIC),
     TopicDeleted(TOPIC),
-    TopicsDescribed((None, TopicDetails(TOPIC, "a", 77, (PartitionDetails(0, 9, 1234), PartitionDetails(1, 1, 0))))),
+    TopicsDescribed((None, TopicDetails(TOPIC, "a", 77, (PartitionDetails(0, 9, 1234), PartitionDetails(1, 1, 0)), Retention(1, 2, 3)))),
     Produced(Level.QUORUM, Zxid(5, 6), (1, 2, 2**60)),
     Produced(Level.NONE, Zxid(5, 6), ()),
     Produced(Level.ALL, Zxid(5, 6), tuple(range(10_000))),
@@ -131,6 +135,21 @@ def test_responses_round_trip(response):
     assert decode_response(frame) == (7, response)
     with pytest.raises(MessageError):
         decode_request(frame)
+
+
+def body_frame(kind, fields):
+    encoded = cbor.dumps(fields)
+    return Frame(kind, _BODY.pack(1, crc32c(encoded)), encoded)
+
+
+def test_what_was_said_of_topics_before_there_was_retention_is_understood():
+    created = body_frame(Kind.CREATE_TOPIC, [list(TURN), "orders", 3])
+    described = body_frame(Kind.TOPICS_DESCRIBED, [[None, [list(TOPIC), "a", 77, [[0, 9, 1234]]]]])
+
+    assert decode_request(created) == (1, CreateTopic(TURN, "orders", 3, Retention()))
+    assert decode_response(described) == (1, TopicsDescribed((None, TopicDetails(TOPIC, "a", 77, (PartitionDetails(0, 9, 1234),)))))
+    with pytest.raises(MessageError):
+        decode_request(body_frame(Kind.CREATE_TOPIC, [list(TURN), "orders"]))
 
 
 def test_big_batches_are_not_copied():
@@ -169,16 +188,10 @@ def test_damaged_messages_are_message_errors_or_messages(message, data):
 
 
 def test_cbor_under_a_right_checksum_with_a_wrong_schema_is_refused():
-    from google_crc32c import value as crc32c
-
-    from broker.protocol.codec import _BODY, Kind
-    from zablog.wire import cbor
-
     shapes = [[], [None], [[1, 2]], [[[1, 2], 0, 1]], {"a": 1}, 7, ["a" * 2000, 1, []], [[[0, 0], 0, 0, 0], "a", -1]]
     for kind in Kind:
         for shape in shapes:
-            encoded = cbor.dumps(shape)
-            frame = Frame(kind, _BODY.pack(1, crc32c(encoded)), encoded)
+            frame = body_frame(kind, shape)
             for decode in (decode_request, decode_response):
                 with suppress(MessageError):
                     decode(frame)

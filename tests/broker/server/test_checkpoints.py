@@ -11,6 +11,8 @@ from broker.log import split
 from broker.server import Server
 from broker.server.config import DiskUse
 from tests.broker.ensemble import Ensemble, open_ensemble
+from zablog.storage.files import FileDisk
+from zablog.storage.manifest import Manifest
 
 SMALL = DiskUse(checkpoint_bytes=1 << 16, checkpoint_seconds=3600, keep_bytes=0, pin_bytes=1 << 20, file_bytes=1 << 16, scrub_rate=1 << 30)
 VALUES = [b"%06d" % number + bytes(200) for number in range(3000)]
@@ -118,7 +120,10 @@ async def test_a_node_that_was_away_takes_the_snapshot_of_its_leader(ensemble: E
 
 def damage(directory: Path, what: str) -> None:
     """One thing on a node's disk is not what it was."""
-    (state,) = directory.glob("snapshot-*")
+    manifest = Manifest(FileDisk(directory))
+    manifest.load()
+    assert manifest.contents.snapshot is not None
+    state = directory / manifest.contents.snapshot.name  # there may be another file, of a checkpoint that the stop has broken off
     segments = sorted((directory / "topics").glob("*.segment"))
     match what:
         case "snapshot":
