@@ -3,6 +3,8 @@
 `send` awaits the receipt; `submit`, `send_nowait` and `send_many` keep many records under way. All wait for room in one bounded
 buffer, nothing is dropped. One task forms requests: whenever the session has room, each topic's ready batches leave together, as
 one proposal. Requests hold one topic, because a refusal concerns the whole request and must not hit another topic's records.
+
+Longer than most files because who takes records and who sends them keep one account of the buffer.
 """
 
 import time
@@ -29,8 +31,9 @@ from broker.errors import (
     error_of,
 )
 from broker.protocol import Failed, Level, Produce, Produced, Response, TopicEntry
-from broker.records import RECORD_BYTES_MAX, Headers, Record, content_bytes
+from broker.records import Headers, Record, content_bytes
 from broker.state.commands import Part, Turn
+from broker.state.limits import Limits, reached
 from zablog.core.zxid import Zxid
 
 REQUEST_BYTES: Final = 1 << 20
@@ -127,7 +130,11 @@ class Producer:
         entry = self._topics.known(topic) or await self._topics.find(topic)
         while self._bytes >= self._bytes_max:
             await self._room.park()
-        return self._take(entry, value, key, _headers(headers), partition, timestamp)
+        given = _headers(headers)
+        try:
+            return self._take(entry, value, key, given, partition, timestamp)
+        except RecordTooLarge:  # or no longer: the limit may have been raised
+            return self._take(await self._topics.ask(topic), value, key, given, partition, timestamp)
 
     def send_nowait(
         self,
@@ -150,7 +157,11 @@ class Producer:
             raise trio.WouldBlock
         if self._bytes >= self._bytes_max:
             raise trio.WouldBlock
-        return self._take(entry, value, key, _headers(headers), partition, timestamp)
+        try:
+            return self._take(entry, value, key, _headers(headers), partition, timestamp)
+        except RecordTooLarge:
+            self._topics.forget(topic)  # the next call asks for the limit, too
+            raise
 
     async def prepare(self, topic: str) -> None:
         """Learn what `send_nowait` must know of a topic. Raises TopicNotFound."""
@@ -218,9 +229,10 @@ class Producer:
             runs.append(pending.run())
 
     async def _submit_values(self, topic: str, values: list[bytes], partition: int | None, runs: list[Run]) -> None:
-        if (largest := max(map(len, values))) > RECORD_BYTES_MAX:
-            raise _too_large(topic, largest)
         entry = await self._topics.find(topic)
+        if (largest := max(map(len, values))) > self._topics.limits.record_bytes:
+            entry = await self._topics.ask(topic)
+            _check_size(topic, largest, self._topics.limits)
         done = 0
         while done < len(values):
             await trio.lowlevel.checkpoint()
@@ -236,7 +248,7 @@ class Producer:
     def _take(
         self, entry: TopicEntry, value: bytes | None, key: bytes | None, headers: Headers, partition: int | None, timestamp: int | None
     ) -> Pending:
-        _check(entry.name, value, key, headers, timestamp)
+        _check(entry.name, value, key, headers, timestamp, self._topics.limits)
         self._check_session()
         if key is not None or partition is not None:
             batch = self._lane(entry, key, partition).open()
@@ -327,7 +339,7 @@ class Producer:
                 for (lane, batch), offset in zip(batches, offsets, strict=True):
                     batch.fate.keep(Receipt(lane.name, lane.partition, offset, zxid, _LEVEL_NAMES[level]))
             case Failed(code, text, hint, maybe_written):
-                if code in (Code.TOPIC_NOT_FOUND, Code.PARTITION_NOT_FOUND):
+                if code in (Code.TOPIC_NOT_FOUND, Code.PARTITION_NOT_FOUND, Code.RECORD_TOO_LARGE):
                     self._topics.forget(batches[0][0].name)
                 error = error_of(code, text, hint=hint or None, maybe_written=maybe_written)
             case BrokerError():
@@ -400,14 +412,14 @@ def _headers(given: HeadersGiven) -> Headers:
     return headers
 
 
-def _check(topic: str, value: bytes | None, key: bytes | None, headers: Headers, timestamp: int | None) -> None:
+def _check(topic: str, value: bytes | None, key: bytes | None, headers: Headers, timestamp: int | None, limits: Limits) -> None:
     if type(value) is not bytes:
         _check_bytes("a value", value)
     if key is not None and type(key) is not bytes:
         _check_bytes("a key", key)
     size = content_bytes(value, key, headers) if headers or key else len(value or b"")
-    if size > RECORD_BYTES_MAX:
-        raise _too_large(topic, size)
+    if size > limits.record_bytes:
+        _check_size(topic, size, limits)
     if timestamp is not None and not (isinstance(timestamp, int) and 0 <= timestamp < 2**53):
         raise BadRequest(f"timestamp={timestamp!r}: must be milliseconds since 1970, 0 to 2**53 - 1")
 
@@ -417,8 +429,10 @@ def _check_bytes(what: str, value: object) -> None:
         raise BadRequest(f"{what} must be bytes or None, not {type(value).__name__}", hint="text.encode(), bytes(buffer)")
 
 
-def _too_large(topic: str, size: int) -> RecordTooLarge:
-    return RecordTooLarge(f"a record of {size:,} bytes for topic {topic!r}: at most {RECORD_BYTES_MAX:,} are taken; it was not sent")
+def _check_size(topic: str, size: int, limits: Limits) -> None:
+    """Raises RecordTooLarge."""
+    if size > limits.record_bytes:
+        raise RecordTooLarge(reached("record_bytes", limits, f"a record of {size:,} bytes for topic {topic!r}") + "; it was not sent")
 
 
 @asynccontextmanager

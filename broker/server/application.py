@@ -15,9 +15,10 @@ from broker.log.kept import restore_files
 from broker.log.warm import WARM_BYTES
 from broker.server.checkpoint import BrokerCapture, parts_of, read_snapshot
 from broker.server.retention import limits_of
-from broker.state import Answer, State, TopicCreated
+from broker.state import LEVELS, Answer, LevelRaised, State, TopicCreated, UnknownCommand
+from broker.state.levels import UnknownLevel, check
 from zablog import Corrupt as Unusable
-from zablog import Part, Status
+from zablog import Part, Status, Unsupported, Versions
 from zablog.core.trail import Payload
 from zablog.core.zxid import Zxid
 from zablog.storage.disk import Disk
@@ -32,8 +33,16 @@ Place = tuple[Zxid, int]
 class BrokerApplication:
     """`zablog.Application`. Everything happens on the event loop."""
 
-    def __init__(self, open_disk: Callable[[], Disk], segment_bytes_max: int = SEGMENT_BYTES_MAX, warm_bytes: int = WARM_BYTES) -> None:
+    def __init__(
+        self,
+        open_disk: Callable[[], Disk],
+        segment_bytes_max: int = SEGMENT_BYTES_MAX,
+        warm_bytes: int = WARM_BYTES,
+        levels: Versions = LEVELS,
+    ) -> None:
         self.state = State()
+        self.levels = levels
+        """The feature levels that this build knows."""
         self._open_disk = open_disk
         self._segment_bytes_max = segment_bytes_max
         self._warm_bytes = warm_bytes
@@ -78,7 +87,15 @@ class BrokerApplication:
 
     def apply(self, zxid: Zxid, payload: Payload) -> None:
         state, log = self.state, self.log
-        outcome = state.apply(zxid, payload)
+        try:
+            outcome = state.apply(zxid, payload)
+        except UnknownCommand as error:
+            raise Unsupported(f"{error}, at {zxid}: install the version of zablog that the other nodes run") from error
+        if isinstance(outcome.answer, LevelRaised):
+            try:
+                check(state.level, self.levels)
+            except UnknownLevel as error:
+                raise Unsupported(error.message) from error
         for topic, partition, base_offset, position, records, batch in outcome.appends:
             log.append(zxid, state.time, topic, partition, base_offset, position, records, batch, limits_of(state.topics[topic].retention))
             self._changed.add((topic, partition))
@@ -122,11 +139,13 @@ class BrokerApplication:
         self.capturing = False
 
     def parts(self, raw: bytes) -> list[Part]:
-        return parts_of(raw)
+        return parts_of(raw, self.levels)
 
     async def restore(self, zxid: Zxid, raw: bytes | None) -> None:
         try:
             state, log = await trio.to_thread.run_sync(self._restored, zxid, raw)
+        except UnknownLevel as error:
+            raise Unsupported(error.message) from error
         except Corrupt as error:
             raise Unusable(error.message) from error
         self.state, self._log, self._damaged = state, log, None
@@ -138,8 +157,10 @@ class BrokerApplication:
     def _restored(self, zxid: Zxid, raw: bytes | None) -> tuple[State, Log]:
         """Blocking: another state and log, beside those that are in use."""
         if raw is None:
-            return State(), Log(self.files, self._segment_bytes_max, warm_bytes=self._warm_bytes)
-        snapshot = read_snapshot(zxid, raw)
+            beginning = State()
+            check(beginning.level, self.levels)
+            return beginning, Log(self.files, self._segment_bytes_max, warm_bytes=self._warm_bytes)
+        snapshot = read_snapshot(zxid, raw, self.levels)
         restore_files(self.files, snapshot.partitions, snapshot.tails)
         log = Log(self.files, self._segment_bytes_max, snapshot.partitions, snapshot.tails, self._warm_bytes)
         log.load_last_rows()

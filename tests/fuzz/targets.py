@@ -19,8 +19,9 @@ from broker.protocol import decode_request, decode_response, encode_request, enc
 from broker.protocol.codec import _BODY
 from broker.records import Codec, Record, encode_batch, read_batch
 from broker.server.config import load
-from broker.state import MalformedCommand, State, commands
+from broker.state import MalformedCommand, State, UnknownCommand, commands
 from broker.state import encode as encode_command
+from broker.state.levels import UnknownLevel
 from tests.broker.protocol.test_codec import REQUESTS, RESPONSES
 from tests.broker.test_snapshot import a_history, bytes_of
 from tests.zablog.storage.directories import born
@@ -34,10 +35,11 @@ from zablog.storage.storage import Storage
 from zablog.wire import WireError, transfer
 from zablog.wire.codec import decode, encode
 from zablog.wire.frames import FRAME_BYTES_MAX, Frame, FrameReader
-from zablog.wire.handshake import CLIENT_VERSIONS, Hello, Purpose, decode_handshake, encode_handshake
+from zablog.wire.handshake import CLIENT_VERSIONS, Hello, Purpose, Versions, decode_handshake, encode_handshake
 
 Decode = Callable[[bytes], object]
 BATCH_CHECKED = 21
+ANY_LEVEL = Versions(1, 1 << 30)
 EPOCH = Epoch(3)
 PLACE = Zxid(3, 7)
 
@@ -96,6 +98,8 @@ def some_commands() -> list[bytes]:
             commands.DeleteTopic(turn, 5, Zxid(1, 2)),
             commands.Produce(turn, 5, [commands.Part(Zxid(1, 2), 0, batch), commands.Part(Zxid(1, 2), 1, batch)]),
             commands.MoveBounds(5, (commands.Bound(Zxid(1, 2), 1, 0, 0),)),
+            commands.SetLimits(turn, 5, (("topics", 9),)),
+            commands.RaiseLevel(5, 2),
         )
     ]
 
@@ -108,7 +112,11 @@ def apply(raw: bytes) -> object:
         state.apply(Zxid(1, 2), encode_command(commands.CreateTopic(commands.Turn(Zxid(1, 1), 0, 1, 1), 2, "orders", 2)))
     outcomes = [state.apply(Zxid(1, 3), raw) for state in states]
     assert outcomes[0] == outcomes[1] and states[0].digest() == states[1].digest(), "replicas differ after the same command"
-    again = snapshot.decode(b"".join(snapshot.encode(snapshot.Snapshot(states[0].capture(), [], [])))) if not outcomes[0].appends else None
+    again = (
+        snapshot.decode(b"".join(snapshot.encode(snapshot.Snapshot(states[0].capture(), [], []))), ANY_LEVEL)
+        if not outcomes[0].appends
+        else None
+    )
     assert again is None or again.state.digest() == states[0].digest(), "a state is not what it was behind its snapshot"
     return outcomes[0]
 
@@ -216,9 +224,9 @@ TARGETS: Sequence[Target] = (
     Target("batches", batches(), a_batch, (Corrupt,)),
     Target("segments", [stored()], lambda raw: [check_batch(each) for each in split(raw)], (Corrupt,)),
     Target("index", [index_chunk()], index, (Corrupt,)),
-    Target("commands", some_commands(), commands.decode, (MalformedCommand,)),
-    Target("apply", some_commands(), apply, ()),
-    Target("snapshots", [bytes_of(a_history(2, 60))], snapshot.decode, (Corrupt,)),
+    Target("commands", some_commands(), commands.decode, (MalformedCommand, UnknownCommand)),
+    Target("apply", some_commands(), apply, (UnknownCommand,)),
+    Target("snapshots", [bytes_of(a_history(2, 60))], snapshot.decode, (Corrupt, UnknownLevel)),
     Target("manifest", metadata_of("manifest"), metadata, (StorageError,)),
     Target("log files", [FILE.encode()], decode_file_header, (NotAHeader,)),
     Target(

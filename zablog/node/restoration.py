@@ -178,6 +178,8 @@ class Restoration:
                 with trio.CancelScope(shield=True):
                     try:
                         await self.application.restore(mark.zxid, raw)
+                    except NodeStopped:
+                        raise
                     except Exception as error:
                         driver.stop(f"the application could not restore the snapshot at {mark.zxid}: {error!r}", error)
                         return

@@ -103,6 +103,19 @@ class FileDisk:
     def sync_names(self) -> None:
         sync_directory(self.path)
 
+    def free(self) -> int:
+        """Bytes that we may still write to this file system."""
+        room = os.statvfs(self.path)
+        return room.f_bavail * room.f_frsize
+
+    def allocate(self, name: str, length: int) -> None:
+        """A file of so many bytes whose blocks are ours, whatever others write. Not durable: after a power loss it may be gone."""
+        descriptor = os.open(self.path / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            os.posix_fallocate(descriptor, 0, length)
+        finally:
+            os.close(descriptor)
+
     def child(self, name: str) -> "FileDisk":
         path = self.path / name
         path.mkdir(exist_ok=True)

@@ -21,6 +21,7 @@ from broker.protocol import (
     FetchFrom,
     FetchStatus,
     Level,
+    LimitsSet,
     Metadata,
     NodeAddress,
     NodeStatus,
@@ -35,6 +36,7 @@ from broker.protocol import (
     Produce,
     Produced,
     ProducerAllocated,
+    SetLimits,
     Status,
     TopicAltered,
     TopicCreated,
@@ -50,6 +52,7 @@ from broker.protocol import (
 )
 from broker.protocol.codec import _BODY, Kind
 from broker.state import Part, Retention, Turn
+from zablog import Versions
 from zablog.core.zxid import Epoch, PeerId, Zxid
 from zablog.wire import cbor
 from zablog.wire.errors import MessageError
@@ -78,6 +81,7 @@ REQUESTS = [
     Fetch([FetchFrom(TOPIC, row, row, 1) for row in range(500)], 1, 0),
     Offsets((OffsetQuery(TOPIC, 0, Where.END), OffsetQuery(TOPIC, 1, Where.TIME, 99), OffsetQuery(TOPIC, 2, Where.ZXID, 0, Zxid(1, 9)))),
     Status(),
+    SetLimits(Turn(TOPIC, 0, 9, 9), (("topics", 5), ("nonsense", -1))),
 ]
 
 RESPONSES = [
@@ -87,7 +91,9 @@ RESPONSES = [
     ClusterMetadata(
         "c" * 32, PeerId(1), Epoch(4), PeerId(2),
         (NodeAddress(PeerId(1), "h:1"), NodeAddress(PeerId(2), "h:2")), (TopicEntry(TOPIC, "a", 3),),
+        (("topics", 9), ("a limit to come", 2**40)),
     ),
+    LimitsSet(),
     ClusterMetadata("c", PeerId(1), Epoch(0), None, (), tuple(TopicEntry(Zxid(1, row), "n" * 240, 1) for row in range(10_000))),
     ProducerAllocated(TOPIC),
     TopicCreated(TOPIC),
@@ -103,6 +109,7 @@ RESPONSES = [
     NodeStatus(
         "c" * 32, PeerId(1), "h:1", "leading", "broadcast", Epoch(3), PeerId(1), Zxid(3, 9), Zxid(3, 8), Zxid(3, 5), None, 4711,
         (PeerStatus(PeerId(2), "h:2", True, Zxid(3, 9)), PeerStatus(PeerId(3), "h:3", False, None)),
+        2, Versions(1, 4),
     ),
     NodeStatus("c", PeerId(1), "h", "looking", "election", Epoch(3), None, Zxid(3, 9), Zxid(3, 8), Zxid(2, 5), Zxid(3, 9), 1),
 ]  # fmt: skip
