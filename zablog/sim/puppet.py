@@ -1,0 +1,458 @@
+"""A node on strings: the shipped core and gate, whose every step is one call, and whose whole self can be copied and compared.
+
+The twin of `zablog.sim.node` for the explorer. Its disk is a tuple of entries, one durable operation is one step, and its time stands
+still: no wait of the protocol ever ends by itself, since a role may be given up at any moment. Elections are the explorer's: a puppet is
+told to lead or to follow, and its votes are heard by nobody. What checkers are to look at is noted, and shown to them later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from types import SimpleNamespace
+from typing import ClassVar, Final, NamedTuple, TypeVar
+
+from zablog.core import discovery
+from zablog.core.effects import (
+    Append,
+    Deliver,
+    DropLink,
+    DurableEffect,
+    Effect,
+    FetchSnapshot,
+    Halt,
+    Install,
+    ReadDigest,
+    RoleChanged,
+    SaveEpochs,
+    Send,
+    Stream,
+    Truncate,
+)
+from zablog.core.events import DigestRead, Durable, Event, Link, LinkDown, LinkUp, Proposals, Received, Streamed, Tick
+from zablog.core.gate import Gate
+from zablog.core.messages import Message, Notification, Propose
+from zablog.core.peer import Peer
+from zablog.core.quorum import Configuration
+from zablog.core.state import Draining, Following, Leading, Looking, Timing
+from zablog.core.trail import Entries, Mark, Payload, Trail
+from zablog.core.zxid import ZERO, Epoch, PeerId, Zxid
+from zablog.sim.freezing import frozen
+from zablog.sim.guarantees import CwSane, PromiseMono
+from zablog.sim.image import Image
+from zablog.sim.trace import words
+
+NEVER: Final = 1 << 60
+STILL: Final = Timing(*(NEVER for _ in Timing.__slots__))
+
+
+class Entry(NamedTuple):
+    """One entry of a log, with the running digest through it."""
+
+    zxid: Zxid
+    payload: bytes
+    digest: int
+
+
+Log = tuple[Entry, ...]
+
+
+def calm(bound: int) -> int:
+    """No jitter."""
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Platter:
+    """What a crash leaves. `hint` is known to be committed, as of the last batch that was written."""
+
+    accepted: Epoch = Epoch(0)
+    current: Epoch = Epoch(0)
+    log: Log = ()
+    hint: Zxid = ZERO
+
+    def after(self, effect: DurableEffect, watermark: Zxid) -> Platter:
+        """One durable operation later."""
+        match effect:
+            case Append(_, entries):
+                return Platter(self.accepted, self.current, extended(self.log, entries), min(watermark, entries.last))
+            case Truncate(_, mark):
+                return Platter(self.accepted, self.current, cut(self.log, mark), self.hint)
+            case SaveEpochs(_, accepted, current):
+                return Platter(accepted, current, self.log, self.hint)
+            case Install():
+                raise NotImplementedError("snapshots are not explored")
+
+
+def extended(log: Log, entries: Entries) -> Log:
+    """Entries come one at a time, so that each has its own digest."""
+    (payload,) = entries.payloads
+    return (*log, Entry(entries.last, bytes(payload), entries.digest))
+
+
+def cut(log: Log, mark: Mark) -> Log:
+    return tuple(entry for entry in log if entry.zxid <= mark.zxid)
+
+
+def trail_of(log: Log) -> Trail:
+    trail = Trail()
+    for before, entry in zip((None, *log), log, strict=False):
+        trail.append(Entries(entry.zxid, before.zxid if before else ZERO, (entry.payload,), entry.digest))
+    return trail
+
+
+@lru_cache(10_000)
+def image_of(disk: Platter) -> Image:
+    """As checkers look at it; nobody changes it."""
+    return Image(disk.accepted, disk.current, trail_of(disk.log))
+
+
+# -- what may happen to it ----------------------------------------------------------------------------------------------------
+
+
+class Start(NamedTuple):
+    """The process recovers from its disk."""
+
+
+class Die(NamedTuple):
+    """The process dies; of the durable operations under way, the first so many have happened."""
+
+    written: int
+
+
+class Sync(NamedTuple):
+    """The oldest durable operation under way is done."""
+
+
+class Read(NamedTuple):
+    """The oldest reading from the log that was asked for is done."""
+
+
+class Lead(NamedTuple):
+    """The oracle names it. `candidacy` counts such namings, of all nodes."""
+
+    candidacy: int
+
+
+class Follow(NamedTuple):
+    """The oracle names another to it."""
+
+    leader: PeerId
+
+
+class Quit(NamedTuple):
+    """It gives its role up: some wait is over."""
+
+
+class Heartbeat(NamedTuple):
+    """A leader tells the watermark to those that have not heard of it."""
+
+
+class Broadcast(NamedTuple):
+    """A client wants this payload in the log."""
+
+    payload: bytes
+
+
+class Connect(NamedTuple):
+    """A new link is up."""
+
+    peer: PeerId
+
+
+class Disconnect(NamedTuple):
+    """It notices that a link is gone."""
+
+    peer: PeerId
+
+
+class Hear(NamedTuple):
+    """A message has arrived."""
+
+    peer: PeerId
+    message: Message
+
+
+Happening = Start | Die | Sync | Read | Lead | Follow | Quit | Heartbeat | Broadcast | Connect | Disconnect | Hear
+
+
+class Said(NamedTuple):
+    """It sent a message on an open link; None: it closed that."""
+
+    peer: PeerId
+    message: Message | None
+
+
+class Notice(NamedTuple):
+    """What a checker is to be shown: its name, and its arguments behind the node."""
+
+    checker: str
+    words: tuple[object, ...]
+
+
+class Puppet:
+    """One process over its lives, with its disk. `happen` changes it; whoever wants to keep it copies it before."""
+
+    __slots__ = (
+        "candidacy", "configuration", "delivered", "disk", "gate", "held", "id", "links", "log", "number", "peer", "queue", "reads", "role",
+        "end", "noted", "said", "tell",
+    )  # fmt: skip
+    life: ClassVar = 0
+    just_cut: ClassVar = False
+    storage: ClassVar = SimpleNamespace(suspect=None)
+    """Of these three the checkers know. A life's ghosts are forgotten with it, and nothing rots here."""
+
+    def __init__(self, id: PeerId, configuration: Configuration, disk: Platter) -> None:
+        self.id = id
+        self.configuration = configuration
+        self.disk = disk
+        self.end = ZERO
+        """For checkers: where the log ended before."""
+        self.said: list[Said] = []
+        self.noted: list[Notice] = []
+        self.tell: list[str] | None = None
+        self.dead()
+
+    def dead(self) -> None:
+        """No process: what is not on disk is gone."""
+        self.peer: Peer | None = None
+        self.gate = Gate()
+        self.held: list[Send] = []
+        """What this role has waiting in the gate."""
+        self.queue: list[DurableEffect] = []
+        self.log: Log = ()
+        """The history with all that the core has emitted so far."""
+        self.reads: list[Stream | ReadDigest] = []
+        self.links: dict[PeerId, Link] = {}
+        """Its open ends."""
+        self.number = 0
+        self.delivered: list[tuple[Zxid, bytes]] = []
+        self.candidacy = 0
+        """The naming that made it lead, 0 if it does not."""
+        self.role = 0
+        """The generation of its role."""
+
+    # -- what checkers look at ----------------------------------------------------------------------------------------------
+
+    @property
+    def image(self) -> Image:
+        return image_of(self.disk)
+
+    @property
+    def running(self) -> bool:
+        return self.peer is not None
+
+    @property
+    def generation(self) -> int:
+        return self.candidacy
+
+    @property
+    def value(self) -> Hashable:
+        """Equal for two of which nobody could ever tell which is which."""
+        if self.peer is None:
+            return self.disk
+        state = self.peer.state
+        durable = state.durable.token
+        waiting = tuple(
+            (send.after - durable, send.link.peer, self.current(send.link), send.message, any(send is held for held in self.held))
+            for send in self.gate.waiting
+        )
+        queue = tuple((type(effect).__name__, *(getattr(effect, name) for name in effect.__slots__[1:])) for effect in self.queue)
+        reads = tuple((read.link.peer, type(read) is Stream) for read in self.reads)
+        return (
+            self.disk, frozen(state, self.current), tuple(token - durable for token, *_ in state.pending), self.peer.out.token - durable,
+            self.peer.out.halted, self.gate.durable - durable, waiting, queue, self.log, reads, len(self.delivered), self.candidacy,
+        )  # fmt: skip
+
+    @property
+    def view(self) -> Hashable:
+        """All that checkers look at when they look from another node: its disk, and the history that it leads with."""
+        leading = self.peer.state.role if self.peer is not None else None
+        leads = (leading.epoch, self.log) if isinstance(leading, Leading) else None
+        return self.running, self.disk, leads
+
+    def current(self, link: Link) -> bool:
+        return self.links.get(link.peer) == link
+
+    # -- steps --------------------------------------------------------------------------------------------------------------
+
+    def happen(self, what: Happening, tell: list[str] | None = None) -> tuple[list[Said], list[Notice]]:
+        """Let it happen: what is said for it, and what is to be checked for it. `tell` takes the lines of the trace."""
+        self.said, self.noted, self.tell = [], [], tell
+        match what:
+            case Start():
+                self.start()
+            case Die(written):
+                self.die(written)
+            case Sync():
+                self.sync()
+            case Read():
+                self.read()
+            case Lead(candidacy):
+                self.candidacy = candidacy
+                discovery.lead(self.living.state, self.configuration.voters, self.living.out)
+                self.settle()
+            case Follow(leader):
+                discovery.follow(self.living.state, leader, self.living.out)
+                self.settle()
+            case Quit():
+                self.living.out.abandon("a wait is over")
+                self.settle()
+            case Heartbeat():
+                self.step(Tick())
+            case Broadcast(payload):
+                self.step(Proposals((payload,)))
+            case Connect(peer):
+                self.number += 1
+                self.forget(peer)
+                self.links[peer] = Link(peer, self.number)
+                self.step(LinkUp(self.links[peer]))
+            case Disconnect(peer):
+                link = self.links[peer]
+                self.forget(peer)
+                self.step(LinkDown(link))
+            case Hear(peer, message):
+                self.step(Received(self.links[peer], (message,)))
+        return self.said, self.noted
+
+    @property
+    def living(self) -> Peer:
+        assert self.peer is not None, "the law that nothing but a start happens to the dead"
+        return self.peer
+
+    def start(self) -> None:
+        disk = self.disk
+        self.peer = Peer(
+            self.id, self.configuration, disk.accepted, disk.current, None, trail_of(disk.log), disk.hint, STILL, calm  # fmt: skip
+        )
+        self.log = disk.log
+        self.say(f"{self.id} starts with acceptedEpoch {disk.accepted}, currentEpoch {disk.current}, last {self.peer.last}")
+        self.deliver(disk.hint)
+        self.step(Tick())
+
+    def die(self, written: int) -> None:
+        watermark = self.living.watermark
+        for effect in self.queue[:written]:
+            self.wrote(effect, watermark)
+        for peer in sorted(self.links):
+            self.said.append(Said(peer, None))
+        self.dead()
+        self.say(f"{self.id} is killed; {written} of what it was writing is on its disk")
+
+    def sync(self) -> None:
+        effect = self.queue.pop(0)
+        self.wrote(effect, self.living.watermark)
+        for send in self.gate.open_to(effect.token):
+            if not any(send is held for held in self.held):
+                self.note("outlived", send)
+            self.send(send)
+        self.held = [send for send in self.held if any(send is waiting for waiting in self.gate.waiting)]
+        self.step(Durable(effect.token))
+
+    def wrote(self, effect: DurableEffect, watermark: Zxid) -> None:
+        before = self.image
+        self.disk = self.disk.after(effect, watermark)
+        image = self.image
+        self.say(f"{self.id}       disk: acceptedEpoch {image.accepted}, currentEpoch {image.current}, last {image.trail.last}")
+        if image.accepted < before.accepted or image.current < before.current or image.current > image.accepted:
+            raise PromiseMono(f"the disk of node {self.id} goes from {before} to {image}")
+        self.note("wrote")
+
+    def read(self) -> None:
+        read = self.reads.pop(0)
+        if isinstance(read, ReadDigest):
+            digest = next(entry.digest for entry in self.log if entry.zxid == read.zxid)
+            return self.step(DigestRead(read.link, read.zxid, digest))
+        for index, entry in enumerate(self.log):
+            if read.after < entry.zxid <= read.upto:
+                prev = self.log[index - 1].zxid if index else ZERO
+                self.send(Send(read.link, Propose(read.epoch, Entries(entry.zxid, prev, (entry.payload,), entry.digest), ZERO), 0))
+        return self.step(Streamed(read.link, read.upto))
+
+    def step(self, event: Event) -> None:
+        self.finish(self.living.step(event))
+
+    def settle(self) -> None:
+        """Behind what only `Peer.step` does otherwise."""
+        self.living.settle_role()
+        self.finish(self.living.out.take())
+
+    def finish(self, effects: Sequence[Effect]) -> None:
+        state = self.living.state
+        state.now = 1  # time stands still
+        state.check()
+        if not isinstance(state.role, Leading):
+            self.candidacy = 0
+        self.perform(effects)
+        applied = self.delivered[-1][0] if self.delivered else ZERO
+        if state.watermark != applied:
+            raise CwSane(f"node {self.id} has a watermark {state.watermark} and has delivered through {applied}")
+
+    def perform(self, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Send(_, Notification()):
+                    pass
+                case Send():
+                    if self.gate.passes(effect):
+                        self.send(effect)
+                    else:
+                        self.held.append(effect)
+                case Append(_, entries):
+                    self.note("appended", entries)
+                    self.queue.append(effect)
+                    self.log = extended(self.log, entries)
+                case Truncate(_, mark):
+                    self.note("truncated", mark)
+                    self.queue.append(effect)
+                    self.log = cut(self.log, mark)
+                case SaveEpochs():
+                    self.queue.append(effect)
+                case Deliver(upto):
+                    self.deliver(upto)
+                case Stream() | ReadDigest():
+                    self.reads.append(effect)
+                case DropLink(link, reason):
+                    self.note("dropped", reason)
+                    if self.current(link):
+                        self.forget(link.peer)
+                        self.said.append(Said(link.peer, None))
+                        self.say(f"{self.id} drops its link to {link.peer}: {reason}")
+                case RoleChanged():
+                    if effect.generation != self.role:
+                        self.role = effect.generation
+                        self.gate.void()
+                        self.held.clear()
+                    self.note("role_changed", effect)
+                    self.say(f"{self.id} is {effect.role} in {effect.phase}, epoch {effect.epoch}: {effect.reason}")
+                case Halt(reason):
+                    self.note("halted", reason)
+                case Install() | FetchSnapshot():
+                    raise NotImplementedError("snapshots are not explored")
+
+    def forget(self, peer: PeerId) -> None:
+        """An end is closed."""
+        if self.links.pop(peer, None) is not None:
+            self.reads = [read for read in self.reads if read.link.peer != peer]
+
+    def send(self, send: Send) -> None:
+        self.note("sending", send)
+        if self.current(send.link):
+            self.said.append(Said(send.link.peer, send.message))
+            self.say(f"{self.id} sends to {send.link.peer}  {words(send.message)}")
+
+    def deliver(self, upto: Zxid) -> None:
+        after = self.delivered[-1][0] if self.delivered else ZERO
+        begin = len(self.delivered)
+        self.delivered += [(entry.zxid, entry.payload) for entry in self.log if after < entry.zxid <= upto]
+        self.note("deliveries", begin, upto)
+        if len(self.delivered) > begin:
+            self.say(f"{self.id} delivers through {upto}")
+
+    def note(self, checker: str, *words: object) -> None:
+        self.noted.append(Notice(checker, words))
+
+    def say(self, line: str) -> None:
+        if self.tell is not None:
+            self.tell.append(line)
