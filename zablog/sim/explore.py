@@ -2,27 +2,31 @@
 
 Where the simulator draws schedules, the explorer takes them all: breadth first over the states of the whole ensemble, each visited once.
 A state is what the nodes are (`zablog.sim.puppet`), what is on the links between them, what the checkers remember (their ghosts: the very
-ones of `zablog.sim.invariants`), and what may still be spent of the bounds. The oracle that stands for the election may name any node
-to any others at any time; links lose what is on them, at each end on its own; a crash keeps what is durable, and any first part of what
-was being written. What a node does depends on its own state alone: so each of its steps is computed once and looked up from then on.
+ones of `zablog.sim.invariants`), and what is left of the bounds. The oracle that stands for the election may name any node to any others
+at any time. A link breaks at each end for itself: what was under way to that end is lost, what the other end is still to hear it may hear.
+A crash keeps what is durable, and any first part of what was being written.
+
+What a node makes of something depends on nothing but itself. So each of its steps is computed once, by the shipped code, and looked up
+from then on; a state of the whole is a few numbers, of things that are kept in tables.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, TypeVar, cast
+from itertools import pairwise
+from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
 
-from zablog.core.effects import Send
+from zablog.core.effects import RoleChanged, Send
 from zablog.core.events import Link
 from zablog.core.messages import AckEpoch, Message
 from zablog.core.quorum import Configuration
 from zablog.core.state import Following, Leading, Looking
-from zablog.core.trail import Mark, Trail
-from zablog.core.zxid import ZERO, PeerId, Zxid
+from zablog.core.trail import Trail
+from zablog.core.zxid import ZERO, Epoch, PeerId, Zxid
 from zablog.sim.freezing import copied
-from zablog.sim.guarantees import Violation
 from zablog.sim.invariants import Invariants
 from zablog.sim.node import Node
 from zablog.sim.puppet import (
@@ -43,82 +47,114 @@ from zablog.sim.puppet import (
     Start,
     Sync,
 )
-from zablog.sim.trace import words
+from zablog.sim.simulate import uncollected
 
-T = TypeVar("T", bound=Hashable)
+T = TypeVar("T")
 
 
 class Bounds(NamedTuple):
     """How often each may happen in one history."""
 
-    proposals: int = 1
-    crashes: int = 1
-    elections: int = 2
-    losses: int = 0
-    """Links that break, and roles that are given up though their links are well."""
+    proposals: int = 2
+    crashes: int = 2
+    elections: int = 3
+    """How often a node is named to itself; to others it may be named again and again."""
+    losses: int = 1
+    """Links that break by themselves, and roles that are given up though their links are well."""
 
     def less(self, what: str) -> Bounds:
         return self._replace(**{what: getattr(self, what) - 1})
 
 
 class Wire(NamedTuple):
-    """A link between two nodes, the lower first: whether each end is open, and what is under way to each of them (numbers of messages)."""
+    """A link between two nodes, the lower first: whether each end is open, and what is under way to it (numbers of messages)."""
 
     open: tuple[bool, bool] = (False, False)
     under_way: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
 
     def closed(self, end: int) -> Wire:
-        """One end is closed: what was under way to it is lost. What the other end is still to hear, it may hear."""
         return Wire(replaced(self.open, end, False), replaced(self.under_way, end, ()))
 
     def sent(self, end: int, message: int) -> Wire:
         """A message to one end is under way, if anybody will be there."""
         return Wire(self.open, replaced(self.under_way, end, (*self.under_way[end], message))) if self.open[end] else self
 
+    def heard(self, end: int) -> Wire:
+        return Wire(self.open, replaced(self.under_way, end, self.under_way[end][1:]))
+
 
 def replaced(pair: tuple[T, T], end: int, value: T) -> tuple[T, T]:
     return (value, pair[1]) if end == 0 else (pair[0], value)
 
 
-UP = Wire((True, True))
+UP: Final = Wire((True, True))
+CLOSED: Final = -1
+"""In the place of a message's number: the link is closed."""
+State = tuple[int, ...]
+"""Numbers: of each node, of each pair's wire, of the ghosts, of the bounds that are left."""
 
 
-class Numbers(dict[Hashable, int]):
-    """Values, numbered as they come."""
+class Numbers(Generic[T]):
+    """Things, numbered as they come; those of equal value are one."""
 
     def __init__(self) -> None:
-        self.values_: list[Any] = []  # Any: what each number stands for
+        self.known: dict[Hashable, int] = {}
+        self.things: list[T] = []
 
-    def number(self, value: Hashable, stands_for: object = None) -> int:
-        found = self.get(value)
-        if found is None:
-            found = self[value] = len(self.values_)
-            self.values_.append(value if stands_for is None else stands_for)
-        return found
+    def of(self, thing: T, value: Hashable = None) -> int:
+        """`value` stands for the thing, unless it stands for itself."""
+        value = thing if value is None else value
+        number = self.known.get(value)
+        if number is None:
+            number = self.known[value] = len(self.things)
+            self.things.append(thing)
+        return number
 
-    def __missing__(self, value: Hashable) -> int:
-        raise KeyError(value)
+
+class Option(NamedTuple):
+    """A transition: which nodes make a step of what (numbers), what is left of the bounds, which wire changes before (place 0: none)."""
+
+    steps: tuple[tuple[int, int], ...]
+    left: int
+    place: int = 0
+    wire: int = 0
+    leader: int | None = None
+    """Only if this node leads."""
+
+
+class Step(NamedTuple):
+    """What a node makes of something: its number afterwards, what it does to wires (place, end, message), what is to be checked (-1: nothing)."""
+
+    after: int
+    wires: tuple[tuple[int, int, int], ...]
+    notices: int
 
 
 class Judge(Invariants):
     """The checkers of the simulator, whose ghosts can be taken out and put back."""
 
     def deliveries(self, node: Node, begin: int, upto: Zxid) -> None:
+        """As `Node.deliver` has them checked."""
         known = len(self.committed)
         self.delivered(node, begin)
         self.watermark_moved(node, upto, len(node.delivered) > known)
 
+    def sending(self, node: Node, send: Send) -> None:
+        """A promise counts once, whatever the link: links have no names that last."""
+        if isinstance(send.message, AckEpoch):
+            again = (node.id, send.message.epoch) in self.counted
+            send = replace(send, link=Link(send.link.peer, int(again)))
+        super().sending(node, send)
+
     @property
     def ghosts(self) -> Hashable:
-        """What they remember, but for what is the same in each state."""
+        """What they remember, as far as it is not the same in every state."""
         histories = tuple((epoch, trail.base, tuple(trail.ends)) for epoch, trail in sorted(self.initial.items()))
-        return (
-            tuple(self.committed), histories,
-            *(tuple(sorted(ghost.items())) for ghost in (self.committed_in, self.digests, self.counted, self.owner, self.fixed)),
-        )  # fmt: skip
+        ghosts = (self.committed_in, self.digests, self.counted, self.owner, self.fixed)
+        return (tuple(self.committed), histories, *(tuple(sorted(ghost.items())) for ghost in ghosts))
 
     @classmethod
-    def remembering(cls, quorum: int, ghosts: Any) -> Judge:  # Any: what `ghosts` made
+    def remembering(cls, quorum: int, ghosts: Any) -> Judge:  # Any: what `ghosts` has made
         judge = cls(quorum)
         committed, histories, *others = ghosts
         judge.committed = list(committed)
@@ -128,44 +164,6 @@ class Judge(Invariants):
         judge.committed_in, judge.digests, judge.counted, judge.owner, judge.fixed = map(dict, others)
         judge.digest = judge.digests[committed[-1][0]] if committed else 0
         return judge
-
-    def sending(self, node: Node, send: Send) -> None:
-        """A promise counts once, whichever links there are: links have no names in a state."""
-        match send.message:
-            case AckEpoch(epoch, True):
-                again = (node.id, epoch) in self.counted
-                send = replace(send, link=Link(send.link.peer, int(again)))
-        super().sending(node, send)
-
-
-State = tuple[int, ...]
-"""Numbers: of each node's value, of each pair's wire, of the ghosts, of the bounds that are left."""
-
-
-class Step(NamedTuple):
-    """What a node makes of something: its number afterwards, what it did to links (place, its end, message or -1), what is to be checked."""
-
-    after: int
-    links: tuple[tuple[int, int, int], ...]
-    notices: int
-    """Its number in `Explorer.notices`, -1 if there is nothing."""
-
-
-def offers(puppet: Puppet) -> Iterator[tuple[Happening, str | None]]:
-    """What may happen to a node whatever the others are, and which bound it takes from."""
-    if puppet.peer is None:
-        yield Start(), None
-        return
-    for written in range(len(puppet.queue) + 1):
-        yield Die(written), "crashes"
-    if puppet.queue:
-        yield Sync(), None
-    if puppet.reads:
-        yield Read(), None
-    if isinstance(puppet.peer.state.role, Following | Leading):
-        yield Quit(), "losses"
-    if isinstance(puppet.peer.state.role, Leading):
-        yield Heartbeat(), None
 
 
 @dataclass(slots=True)
@@ -177,213 +175,281 @@ class Exploration:
     states: int = 0
     transitions: int = 0
     depth: int = 0
-    """The length of the longest of the shortest histories that lead to a state."""
+    """How many transitions away the farthest state is."""
     complete: bool = False
     """Was every state within the bounds visited?"""
-    seen: dict[str, int] = field(default_factory=dict)
-    """How many transitions did what is worth knowing."""
+    counts: Counter[str] = field(default_factory=Counter)
+    """How many transitions saw what is worth knowing."""
     guarantee: str | None = None
-    reason: str | None = None
+    """The class of the error that ended the search."""
     trace: list[str] = field(default_factory=list)
+    """The shortest history that leads there; the last line is the error."""
 
     def to_json(self) -> dict[str, Any]:  # Any: as JSON has it
         return {
-            "nodes": self.nodes, **self.bounds._asdict(), "states": self.states, "transitions": self.transitions, "depth": self.depth,
-            "complete": self.complete, "violations": int(self.guarantee is not None), "guarantee": self.guarantee, "reason": self.reason,
-            **self.seen, "trace": self.trace,
-        }  # fmt: skip
+            "nodes": self.nodes,
+            **self.bounds._asdict(),
+            "states": self.states,
+            "transitions": self.transitions,
+            "depth": self.depth,
+            "complete": self.complete,
+            **{f"saw_{what}": self.counts[what] for what in SIGHTS},
+            "violations": int(self.guarantee is not None),
+            "guarantee": self.guarantee,
+            "trace": self.trace,
+        }
+
+
+SIGHTS: Final = ("established", "deliveries", "truncations")
+
+
+def sights(notices: list[Notice]) -> Iterator[str]:
+    for checker, words in notices:
+        match checker, words:
+            case "role_changed", (RoleChanged(role="leading", phase="broadcast"),):
+                yield "established"
+            case "deliveries", _:
+                yield "deliveries"
+            case "truncated", _:
+                yield "truncations"
 
 
 class Explorer:
-    """The states of an ensemble of so many nodes, within the bounds."""
+    """The states of an ensemble of so many nodes, within the bounds. `aged`: all are of epoch 1 already, and its history was empty."""
 
-    def __init__(self, nodes: int, bounds: Bounds) -> None:
-        self.bounds = bounds
+    def __init__(self, nodes: int, bounds: Bounds, aged: bool = False) -> None:
         self.count = nodes
+        self.bounds = bounds
+        self.aged = aged
         self.configuration = Configuration(1, tuple(PeerId(id) for id in range(1, nodes + 1)))
-        self.nodes, self.wires, self.messages, self.ghosts, self.left = Numbers(), Numbers(), Numbers(), Numbers(), Numbers()
-        self.happenings, self.notices = Numbers(), Numbers()
-        self.views: list[int] = []
-        self.viewed = Numbers()
+        pairs = [(low, high) for low in range(nodes) for high in range(low + 1, nodes)]
+        self.place = {pair: nodes + at for at, pair in enumerate(pairs)}
+        """Where in a state the wire between two nodes is."""
+        self.nodes: Numbers[Puppet] = Numbers()
+        self.running: list[bool] = []
+        self.leading: list[bool] = []
+        self.view: list[int] = []
+        """Of each number of a node: whether it runs, whether it leads, and what other nodes' checkers see of it."""
+        self.views: Numbers[Hashable] = Numbers()
+        self.wires: Numbers[Wire] = Numbers()
+        self.messages: Numbers[Message] = Numbers()
+        self.ghosts: Numbers[Any] = Numbers()  # Any: see Judge
+        self.left: Numbers[Bounds] = Numbers()
+        self.happenings: Numbers[Happening] = Numbers()
         self.steps: dict[tuple[int, int], Step] = {}
+        self.notices: list[tuple[Puppet, Puppet, list[Notice], list[str]]] = []
+        """Of the steps that are to be checked: the node before and after, what checkers are shown, what is worth counting."""
+        self.met: Counter[int] = Counter()
+        """How often each of these was met."""
         self.judged: dict[tuple[int, ...], int] = {}
         self.rewired: dict[tuple[int, int, int], int] = {}
-        self.menus: list[list[tuple[int, str | None]] | None] = []
-        self.tally: Counter[int] = Counter()
-        self.doing: list[tuple[int, Happening]] = []
-        self.pairs = [(low, high) for low in range(nodes) for high in range(low + 1, nodes)]
-        self.place = {pair: nodes + index for index, pair in enumerate(self.pairs)}
-        self.ghost_at, self.left_at = nodes + len(self.pairs), nodes + len(self.pairs) + 1
+        self.node_options: dict[tuple[int, int], list[Option]] = {}
+        self.wire_options: dict[tuple[int, int, int], list[Option]] = {}
 
-    # -- numbers ------------------------------------------------------------------------------------------------------------
+    # -- the search -----------------------------------------------------------------------------------------------------------
 
-    def node(self, puppet: Puppet) -> int:
-        number = self.nodes.number((puppet.id, puppet.value), puppet)
-        if number == len(self.views):
-            self.views.append(self.viewed.number(puppet.view))
-            self.menus.append(None)
-        return number
+    def search(self, budget: int, step: Callable[[int], None] = lambda states: None) -> Exploration:
+        """Visit the states, the near ones first, until there is no other, or so many have been found, or something is broken.
 
-    def happening(self, what: Happening) -> int:
-        return self.happenings.number((type(what), what), what)
+        `step` is told how many more were found.
+        """
+        found = Exploration(self.count, self.bounds)
+        frontier = [self.start()]
+        seen: dict[State, State | None] = {frontier[0]: None}
+        with uncollected():
+            while frontier and len(seen) < budget and found.guarantee is None:
+                beyond: list[State] = []
+                for state in frontier:
+                    if len(seen) >= budget:
+                        break
+                    for option in self.options(state):
+                        try:
+                            after = self.after(state, option)
+                        except AssertionError as error:
+                            found.guarantee = type(error).__name__
+                            found.trace = [*self.trace(seen, state, option), f"!! {error}"]
+                            break
+                        found.transitions += 1
+                        if after not in seen:
+                            seen[after] = state
+                            beyond.append(after)
+                    if found.guarantee is not None:
+                        break
+                else:
+                    found.complete = not beyond
+                    found.depth += bool(beyond)
+                frontier = beyond
+                step(len(beyond))
+        found.states = len(seen)
+        for number, times in self.met.items():
+            for sight in self.notices[number][3]:
+                found.counts[sight] += times
+        return found
 
     def start(self) -> State:
         """Everybody has been born, and nobody has been started."""
-        nodes = [self.node(Puppet(id, self.configuration, Platter())) for id in self.configuration.voters]
-        wires = [self.wires.number(Wire())] * len(self.pairs)
-        return (*nodes, *wires, self.ghosts.number(Judge(0).ghosts), self.left.number(self.bounds))
+        platter = Platter(Epoch(1), Epoch(1)) if self.aged else Platter()
+        nodes = [self.node(Puppet(id, self.configuration, platter)) for id in self.configuration.voters]
+        wires = [self.wires.of(Wire())] * len(self.place)
+        return (*nodes, *wires, self.ghosts.of(Judge(0).ghosts), self.left.of(self.bounds))
 
-    # -- one transition -----------------------------------------------------------------------------------------------------
+    def node(self, puppet: Puppet) -> int:
+        number = self.nodes.of(puppet, (puppet.id, puppet.value))
+        if number == len(self.view):
+            self.running.append(puppet.running)
+            self.leading.append(puppet.peer is not None and isinstance(puppet.peer.state.role, Leading))
+            self.view.append(self.views.of(puppet.view))
+        return number
 
-    def take(self, state: list[int], index: int, number: int) -> None:
-        """A node's step, and what follows for its links and the ghosts."""
-        step = self.steps.get((state[index], number))
-        if step is None:
-            step = self.steps[state[index], number] = self.step(index, state[index], number)
-        before, state[index] = state[index], step.after
-        for place, end, message in step.links:
-            state[place] = self.rewire(state[place], end, message)
-        if step.notices >= 0:
-            self.tally[step.notices] += 1
-            views = [self.views[other] for other in state[: self.count]]
-            key = (step.notices, state[self.ghost_at], *views)
-            ghost = self.judged.get(key)
-            if ghost is None:
-                ghost = self.judged[key] = self.judge(state, index, before, step.notices)
-            state[self.ghost_at] = ghost
+    # -- what may happen ------------------------------------------------------------------------------------------------------
+
+    def options(self, state: State) -> Iterator[Option]:
+        """All that may happen in a state."""
+        left = state[-1]
+        for node in state[: self.count]:
+            options = self.node_options.get((node, left))
+            if options is None:
+                options = self.node_options[node, left] = [*self.options_of_node(self.nodes.things[node], left)]
+            for option in options:
+                if option.leader is None or self.leading[state[option.leader]]:
+                    yield option
+        for (low, high), place in self.place.items():
+            key = (place, state[place], left)
+            options = self.wire_options.get(key)
+            if options is None:
+                options = self.wire_options[key] = [*self.options_of_wire(low, high, state[place], left)]
+            for option in options:
+                if len(option.steps) == 1 or (self.running[state[low]] and self.running[state[high]]):
+                    yield option
+
+    def options_of_node(self, puppet: Puppet, left: int) -> Iterator[Option]:
+        """What may happen to a node whatever the wires are."""
+        index, rest = puppet.id - 1, self.left.things[left]
+
+        def option(what: Happening, cost: str | None = None, leader: int | None = None) -> Iterator[Option]:
+            if cost is None or getattr(rest, cost) > 0:
+                yield Option(((index, self.happening(what)),), left if cost is None else self.left.of(rest.less(cost)), leader=leader)
+
+        if puppet.peer is None:
+            yield from option(Start())
+            return
+        role = puppet.peer.state.role
+        for written in range(len(puppet.queue) + 1):
+            yield from option(Die(written), "crashes")
+        if puppet.queue:
+            yield from option(Sync())
+        for peer in sorted({read.link.peer for read in puppet.reads}):
+            yield from option(Read(peer))
+        if isinstance(role, Following | Leading):
+            yield from option(Quit(), "losses")
+        if isinstance(role, Leading):
+            yield from option(Heartbeat())
+            if puppet.peer.room > 0:
+                yield from option(Broadcast(bytes([self.bounds.proposals - rest.proposals + 1])), "proposals")
+        if isinstance(role, Looking):
+            if index == 0 or rest.elections < self.bounds.elections:  # numbers are names only: the first to lead is called 1
+                yield from option(Lead(self.bounds.elections - rest.elections + 1), "elections")
+            for other in range(self.count):
+                if other != index:  # who does not lead now may do so later, as long as there are elections
+                    yield from option(Follow(PeerId(other + 1)), leader=None if rest.elections else other)
+
+    def options_of_wire(self, low: int, high: int, number: int, left: int) -> Iterator[Option]:
+        """What may happen on a wire whatever its nodes are."""
+        place, wire, rest = self.place[low, high], self.wires.things[number], self.left.things[left]
+        for end, (index, other) in enumerate(((low, high), (high, low))):
+            if not wire.open[end]:
+                continue
+            peer = PeerId(other + 1)
+            if wire.under_way[end]:
+                hear = Hear(peer, self.messages.things[wire.under_way[end][0]])
+                yield Option(((index, self.happening(hear)),), left, place, self.wires.of(wire.heard(end)))
+            if not wire.open[1 - end] or rest.losses:
+                after = self.left.of(rest.less("losses")) if wire.open[1 - end] else left
+                yield Option(((index, self.happening(Disconnect(peer))),), after, place, self.wires.of(wire.closed(end)))
+        if not all(wire.open):
+            ends = ((low, self.happening(Connect(PeerId(high + 1)))), (high, self.happening(Connect(PeerId(low + 1)))))
+            yield Option(ends, left, place, self.wires.of(UP))
+
+    def happening(self, what: Happening) -> int:
+        return self.happenings.of(what, (type(what), what))
+
+    # -- one transition -------------------------------------------------------------------------------------------------------
+
+    def after(self, state: State, option: Option) -> State:
+        """The state that an option leads to. Raises what the core or the checkers have against it."""
+        new = list(state)
+        new[-1] = option.left
+        if option.place:
+            new[option.place] = option.wire
+        for index, number in option.steps:
+            before = new[index]
+            step = self.steps.get((before, number))
+            if step is None:
+                step = self.steps[before, number] = self.step(index, before, number)
+            new[index] = step.after
+            for place, end, message in step.wires:
+                new[place] = self.rewire(new[place], end, message)
+            if step.notices >= 0:
+                self.met[step.notices] += 1
+                key = (step.notices, new[-2], *[self.view[node] for node in new[: self.count]])
+                ghosts = self.judged.get(key)
+                if ghosts is None:
+                    ghosts = self.judged[key] = self.judge(new, index, step.notices)
+                new[-2] = ghosts
+        return tuple(new)
 
     def step(self, index: int, node: int, number: int) -> Step:
-        """Computed, once."""
-        puppet = copied(self.nodes.values_[node])
-        said, notices = puppet.happen(self.happenings.values_[number])
-        links = []
+        """By the shipped code."""
+        before, what = self.nodes.things[node], self.happenings.things[number]
+        puppet = copied(before)
+        said, notices = puppet.happen(what)
+        wires = []
         for peer, message in said:
-            place, end = self.end(index, peer - 1)
-            links.append((place, end, -1) if message is None else (place, 1 - end, self.messages.number((type(message), message), message)))
-        after = self.node(puppet)
-        noticed = self.notices.number((node, number), (puppet, notices)) if notices else -1
-        return Step(after, tuple(links), noticed)
-
-    def end(self, index: int, other: int) -> tuple[int, int]:
-        """Where in a state the wire between two is, and which end is the first one's."""
-        return (self.place[index, other], 0) if index < other else (self.place[other, index], 1)
+            other = peer - 1
+            place = self.place[min(index, other), max(index, other)]
+            end = int(index > other)
+            wires.append((place, end, CLOSED) if message is None else (place, 1 - end, self.messages.of(message)))
+        if notices:
+            self.notices.append((before, puppet, notices, [*sights(notices)]))
+        return Step(self.node(puppet), tuple(wires), len(self.notices) - 1 if notices else -1)
 
     def rewire(self, wire: int, end: int, message: int) -> int:
         key = (wire, end, message)
         after = self.rewired.get(key)
         if after is None:
-            old: Wire = self.wires.values_[wire]
-            after = self.rewired[key] = self.wires.number(old.closed(end) if message < 0 else old.sent(end, message))
+            old = self.wires.things[wire]
+            after = self.rewired[key] = self.wires.of(old.closed(end) if message == CLOSED else old.sent(end, message))
         return after
 
-    def judge(self, state: list[int], index: int, before: int, noticed: int) -> int:
-        """Show the checkers what the node did, as they remember what went before."""
-        judge = Judge.remembering(self.count // 2 + 1, self.ghosts.values_[state[self.ghost_at]])
-        puppet, notices = self.notices.values_[noticed]
-        old: Puppet = self.nodes.values_[before]
-        nodes = [self.nodes.values_[number] for number in state[: self.count]]
-        nodes[index] = puppet
-        judge.nodes = nodes
+    def judge(self, state: list[int], index: int, noticed: int) -> int:
+        """Show the checkers what a node did, as they remember what went before; what they remember then."""
+        before, puppet, notices, _ = self.notices[noticed]
+        judge = Judge.remembering(self.count // 2 + 1, self.ghosts.things[state[-2]])
+        puppets = [self.nodes.things[number] for number in state[: self.count]]
+        puppets[index] = puppet
+        judge.nodes = cast(list[Node], puppets)  # a puppet has what checkers look at
         judge.proposed = {bytes([number]) for number in range(1, self.bounds.proposals + 1)}
-        puppet.end = old.log[-1].zxid if old.log else ZERO
-        if old.peer is not None:
-            judge.watermarks = {(old.id, old.life): old.peer.watermark}
+        puppet.end = before.log[-1].zxid if before.log else ZERO
+        if before.peer is not None:
+            judge.watermarks = {(before.id, before.life): before.peer.watermark}
         for checker, words in notices:
             getattr(judge, checker)(puppet, *words)
-        return self.ghosts.number(judge.ghosts)
+        return self.ghosts.of(judge.ghosts)
 
-    # -- all transitions ----------------------------------------------------------------------------------------------------
+    # -- the trace ------------------------------------------------------------------------------------------------------------
 
-    def menu(self, node: int) -> list[tuple[int, str | None]]:
-        """What may happen to a node whatever the others are, and which bound it takes from."""
-        menu = self.menus[node]
-        if menu is None:
-            puppet: Puppet = self.nodes.values_[node]
-            menu = self.menus[node] = [(self.happening(what), cost) for what, cost in offers(puppet)]
-        return menu
+    def trace(self, seen: dict[State, State | None], last: State, option: Option) -> list[str]:
+        """The shortest history that leads to what `option` does in the `last` state, in the words of the simulator's trace."""
+        path = [last]
+        while (before := seen[path[-1]]) is not None:
+            path.append(before)
+        lines: list[str] = []
+        for state, after in pairwise(reversed(path)):
+            self.tell(state, next(option for option in self.options(state) if self.after(state, option) == after), lines)
+        self.tell(last, option, lines)
+        return lines
 
-    def successors(self, state: State) -> Iterator[State]:
-        """Every state that one transition leads to; `doing` tells which transition that is."""
-        left: Bounds = self.left.values_[state[-1]]
-        for index in range(self.count):
-            for number, cost in self.menu(state[index]):
-                if cost is None or getattr(left, cost) > 0:
-                    yield from self.one(state, [(index, number)], cost)
-            puppet: Puppet = self.nodes.values_[state[index]]
-            if puppet.peer is None:
-                continue
-            role = puppet.peer.state.role
-            if left.proposals and isinstance(role, Leading) and puppet.peer.room > 0:
-                payload = bytes([self.bounds.proposals - left.proposals + 1])
-                yield from self.one(state, [(index, self.happening(Broadcast(payload)))], "proposals")
-            if isinstance(role, Looking):
-                if left.elections and (index == 0 or left.elections < self.bounds.elections):  # whoever leads first is called 1
-                    candidacy = self.bounds.elections - left.elections + 1
-                    yield from self.one(state, [(index, self.happening(Lead(candidacy)))], "elections")
-                for other in range(self.count):
-                    if other != index and (left.elections or self.leads(state[other])):
-                        yield from self.one(state, [(index, self.happening(Follow(PeerId(other + 1))))])
-        for low, high in self.pairs:
-            yield from self.on_wire(state, low, high, left)
-
-    def leads(self, node: int) -> bool:
-        peer = self.nodes.values_[node].peer
-        return peer is not None and isinstance(peer.state.role, Leading)
-
-    def on_wire(self, state: State, low: int, high: int, left: Bounds) -> Iterator[State]:
-        place = self.place[low, high]
-        wire: Wire = self.wires.values_[state[place]]
-        for end, (index, other) in enumerate(((low, high), (high, low))):
-            if wire.open[end]:
-                peer = PeerId(other + 1)
-                if wire.under_way[end]:
-                    first, *rest = wire.under_way[end]
-                    hear = self.happening(Hear(peer, self.messages.values_[first]))
-                    yield from self.one(state, [(index, hear)], wire=(place, Wire(wire.open, replaced(wire.under_way, end, tuple(rest)))))
-                cost = "losses" if wire.open[1 - end] else None
-                if cost is None or left.losses:
-                    yield from self.one(state, [(index, self.happening(Disconnect(peer)))], cost, (place, wire.closed(end)))
-        if not all(wire.open) and all(self.nodes.values_[state[index]].running for index in (low, high)):
-            steps = [(low, self.happening(Connect(PeerId(high + 1)))), (high, self.happening(Connect(PeerId(low + 1))))]
-            yield from self.one(state, steps, wire=(place, UP))
-
-    def one(
-        self, state: State, steps: list[tuple[int, int]], cost: str | None = None, wire: tuple[int, Wire] | None = None
-    ) -> Iterator[State]:
-        self.doing = steps
-        new = list(state)
-        if cost is not None:
-            new[-1] = self.left.number(self.left.values_[state[-1]].less(cost))
-        if wire is not None:
-            new[wire[0]] = self.wires.number(wire[1])
-        for index, number in steps:
-            self.take(new, index, number)
-        yield tuple(new)
-
-    # -- the search ---------------------------------------------------------------------------------------------------------
-
-    def search(self, budget: int) -> Exploration:
-        found = Exploration(self.count, self.bounds)
-        start = self.start()
-        seen: dict[State, State | None] = {start: None}
-        frontier = [start]
-        state = start
-        try:
-            while frontier and len(seen) < budget:
-                beyond = []
-                for state in frontier:
-                    for after in self.successors(state):
-                        found.transitions += 1
-                        if after not in seen:
-                            seen[after] = state
-                            beyond.append(after)
-                    if len(seen) >= budget:
-                        break
-                frontier = beyond
-                found.depth += bool(beyond)
-            found.complete = not frontier
-        except AssertionError as error:
-            found.guarantee = type(error).__name__
-            found.reason = str(error)
-        found.states = len(seen)
-        return found
+    def tell(self, state: State, option: Option, lines: list[str]) -> None:
+        for index, number in option.steps:
+            with suppress(AssertionError):  # that is the last line
+                copied(self.nodes.things[state[index]]).happen(self.happenings.things[number], lines)

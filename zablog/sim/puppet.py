@@ -126,7 +126,9 @@ class Sync(NamedTuple):
 
 
 class Read(NamedTuple):
-    """The oldest reading from the log that was asked for is done."""
+    """What was to be read from the log for a learner has been read."""
+
+    peer: PeerId
 
 
 class Lead(NamedTuple):
@@ -287,13 +289,15 @@ class Puppet:
                 self.die(written)
             case Sync():
                 self.sync()
-            case Read():
-                self.read()
+            case Read(peer):
+                self.read(peer)
             case Lead(candidacy):
+                self.say(f"{self.id} is named to itself")
                 self.candidacy = candidacy
                 discovery.lead(self.living.state, self.configuration.voters, self.living.out)
                 self.settle()
             case Follow(leader):
+                self.say(f"{leader} is named to {self.id}")
                 discovery.follow(self.living.state, leader, self.living.out)
                 self.settle()
             case Quit():
@@ -302,17 +306,21 @@ class Puppet:
             case Heartbeat():
                 self.step(Tick())
             case Broadcast(payload):
+                self.say(f"{self.id}       is handed 1 to broadcast, after {self.living.last}")
                 self.step(Proposals((payload,)))
             case Connect(peer):
+                self.say(f"{self.id} is connected to {peer}")
                 self.number += 1
                 self.forget(peer)
                 self.links[peer] = Link(peer, self.number)
                 self.step(LinkUp(self.links[peer]))
             case Disconnect(peer):
+                self.say(f"{self.id} notices that its link to {peer} is gone")
                 link = self.links[peer]
                 self.forget(peer)
                 self.step(LinkDown(link))
             case Hear(peer, message):
+                self.say(f"{peer} -> {self.id}  {words(message)}")
                 self.step(Received(self.links[peer], (message,)))
         return self.said, self.noted
 
@@ -359,8 +367,9 @@ class Puppet:
             raise PromiseMono(f"the disk of node {self.id} goes from {before} to {image}")
         self.note("wrote")
 
-    def read(self) -> None:
-        read = self.reads.pop(0)
+    def read(self, peer: PeerId) -> None:
+        read = next(read for read in self.reads if read.link.peer == peer)
+        self.reads.remove(read)
         if isinstance(read, ReadDigest):
             digest = next(entry.digest for entry in self.log if entry.zxid == read.zxid)
             return self.step(DigestRead(read.link, read.zxid, digest))
@@ -440,7 +449,6 @@ class Puppet:
         self.note("sending", send)
         if self.current(send.link):
             self.said.append(Said(send.link.peer, send.message))
-            self.say(f"{self.id} sends to {send.link.peer}  {words(send.message)}")
 
     def deliver(self, upto: Zxid) -> None:
         after = self.delivered[-1][0] if self.delivered else ZERO
