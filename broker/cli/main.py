@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import typer
 
-from broker.cli import cluster, consume, log, produce, server, simulate, topic
+from broker.cli import cluster, consume, explore, log, produce, server, simulate, topic
 from broker.cli.refusals import Usage, exit_code, told
 from broker.cli.settings import HELP, take
 from broker.cli.terminal import Terminal
@@ -36,6 +36,7 @@ def application() -> typer.Typer:
     app.command("consume", epilog=HELP)(consume.consume)
     app.add_typer(log.app, name="log")
     app.command("simulate", epilog=HELP)(simulate.simulate)
+    app.command("explore", epilog=HELP)(explore.explore)
     return app
 
 

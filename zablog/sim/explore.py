@@ -123,7 +123,7 @@ class Option(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What a node makes of something: its number afterwards, what it does to wires (place, end, message), what is to be checked (-1: nothing)."""
+    """What a node makes of something: its number then, what it does to wires (place, end, message), what is to be checked (-1: nothing)."""
 
     after: int
     wires: tuple[tuple[int, int, int], ...]
@@ -193,7 +193,7 @@ class Exploration:
             "transitions": self.transitions,
             "depth": self.depth,
             "complete": self.complete,
-            **{f"saw_{what}": self.counts[what] for what in SIGHTS},
+            **{what: self.counts[what] for what in SIGHTS},
             "violations": int(self.guarantee is not None),
             "guarantee": self.guarantee,
             "trace": self.trace,
@@ -288,8 +288,8 @@ class Explorer:
 
     def start(self) -> State:
         """Everybody has been born, and nobody has been started."""
-        platter = Platter(Epoch(1), Epoch(1)) if self.aged else Platter()
-        nodes = [self.node(Puppet(id, self.configuration, platter)) for id in self.configuration.voters]
+        epoch = Epoch(int(self.aged))
+        nodes = [self.node(Puppet(id, self.configuration, Platter(epoch, epoch))) for id in self.configuration.voters]
         wires = [self.wires.of(Wire())] * len(self.place)
         return (*nodes, *wires, self.ghosts.of(Judge(0).ghosts), self.left.of(self.bounds))
 

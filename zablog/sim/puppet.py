@@ -11,7 +11,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import SimpleNamespace
-from typing import ClassVar, Final, NamedTuple, TypeVar
+from typing import ClassVar, Final, NamedTuple
 
 from zablog.core import discovery
 from zablog.core.effects import (
@@ -35,8 +35,8 @@ from zablog.core.gate import Gate
 from zablog.core.messages import Message, Notification, Propose
 from zablog.core.peer import Peer
 from zablog.core.quorum import Configuration
-from zablog.core.state import Draining, Following, Leading, Looking, Timing
-from zablog.core.trail import Entries, Mark, Payload, Trail
+from zablog.core.state import Leading, Timing
+from zablog.core.trail import Entries, Mark, Trail
 from zablog.core.zxid import ZERO, Epoch, PeerId, Zxid
 from zablog.sim.freezing import frozen
 from zablog.sim.guarantees import CwSane, PromiseMono
@@ -67,8 +67,8 @@ def calm(bound: int) -> int:
 class Platter:
     """What a crash leaves. `hint` is known to be committed, as of the last batch that was written."""
 
-    accepted: Epoch = Epoch(0)
-    current: Epoch = Epoch(0)
+    accepted: Epoch
+    current: Epoch
     log: Log = ()
     hint: Zxid = ZERO
 
@@ -197,8 +197,24 @@ class Puppet:
     """One process over its lives, with its disk. `happen` changes it; whoever wants to keep it copies it before."""
 
     __slots__ = (
-        "candidacy", "configuration", "delivered", "disk", "gate", "held", "id", "links", "log", "number", "peer", "queue", "reads", "role",
-        "end", "noted", "said", "tell",
+        "candidacy",
+        "configuration",
+        "delivered",
+        "disk",
+        "end",
+        "gate",
+        "held",
+        "id",
+        "links",
+        "log",
+        "noted",
+        "number",
+        "peer",
+        "queue",
+        "reads",
+        "role",
+        "said",
+        "tell",
     )  # fmt: skip
     life: ClassVar = 0
     just_cut: ClassVar = False
@@ -260,12 +276,11 @@ class Puppet:
             (send.after - durable, send.link.peer, self.current(send.link), send.message, any(send is held for held in self.held))
             for send in self.gate.waiting
         )
-        queue = tuple((type(effect).__name__, *(getattr(effect, name) for name in effect.__slots__[1:])) for effect in self.queue)
-        reads = tuple((read.link.peer, type(read) is Stream) for read in self.reads)
-        return (
-            self.disk, frozen(state, self.current), tuple(token - durable for token, *_ in state.pending), self.peer.out.token - durable,
-            self.peer.out.halted, self.gate.durable - durable, waiting, queue, self.log, reads, len(self.delivered), self.candidacy,
-        )  # fmt: skip
+        queue = tuple((type(effect), *(getattr(effect, name) for name in effect.__slots__[1:])) for effect in self.queue)
+        reads = tuple((type(read), read.link.peer, *(getattr(read, name) for name in read.__slots__[1:])) for read in self.reads)
+        pending = tuple((token - durable, *rest) for token, *rest in state.pending)
+        counts = (self.peer.out.token - durable, self.gate.durable - durable, self.peer.out.halted, self.candidacy)
+        return self.disk, frozen(state, self.current), pending, counts, waiting, queue, self.log, reads, tuple(self.delivered)
 
     @property
     def view(self) -> Hashable:
@@ -331,9 +346,8 @@ class Puppet:
 
     def start(self) -> None:
         disk = self.disk
-        self.peer = Peer(
-            self.id, self.configuration, disk.accepted, disk.current, None, trail_of(disk.log), disk.hint, STILL, calm  # fmt: skip
-        )
+        trail = trail_of(disk.log)
+        self.peer = Peer(self.id, self.configuration, disk.accepted, disk.current, None, trail, disk.hint, STILL, calm)
         self.log = disk.log
         self.say(f"{self.id} starts with acceptedEpoch {disk.accepted}, currentEpoch {disk.current}, last {self.peer.last}")
         self.deliver(disk.hint)
