@@ -336,8 +336,8 @@ class Explorer:
         role = puppet.peer.state.role
         for written in range(len(puppet.queue) + 1):
             yield from option(Die(written), "crashes")
-        if puppet.queue:
-            yield from option(Sync())
+        for written in range(1, len(puppet.queue) + 1):
+            yield from option(Sync(written))
         for peer in sorted({read.link.peer for read in puppet.reads}):
             yield from option(Read(peer))
         if isinstance(role, Following | Leading):

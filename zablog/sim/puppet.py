@@ -122,11 +122,13 @@ class Die(NamedTuple):
 
 
 class Sync(NamedTuple):
-    """The oldest durable operation under way is done."""
+    """So many durable operations, the oldest under way, are done: one group commit."""
+
+    written: int
 
 
 class Read(NamedTuple):
-    """What was to be read from the log for a learner has been read."""
+    """The next piece of what is to be read from the log for a learner has been read: one entry."""
 
     peer: PeerId
 
@@ -302,8 +304,8 @@ class Puppet:
                 self.start()
             case Die(written):
                 self.die(written)
-            case Sync():
-                self.sync()
+            case Sync(written):
+                self.sync(written)
             case Read(peer):
                 self.read(peer)
             case Lead(candidacy):
@@ -362,15 +364,17 @@ class Puppet:
         self.dead()
         self.say(f"{self.id} is killed; {written} of what it was writing is on its disk")
 
-    def sync(self) -> None:
-        effect = self.queue.pop(0)
-        self.wrote(effect, self.living.watermark)
-        for send in self.gate.open_to(effect.token):
+    def sync(self, written: int) -> None:
+        effects, self.queue = self.queue[:written], self.queue[written:]
+        for effect in effects:
+            self.wrote(effect, self.living.watermark)
+        token = effects[-1].token
+        for send in self.gate.open_to(token):
             if not any(send is held for held in self.held):
                 self.note("outlived", send)
             self.send(send)
         self.held = [send for send in self.held if any(send is waiting for waiting in self.gate.waiting)]
-        self.step(Durable(effect.token))
+        self.step(Durable(token))
 
     def wrote(self, effect: DurableEffect, watermark: Zxid) -> None:
         before = self.image
@@ -387,11 +391,11 @@ class Puppet:
         if isinstance(read, ReadDigest):
             digest = next(entry.digest for entry in self.log if entry.zxid == read.zxid)
             return self.step(DigestRead(read.link, read.zxid, digest))
-        for index, entry in enumerate(self.log):
-            if read.after < entry.zxid <= read.upto:
-                prev = self.log[index - 1].zxid if index else ZERO
-                self.send(Send(read.link, Propose(read.epoch, Entries(entry.zxid, prev, (entry.payload,), entry.digest), ZERO), 0))
-        return self.step(Streamed(read.link, read.upto))
+        at = next(at for at, entry in enumerate(self.log) if entry.zxid > read.after)
+        zxid, payload, digest = self.log[at]
+        prev = self.log[at - 1].zxid if at else ZERO
+        self.send(Send(read.link, Propose(read.epoch, Entries(zxid, prev, (payload,), digest), ZERO), 0))
+        return self.step(Streamed(read.link, zxid))
 
     def step(self, event: Event) -> None:
         self.finish(self.living.step(event))
