@@ -24,16 +24,19 @@ from zablog.core.events import Link
 from zablog.core.messages import AckEpoch, Message
 from zablog.core.quorum import Configuration
 from zablog.core.state import Following, Leading, Looking
-from zablog.core.trail import Trail
-from zablog.core.zxid import ZERO, Epoch, PeerId, Zxid
+from zablog.core.trail import Mark, Trail
+from zablog.core.zxid import Epoch, PeerId, Zxid
 from zablog.sim.freezing import copied
 from zablog.sim.invariants import Invariants
 from zablog.sim.node import Node
 from zablog.sim.puppet import (
     Broadcast,
+    Checkpoint,
     Connect,
+    Content,
     Die,
     Disconnect,
+    Fetch,
     Follow,
     Happening,
     Hear,
@@ -61,6 +64,8 @@ class Bounds(NamedTuple):
     """How often a node is named to itself; to others it may be named again and again."""
     losses: int = 1
     """Links that break by themselves, and roles that are given up though their links are well."""
+    checkpoints: int = 0
+    """After each, the log begins where the snapshot stands."""
 
     def less(self, what: str) -> Bounds:
         return self._replace(**{what: getattr(self, what) - 1})
@@ -200,7 +205,7 @@ class Exploration:
         }
 
 
-SIGHTS: Final = ("established", "deliveries", "truncations")
+SIGHTS: Final = ("established", "deliveries", "truncations", "snapshots")
 
 
 def sights(notices: list[Notice]) -> Iterator[str]:
@@ -212,6 +217,8 @@ def sights(notices: list[Notice]) -> Iterator[str]:
                 yield "deliveries"
             case "truncated", _:
                 yield "truncations"
+            case "installed", _:
+                yield "snapshots"
 
 
 class Explorer:
@@ -236,6 +243,8 @@ class Explorer:
         self.ghosts: Numbers[Any] = Numbers()  # Any: see Judge
         self.left: Numbers[Bounds] = Numbers()
         self.happenings: Numbers[Happening] = Numbers()
+        self.contents: dict[Mark, Content] = {}
+        """Of all snapshots there ever were."""
         self.steps: dict[tuple[int, int], Step] = {}
         self.notices: list[tuple[Puppet, Puppet, list[Notice], list[str]]] = []
         """Of the steps that are to be checked: the node before and after, what checkers are shown, what is worth counting."""
@@ -340,6 +349,10 @@ class Explorer:
             yield from option(Sync(written))
         for peer in sorted({read.link.peer for read in puppet.reads}):
             yield from option(Read(peer))
+        if puppet.may_checkpoint:
+            yield from option(Checkpoint(), "checkpoints")
+        if puppet.offer is not None:
+            yield from option(Fetch(self.contents[puppet.offer.mark]))
         if isinstance(role, Following | Leading):
             yield from option(Quit(), "losses")
         if isinstance(role, Leading):
@@ -403,6 +416,7 @@ class Explorer:
         before, what = self.nodes.things[node], self.happenings.things[number]
         puppet = copied(before)
         said, notices = puppet.happen(what)
+        self.contents[puppet.disk.base] = puppet.disk.content
         wires = []
         for peer, message in said:
             other = peer - 1
@@ -429,8 +443,8 @@ class Explorer:
         puppets[index] = puppet
         judge.nodes = cast(list[Node], puppets)  # a puppet has what checkers look at
         judge.proposed = {bytes([number]) for number in range(1, self.bounds.proposals + 1)}
-        puppet.end = before.log[-1].zxid if before.log else ZERO
         if before.peer is not None:
+            puppet.end = before.peer.last
             judge.watermarks = {(before.id, before.life): before.peer.watermark}
         for checker, words in notices:
             getattr(judge, checker)(puppet, *words)

@@ -8,7 +8,7 @@ told to lead or to follow, and its votes are heard by nobody. What checkers are 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import SimpleNamespace
 from typing import ClassVar, Final, NamedTuple
@@ -30,13 +30,13 @@ from zablog.core.effects import (
     Stream,
     Truncate,
 )
-from zablog.core.events import DigestRead, Durable, Event, Link, LinkDown, LinkUp, Proposals, Received, Streamed, Tick
+from zablog.core.events import Checkpointed, DigestRead, Durable, Event, Link, LinkDown, LinkUp, Proposals, Received, Staged, Streamed, Tick
 from zablog.core.gate import Gate
 from zablog.core.messages import Message, Notification, Propose
 from zablog.core.peer import Peer
 from zablog.core.quorum import Configuration
 from zablog.core.state import Leading, Timing
-from zablog.core.trail import Entries, Mark, Trail
+from zablog.core.trail import ORIGIN, Entries, Mark, Trail
 from zablog.core.zxid import ZERO, Epoch, PeerId, Zxid
 from zablog.sim.freezing import frozen
 from zablog.sim.guarantees import CwSane, PromiseMono
@@ -56,6 +56,8 @@ class Entry(NamedTuple):
 
 
 Log = tuple[Entry, ...]
+Content = tuple[tuple[Zxid, bytes], ...]
+"""The state at some place: all that was delivered through there."""
 
 
 def calm(bound: int) -> int:
@@ -65,24 +67,37 @@ def calm(bound: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Platter:
-    """What a crash leaves. `hint` is known to be committed, as of the last batch that was written."""
+    """What a crash leaves: promises, a snapshot at `base`, and the log above it.
+
+    `hint` is known to be committed, as of the last batch that was written.
+    """
 
     accepted: Epoch
     current: Epoch
     log: Log = ()
     hint: Zxid = ZERO
+    base: Mark = ORIGIN
+    content: Content = ()
 
-    def after(self, effect: DurableEffect, watermark: Zxid) -> Platter:
+    def after(self, effect: DurableEffect, watermark: Zxid, staged: Content) -> Platter:
         """One durable operation later."""
         match effect:
             case Append(_, entries):
-                return Platter(self.accepted, self.current, extended(self.log, entries), min(watermark, entries.last))
+                return replace(self, log=extended(self.log, entries), hint=min(watermark, entries.last))
             case Truncate(_, mark):
-                return Platter(self.accepted, self.current, cut(self.log, mark), self.hint)
+                return replace(self, log=cut(self.log, mark))
             case SaveEpochs(_, accepted, current):
-                return Platter(accepted, current, self.log, self.hint)
-            case Install():
-                raise NotImplementedError("snapshots are not explored")
+                return replace(self, accepted=accepted, current=current)
+            case Install(_, mark):
+                return replace(self, log=(), hint=mark.zxid, base=mark, content=staged)
+
+    @property
+    def snapshot(self) -> Mark | None:
+        return self.base if self.content else None
+
+    def checkpointed(self, mark: Mark, content: Content) -> Platter:
+        """With a snapshot, and without the log below it."""
+        return replace(self, log=above(self.log, mark), hint=max(self.hint, mark.zxid), base=mark, content=content)
 
 
 def extended(log: Log, entries: Entries) -> Log:
@@ -95,17 +110,21 @@ def cut(log: Log, mark: Mark) -> Log:
     return tuple(entry for entry in log if entry.zxid <= mark.zxid)
 
 
-def trail_of(log: Log) -> Trail:
-    trail = Trail()
-    for before, entry in zip((None, *log), log, strict=False):
-        trail.append(Entries(entry.zxid, before.zxid if before else ZERO, (entry.payload,), entry.digest))
+def above(log: Log, mark: Mark) -> Log:
+    return tuple(entry for entry in log if entry.zxid > mark.zxid)
+
+
+def trail_of(base: Mark, log: Log) -> Trail:
+    trail = Trail(base)
+    for entry in log:
+        trail.append(Entries(entry.zxid, trail.last, (entry.payload,), entry.digest))
     return trail
 
 
 @lru_cache(10_000)
 def image_of(disk: Platter) -> Image:
     """As checkers look at it; nobody changes it."""
-    return Image(disk.accepted, disk.current, trail_of(disk.log))
+    return Image(disk.accepted, disk.current, trail_of(disk.base, disk.log))
 
 
 # -- what may happen to it ----------------------------------------------------------------------------------------------------
@@ -131,6 +150,16 @@ class Read(NamedTuple):
     """The next piece of what is to be read from the log for a learner has been read: one entry."""
 
     peer: PeerId
+
+
+class Checkpoint(NamedTuple):
+    """The state as it is goes to the disk, and the log below it goes from there."""
+
+
+class Fetch(NamedTuple):
+    """The snapshot that the leader offered has come over, and is on the disk."""
+
+    content: Content
 
 
 class Lead(NamedTuple):
@@ -178,7 +207,7 @@ class Hear(NamedTuple):
     message: Message
 
 
-Happening = Start | Die | Sync | Read | Lead | Follow | Quit | Heartbeat | Broadcast | Connect | Disconnect | Hear
+Happening = Start | Die | Sync | Read | Checkpoint | Fetch | Lead | Follow | Quit | Heartbeat | Broadcast | Connect | Disconnect | Hear
 
 
 class Said(NamedTuple):
@@ -211,11 +240,13 @@ class Puppet:
         "log",
         "noted",
         "number",
+        "offer",
         "peer",
         "queue",
         "reads",
         "role",
         "said",
+        "staged",
         "tell",
     )  # fmt: skip
     life: ClassVar = 0
@@ -244,6 +275,8 @@ class Puppet:
         self.log: Log = ()
         """The history with all that the core has emitted so far."""
         self.reads: list[Stream | ReadDigest] = []
+        self.offer: FetchSnapshot | None = None
+        self.staged: Content = ()
         self.links: dict[PeerId, Link] = {}
         """Its open ends."""
         self.number = 0
@@ -282,7 +315,10 @@ class Puppet:
         reads = tuple((type(read), read.link.peer, *(getattr(read, name) for name in read.__slots__[1:])) for read in self.reads)
         pending = tuple((token - durable, *rest) for token, *rest in state.pending)
         counts = (self.peer.out.token - durable, self.gate.durable - durable, self.peer.out.halted, self.candidacy)
-        return self.disk, frozen(state, self.current), pending, counts, waiting, queue, self.log, reads, tuple(self.delivered)
+        offer = self.offer and (self.offer.link.peer, self.offer.mark)
+        fetched = self.staged if any(isinstance(effect, Install) for effect in self.queue) else ()
+        whole = (self.disk, frozen(state, self.current), pending, counts, waiting, queue, self.log, reads, offer, fetched)
+        return *whole, tuple(self.delivered)
 
     @property
     def view(self) -> Hashable:
@@ -308,6 +344,10 @@ class Puppet:
                 self.sync(written)
             case Read(peer):
                 self.read(peer)
+            case Checkpoint():
+                self.checkpoint()
+            case Fetch(content):
+                self.fetch(content)
             case Lead(candidacy):
                 self.say(f"{self.id} is named to itself")
                 self.candidacy = candidacy
@@ -348,9 +388,12 @@ class Puppet:
 
     def start(self) -> None:
         disk = self.disk
-        trail = trail_of(disk.log)
-        self.peer = Peer(self.id, self.configuration, disk.accepted, disk.current, None, trail, disk.hint, STILL, calm)
+        trail = trail_of(disk.base, disk.log)
+        self.peer = Peer(self.id, self.configuration, disk.accepted, disk.current, None, trail, disk.hint, STILL, calm, None, disk.snapshot)
         self.log = disk.log
+        self.delivered = [*disk.content]
+        if disk.content:
+            self.note("restored", disk.base)
         self.say(f"{self.id} starts with acceptedEpoch {disk.accepted}, currentEpoch {disk.current}, last {self.peer.last}")
         self.deliver(disk.hint)
         self.step(Tick())
@@ -378,7 +421,7 @@ class Puppet:
 
     def wrote(self, effect: DurableEffect, watermark: Zxid) -> None:
         before = self.image
-        self.disk = self.disk.after(effect, watermark)
+        self.disk = self.disk.after(effect, watermark, self.staged)
         image = self.image
         self.say(f"{self.id}       disk: acceptedEpoch {image.accepted}, currentEpoch {image.current}, last {image.trail.last}")
         if image.accepted < before.accepted or image.current < before.current or image.current > image.accepted:
@@ -389,13 +432,35 @@ class Puppet:
         read = next(read for read in self.reads if read.link.peer == peer)
         self.reads.remove(read)
         if isinstance(read, ReadDigest):
-            digest = next(entry.digest for entry in self.log if entry.zxid == read.zxid)
-            return self.step(DigestRead(read.link, read.zxid, digest))
+            return self.step(DigestRead(read.link, read.zxid, self.digest_at(read.zxid)))
         at = next(at for at, entry in enumerate(self.log) if entry.zxid > read.after)
         zxid, payload, digest = self.log[at]
-        prev = self.log[at - 1].zxid if at else ZERO
+        prev = self.log[at - 1].zxid if at else self.living.state.trail.base.zxid
         self.send(Send(read.link, Propose(read.epoch, Entries(zxid, prev, (payload,), digest), ZERO), 0))
         return self.step(Streamed(read.link, zxid))
+
+    def digest_at(self, zxid: Zxid) -> int:
+        base = self.living.state.trail.base
+        return base.digest if zxid == base.zxid else next(entry.digest for entry in self.log if entry.zxid == zxid)
+
+    @property
+    def may_checkpoint(self) -> bool:
+        """Is the state that of a durable place of our log, and a newer one than the snapshot's (W11)?"""
+        return any(entry.zxid == self.living.watermark for entry in self.disk.log)
+
+    def checkpoint(self) -> None:
+        mark = Mark(self.living.watermark, self.digest_at(self.living.watermark))
+        self.disk = self.disk.checkpointed(mark, tuple(self.delivered))
+        self.log = above(self.log, mark)
+        self.note("wrote")
+        self.say(f"{self.id} has a checkpoint at {mark.zxid}")
+        self.step(Checkpointed(mark, mark))
+
+    def fetch(self, content: Content) -> None:
+        assert self.offer is not None, "the law that nobody is sent a snapshot who has not asked for it"
+        offer, self.offer = self.offer, None
+        self.staged = content
+        self.step(Staged(offer.link, offer.mark))
 
     def step(self, event: Event) -> None:
         self.finish(self.living.step(event))
@@ -455,13 +520,22 @@ class Puppet:
                     self.say(f"{self.id} is {effect.role} in {effect.phase}, epoch {effect.epoch}: {effect.reason}")
                 case Halt(reason):
                     self.note("halted", reason)
-                case Install() | FetchSnapshot():
-                    raise NotImplementedError("snapshots are not explored")
+                case FetchSnapshot():
+                    self.offer = effect
+                case Install(_, mark):
+                    self.queue.append(effect)
+                    self.log = ()
+                    self.delivered = [*self.staged]
+                    self.note("installed", mark)
+                    self.note("watermark_moved", mark.zxid, False)
+                    self.say(f"{self.id} takes the snapshot at {mark.zxid}")
 
     def forget(self, peer: PeerId) -> None:
         """An end is closed."""
         if self.links.pop(peer, None) is not None:
             self.reads = [read for read in self.reads if read.link.peer != peer]
+            if self.offer is not None and self.offer.link.peer == peer:
+                self.offer = None
 
     def send(self, send: Send) -> None:
         self.note("sending", send)
