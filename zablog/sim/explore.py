@@ -15,25 +15,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
 
-from zablog.core.effects import RoleChanged, Send
-from zablog.core.events import Link
-from zablog.core.messages import AckEpoch, Message
+from zablog.core.effects import RoleChanged
+from zablog.core.messages import Message
 from zablog.core.quorum import Configuration
 from zablog.core.state import Following, Leading, Looking
-from zablog.core.trail import Mark, Trail
-from zablog.core.zxid import Epoch, PeerId, Zxid
+from zablog.core.trail import Mark
+from zablog.core.zxid import Epoch, PeerId
 from zablog.sim.freezing import copied
-from zablog.sim.invariants import Invariants
-from zablog.sim.node import Node
-from zablog.sim.puppet import (
+from zablog.sim.happenings import (
     Broadcast,
     Checkpoint,
     Connect,
-    Content,
     Die,
     Disconnect,
     Fetch,
@@ -42,14 +38,15 @@ from zablog.sim.puppet import (
     Hear,
     Heartbeat,
     Lead,
-    Notice,
-    Platter,
-    Puppet,
     Quit,
     Read,
     Start,
     Sync,
 )
+from zablog.sim.judge import Judge
+from zablog.sim.node import Node
+from zablog.sim.platter import Content, Platter
+from zablog.sim.puppet import Notice, Puppet
 from zablog.sim.simulate import uncollected
 
 T = TypeVar("T")
@@ -133,42 +130,6 @@ class Step(NamedTuple):
     after: int
     wires: tuple[tuple[int, int, int], ...]
     notices: int
-
-
-class Judge(Invariants):
-    """The checkers of the simulator, whose ghosts can be taken out and put back."""
-
-    def deliveries(self, node: Node, begin: int, upto: Zxid) -> None:
-        """As `Node.deliver` has them checked."""
-        known = len(self.committed)
-        self.delivered(node, begin)
-        self.watermark_moved(node, upto, len(node.delivered) > known)
-
-    def sending(self, node: Node, send: Send) -> None:
-        """A promise counts once, whatever the link: links have no names that last."""
-        if isinstance(send.message, AckEpoch):
-            again = (node.id, send.message.epoch) in self.counted
-            send = replace(send, link=Link(send.link.peer, int(again)))
-        super().sending(node, send)
-
-    @property
-    def ghosts(self) -> Hashable:
-        """What they remember, as far as it is not the same in every state."""
-        histories = tuple((epoch, trail.base, tuple(trail.ends)) for epoch, trail in sorted(self.initial.items()))
-        ghosts = (self.committed_in, self.digests, self.counted, self.owner, self.fixed)
-        return (tuple(self.committed), histories, *(tuple(sorted(ghost.items())) for ghost in ghosts))
-
-    @classmethod
-    def remembering(cls, quorum: int, ghosts: Any) -> Judge:  # Any: what `ghosts` has made
-        judge = cls(quorum)
-        committed, histories, *others = ghosts
-        judge.committed = list(committed)
-        judge.places = {zxid for zxid, _ in committed}
-        judge.last_of = {zxid.epoch: zxid for zxid, _ in committed}
-        judge.initial = {epoch: Trail(base, list(ends)) for epoch, base, ends in histories}
-        judge.committed_in, judge.digests, judge.counted, judge.owner, judge.fixed = map(dict, others)
-        judge.digest = judge.digests[committed[-1][0]] if committed else 0
-        return judge
 
 
 @dataclass(slots=True)

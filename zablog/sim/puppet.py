@@ -8,8 +8,6 @@ told to lead or to follow, and its votes are heard by nobody. What checkers are 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
 from types import SimpleNamespace
 from typing import ClassVar, Final, NamedTuple
 
@@ -36,178 +34,38 @@ from zablog.core.messages import Message, Notification, Propose
 from zablog.core.peer import Peer
 from zablog.core.quorum import Configuration
 from zablog.core.state import Leading, Timing
-from zablog.core.trail import ORIGIN, Entries, Mark, Trail
-from zablog.core.zxid import ZERO, Epoch, PeerId, Zxid
+from zablog.core.trail import Entries, Mark
+from zablog.core.zxid import ZERO, PeerId, Zxid
 from zablog.sim.freezing import frozen
 from zablog.sim.guarantees import CwSane, PromiseMono
+from zablog.sim.happenings import (
+    Broadcast,
+    Checkpoint,
+    Connect,
+    Die,
+    Disconnect,
+    Fetch,
+    Follow,
+    Happening,
+    Hear,
+    Heartbeat,
+    Lead,
+    Quit,
+    Read,
+    Start,
+    Sync,
+)
 from zablog.sim.image import Image
+from zablog.sim.platter import Content, Log, Platter, above, cut, extended, image_of, trail_of
 from zablog.sim.trace import words
 
 NEVER: Final = 1 << 60
 STILL: Final = Timing(*(NEVER for _ in Timing.__slots__))
 
 
-class Entry(NamedTuple):
-    """One entry of a log, with the running digest through it."""
-
-    zxid: Zxid
-    payload: bytes
-    digest: int
-
-
-Log = tuple[Entry, ...]
-Content = tuple[tuple[Zxid, bytes], ...]
-"""The state at some place: all that was delivered through there."""
-
-
 def calm(bound: int) -> int:
     """No jitter."""
     return 0
-
-
-@dataclass(frozen=True, slots=True)
-class Platter:
-    """What a crash leaves: promises, a snapshot at `base`, and the log above it.
-
-    `hint` is known to be committed, as of the last batch that was written.
-    """
-
-    accepted: Epoch
-    current: Epoch
-    log: Log = ()
-    hint: Zxid = ZERO
-    base: Mark = ORIGIN
-    content: Content = ()
-
-    def after(self, effect: DurableEffect, watermark: Zxid, staged: Content) -> Platter:
-        """One durable operation later."""
-        match effect:
-            case Append(_, entries):
-                return replace(self, log=extended(self.log, entries), hint=min(watermark, entries.last))
-            case Truncate(_, mark):
-                return replace(self, log=cut(self.log, mark))
-            case SaveEpochs(_, accepted, current):
-                return replace(self, accepted=accepted, current=current)
-            case Install(_, mark):
-                return replace(self, log=(), hint=mark.zxid, base=mark, content=staged)
-
-    @property
-    def snapshot(self) -> Mark | None:
-        return self.base if self.content else None
-
-    def checkpointed(self, mark: Mark, content: Content) -> Platter:
-        """With a snapshot, and without the log below it."""
-        return replace(self, log=above(self.log, mark), hint=max(self.hint, mark.zxid), base=mark, content=content)
-
-
-def extended(log: Log, entries: Entries) -> Log:
-    """Entries come one at a time, so that each has its own digest."""
-    (payload,) = entries.payloads
-    return (*log, Entry(entries.last, bytes(payload), entries.digest))
-
-
-def cut(log: Log, mark: Mark) -> Log:
-    return tuple(entry for entry in log if entry.zxid <= mark.zxid)
-
-
-def above(log: Log, mark: Mark) -> Log:
-    return tuple(entry for entry in log if entry.zxid > mark.zxid)
-
-
-def trail_of(base: Mark, log: Log) -> Trail:
-    trail = Trail(base)
-    for entry in log:
-        trail.append(Entries(entry.zxid, trail.last, (entry.payload,), entry.digest))
-    return trail
-
-
-@lru_cache(10_000)
-def image_of(disk: Platter) -> Image:
-    """As checkers look at it; nobody changes it."""
-    return Image(disk.accepted, disk.current, trail_of(disk.base, disk.log))
-
-
-# -- what may happen to it ----------------------------------------------------------------------------------------------------
-
-
-class Start(NamedTuple):
-    """The process recovers from its disk."""
-
-
-class Die(NamedTuple):
-    """The process dies; of the durable operations under way, the first so many have happened."""
-
-    written: int
-
-
-class Sync(NamedTuple):
-    """So many durable operations, the oldest under way, are done: one group commit."""
-
-    written: int
-
-
-class Read(NamedTuple):
-    """The next piece of what is to be read from the log for a learner has been read: one entry."""
-
-    peer: PeerId
-
-
-class Checkpoint(NamedTuple):
-    """The state as it is goes to the disk, and the log below it goes from there."""
-
-
-class Fetch(NamedTuple):
-    """The snapshot that the leader offered has come over, and is on the disk."""
-
-    content: Content
-
-
-class Lead(NamedTuple):
-    """The oracle names it. `candidacy` counts such namings, of all nodes."""
-
-    candidacy: int
-
-
-class Follow(NamedTuple):
-    """The oracle names another to it."""
-
-    leader: PeerId
-
-
-class Quit(NamedTuple):
-    """It gives its role up: some wait is over."""
-
-
-class Heartbeat(NamedTuple):
-    """A leader tells the watermark to those that have not heard of it."""
-
-
-class Broadcast(NamedTuple):
-    """A client wants this payload in the log."""
-
-    payload: bytes
-
-
-class Connect(NamedTuple):
-    """A new link is up."""
-
-    peer: PeerId
-
-
-class Disconnect(NamedTuple):
-    """It notices that a link is gone."""
-
-    peer: PeerId
-
-
-class Hear(NamedTuple):
-    """A message has arrived."""
-
-    peer: PeerId
-    message: Message
-
-
-Happening = Start | Die | Sync | Read | Checkpoint | Fetch | Lead | Follow | Quit | Heartbeat | Broadcast | Connect | Disconnect | Hear
 
 
 class Said(NamedTuple):
