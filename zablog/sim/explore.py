@@ -26,6 +26,7 @@ from zablog.core.state import Following, Leading, Looking
 from zablog.core.trail import Mark
 from zablog.core.zxid import Epoch, PeerId
 from zablog.sim.freezing import copied
+from zablog.sim.guarantees import Violation
 from zablog.sim.happenings import (
     Broadcast,
     Checkpoint,
@@ -235,9 +236,9 @@ class Explorer:
                     for option in self.options(state):
                         try:
                             after = self.after(state, option)
-                        except AssertionError as error:
+                        except Exception as error:
                             found.guarantee = type(error).__name__
-                            found.trace = [*self.trace(seen, state, option), f"!! {error}"]
+                            found.trace = [*self.trace(seen, state, option), f"!! {error if isinstance(error, Violation) else repr(error)}"]
                             break
                         found.transitions += 1
                         if after not in seen:
@@ -426,5 +427,5 @@ class Explorer:
 
     def tell(self, state: State, option: Option, lines: list[str]) -> None:
         for index, number in option.steps:
-            with suppress(AssertionError):  # that is the last line
+            with suppress(Exception):  # that is the last line
                 copied(self.nodes.things[state[index]]).happen(self.happenings.things[number], lines)

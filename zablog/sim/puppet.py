@@ -86,26 +86,8 @@ class Puppet:
     """One process over its lives, with its disk. `happen` changes it; whoever wants to keep it copies it before."""
 
     __slots__ = (
-        "candidacy",
-        "configuration",
-        "delivered",
-        "disk",
-        "end",
-        "gate",
-        "held",
-        "id",
-        "links",
-        "log",
-        "noted",
-        "number",
-        "offer",
-        "peer",
-        "queue",
-        "reads",
-        "role",
-        "said",
-        "staged",
-        "tell",
+        "candidacy", "configuration", "delivered", "disk", "end", "gate", "held", "id", "links", "log", "noted", "number", "offer", "peer",
+        "queue", "reads", "role", "said", "staged", "tell",
     )  # fmt: skip
     life: ClassVar = 0
     just_cut: ClassVar = False
