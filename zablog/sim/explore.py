@@ -171,8 +171,8 @@ SIGHTS: Final = ("established", "deliveries", "truncations", "snapshots")
 
 
 def sights(notices: list[Notice]) -> Iterator[str]:
-    for checker, words in notices:
-        match checker, words:
+    for notice in notices:
+        match notice.checker, notice.words:
             case "role_changed", (RoleChanged(role="leading", phase="broadcast"),):
                 yield "established"
             case "deliveries", _:
@@ -408,8 +408,11 @@ class Explorer:
         if before.peer is not None:
             puppet.end = before.peer.last
             judge.watermarks = {(before.id, before.life): before.peer.watermark}
-        for checker, words in notices:
+        delivered = puppet.delivered
+        for checker, words, count in notices:
+            puppet.delivered = delivered[:count]
             getattr(judge, checker)(puppet, *words)
+        puppet.delivered = delivered
         return self.ghosts.of(judge.ghosts)
 
     # -- the trace ------------------------------------------------------------------------------------------------------------

@@ -76,10 +76,11 @@ class Said(NamedTuple):
 
 
 class Notice(NamedTuple):
-    """What a checker is to be shown: its name, and its arguments behind the node."""
+    """What a checker is to be shown: its name, its arguments behind the node, and how much that had delivered by then."""
 
     checker: str
     words: tuple[object, ...]
+    delivered: int
 
 
 class Puppet:
@@ -391,7 +392,7 @@ class Puppet:
             self.say(f"{self.id} delivers through {upto}")
 
     def note(self, checker: str, *words: object) -> None:
-        self.noted.append(Notice(checker, words))
+        self.noted.append(Notice(checker, words, len(self.delivered)))
 
     def say(self, line: str) -> None:
         if self.tell is not None:
