@@ -5,8 +5,11 @@ from random import Random
 import pytest
 
 from tests.sim.mutants.catalogue import CATALOGUE
+from tests.sim.mutants.histories import truncation_cuts_too_much
+from tests.sim.wandering import wander
 from zablog.sim.explore import Bounds, Exploration, Explorer
 from zablog.sim.freezing import copied
+from zablog.sim.guarantees import Violation
 
 SMALL = Bounds(proposals=1, crashes=1, elections=2, losses=1)
 CAUGHT = {
@@ -89,6 +92,20 @@ def test_three_nodes_are_exhausted_with_a_snapshot_on_its_way() -> None:
 
     assert found.complete and found.guarantee is None, found.trace
     assert found.counts["snapshots"] > 0
+
+
+@pytest.mark.slow
+def test_random_histories_find_what_lies_beyond_the_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    truncation_cuts_too_much(monkeypatch)
+
+    with pytest.raises(Violation, match="Diverged"):
+        wander(3, walks=500, seed=7)
+
+
+def test_random_histories_of_a_core_that_is_not_broken_break_nothing() -> None:
+    explorer = wander(3, walks=20, seed=1)
+
+    assert explorer.ghosts.known and max(map(len, (ghosts[0] for ghosts in explorer.ghosts.things))) > 3, "entries were committed"
 
 
 def test_the_shortest_history_is_told_in_the_words_of_the_trace() -> None:
