@@ -143,7 +143,7 @@ class Net:
 
     def set_cut(self, *pairs: tuple[str, str]) -> None:
         self.cut = set(pairs)
-        for _, _, one, other in self.ends:
+        for _, _, one, _ in self.ends:
             one.out.wake()
             one.back.wake()
 
