@@ -22,7 +22,7 @@ from broker.client.pending import Acks
 from broker.client.positions import Start, Stop
 from broker.client.producer import Producer, open_producer
 from broker.client.session import Build, Session, open_session
-from broker.client.topics import Topics, check_name
+from broker.client.topics import Topics, check_name, chunks
 from broker.errors import (
     Attempt,
     BadRequest,
@@ -147,14 +147,15 @@ class Client:
     async def describe_topics(self, names: Sequence[str]) -> tuple[TopicDetails, ...]:
         """Several topics at once, in the order of their names here. Raises TopicNotFound."""
         entries = [await self._topics.ask(name) for name in names]
-        answer = await self._cluster.ask(DescribeTopics(tuple(entry.id for entry in entries)))
-        if not isinstance(answer, TopicsDescribed) or len(answer.topics) != len(entries):
-            raise unexpected("DescribeTopics", answer)
         found: list[TopicDetails] = []
-        for entry, details in zip(entries, answer.topics, strict=True):
-            if details is None:
-                raise TopicNotFound(f"topic {entry.name!r} was deleted")
-            found.append(details)
+        for some in chunks(entries):
+            answer = await self._cluster.ask(DescribeTopics(tuple(entry.id for entry in some)))
+            if not isinstance(answer, TopicsDescribed) or len(answer.topics) != len(some):
+                raise unexpected("DescribeTopics", answer)
+            for entry, details in zip(some, answer.topics, strict=True):
+                if details is None:
+                    raise TopicNotFound(f"topic {entry.name!r} was deleted")
+                found.append(details)
         return tuple(found)
 
     # -- records ------------------------------------------------------------------------------------------------------------

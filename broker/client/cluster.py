@@ -7,6 +7,7 @@ as the caller of `connect` allowed ends in NoQuorum, or in NoCluster if not a si
 
 import random
 from collections.abc import Iterable
+from functools import partial
 from typing import Final
 
 import trio
@@ -17,7 +18,10 @@ from broker.protocol import ClusterMetadata, Failed, Metadata, Request, Response
 from zablog.core.zxid import PeerId
 
 ROUND_SECONDS: Final = 2.0
-"""How long one round of questions waits for nodes that do not answer."""
+"""How long one round of questions waits for nodes that do not answer, if none does."""
+STRAGGLER_SECONDS: Final = 0.25
+"""And once one has answered, without a leader to name: a node that hangs must not keep us from asking the others again. A search
+that goes on waits half as long again each round, so that a leader who is far away is met in the end."""
 PAUSE_SECONDS_MIN: Final = 0.01
 PAUSE_SECONDS_MAX: Final = 0.4
 """The pause after a round that found no leader doubles from the one to the other."""
@@ -63,9 +67,10 @@ class Cluster:
             return leader
         async with self._searching:
             with trio.move_on_after(self._timeout):
-                pause = PAUSE_SECONDS_MIN
+                pause, patience = PAUSE_SECONDS_MIN, STRAGGLER_SECONDS
                 while not self.known_leader:
-                    await self._ask_everyone()
+                    await self._ask_everyone(patience=patience)
+                    patience = min(1.5 * patience, ROUND_SECONDS)
                     if not self.known_leader:
                         await trio.sleep(pause * self._dice.uniform(0.5, 1.0))
                         pause = min(2 * pause, PAUSE_SECONDS_MAX)
@@ -142,16 +147,26 @@ class Cluster:
                 pause = min(2 * pause, PAUSE_SECONDS_MAX)
         raise self._nobody()
 
-    async def _ask_everyone(self, answers: list[ClusterMetadata] | None = None) -> None:
-        """One round: ends with the leader, or when everybody has answered or had the time to."""
+    async def _ask_everyone(
+        self, answers: list[ClusterMetadata] | None = None, *, patience: float = STRAGGLER_SECONDS, but: Connection | None = None
+    ) -> None:
+        """One round: ends with the leader, or when everybody (`but` one) has answered or had the time to."""
         self._attempts = dict.fromkeys(self._addresses, "no answer")
         self._answered = False
-        with trio.move_on_after(ROUND_SECONDS):
+        with trio.move_on_after(ROUND_SECONDS) as round_scope:
             async with trio.open_nursery() as nursery:
                 for address in tuple(self._addresses):
-                    nursery.start_soon(self._ask, address, answers, nursery.cancel_scope)
+                    if but is None or address != but.address:
+                        nursery.start_soon(self._ask, address, answers, round_scope, patience)
 
-    async def _ask(self, address: str, answers: list[ClusterMetadata] | None, round_scope: trio.CancelScope) -> None:
+    async def _in_doubt(self, silent: Connection) -> None:
+        """A node says nothing. If it is our leader and another one leads by now, nothing more is waited for from this one."""
+        if silent is self._leader:
+            await self._ask_everyone(but=silent)
+            if self._leader is not silent and self._leader is not None:
+                silent.close(f"it says nothing, and node {self._leader.node} leads by now")
+
+    async def _ask(self, address: str, answers: list[ClusterMetadata] | None, round_scope: trio.CancelScope, patience: float) -> None:
         try:
             connection = await self.connect(address)
             answer = await connection.call(Metadata())
@@ -169,6 +184,7 @@ class Cluster:
             answers.append(answer)
         for member in answer.nodes:
             self._learn(member.address)
+        round_scope.deadline = min(round_scope.deadline, trio.current_time() + patience)
         if answer.leader == connection.node:
             self._leader = connection
             round_scope.cancel()
@@ -186,6 +202,7 @@ class Cluster:
             connection = self._connections.get(address)
             if connection is None or connection.lost.is_set():
                 connection = await open_connection(self._nursery, address, self._id)
+                connection.doubted = partial(self._in_doubt, connection)
                 self._id = connection.cluster
                 self._connections[address] = connection
             return connection

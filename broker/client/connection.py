@@ -2,7 +2,8 @@
 
 Requests are pipelined and answered in any order. A call that is cancelled forgets its id, so a late answer is thrown away and
 never handed to the next caller. When the connection breaks, whoever still waits is told once. A node that says nothing while
-something is asked of it (stopped, or cut off without a word) is taken for gone after two silences.
+something is asked of it (stopped, or cut off without a word) is first asked whether it is there; while it does not answer, the
+cluster is asked whether somebody else leads by now; after two silences it is taken for gone.
 """
 
 import os
@@ -21,6 +22,8 @@ from zablog.wire.handshake import CLIENT_VERSIONS, Hello, Purpose, Refused, Welc
 
 SILENCE_SECONDS: Final = 1.5
 """How long a node may say nothing, while it owes an answer, before it is asked whether it is there; and then again."""
+OVERDUE_SECONDS: Final = 0.25
+"""The same for answers that do not wait for data to come: to ask is cheap, and a slow node that answers loses nothing by it."""
 
 Answered = Callable[[Response | ConnectionLost], None]
 """Called once, from the connection's reader: it must not block and must not raise."""
@@ -29,7 +32,7 @@ Answered = Callable[[Response | ConnectionLost], None]
 class Connection:
     """Use `open_connection`. `lost` is set once and for all."""
 
-    __slots__ = ("_next", "_pipe", "_scope", "_waiting", "address", "cause", "cluster", "lost", "node")
+    __slots__ = ("_next", "_patient", "_pipe", "_scope", "_waiting", "address", "cause", "cluster", "doubted", "lost", "node")
 
     def __init__(self, address: str, node: PeerId, cluster: str, pipe: Pipe) -> None:
         self.address = address
@@ -41,16 +44,25 @@ class Connection:
         self._pipe = pipe
         self._next = 0
         self._waiting: dict[int, Answered] = {}
+        self._patient: set[int] = set()
+        """Requests whose answers wait for data to come; they may have been answered meanwhile."""
+        self.doubted: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
+        """Called again and again while the node owes a sign of life."""
         self._scope = trio.CancelScope()
 
-    def post(self, request: Request, answered: Answered) -> int:
-        """Send a request; `answered` is called with the answer, or with ConnectionLost, unless `forget` comes first."""
+    def post(self, request: Request, answered: Answered, patient: bool = False) -> int:
+        """Send a request; `answered` is called with the answer, or with ConnectionLost, unless `forget` comes first.
+
+        `patient`: the answer may take long, for it waits for data to come.
+        """
         self._next += 1
         if self.lost.is_set():
             # Told later, not from within `post`: the caller is not ready for an answer yet.
             trio.lowlevel.current_trio_token().run_sync_soon(answered, ConnectionLost(self.address, self.cause))
             return self._next
         self._waiting[self._next] = answered
+        if patient:
+            self._patient.add(self._next)
         self._pipe.post(encode_request(self._next, request))
         return self._next
 
@@ -119,12 +131,23 @@ class Connection:
     async def _watch(self) -> None:
         """Ask a silent node that owes an answer whether it is there."""
         while True:
-            await trio.sleep(SILENCE_SECONDS)
-            if self._waiting and trio.current_time() - self._pipe.received_at >= SILENCE_SECONDS:
-                with trio.move_on_after(SILENCE_SECONDS) as patience:
-                    await self.call(Ping())
+            await trio.sleep(OVERDUE_SECONDS)
+            self._patient &= self._waiting.keys()
+            silent = trio.current_time() - self._pipe.received_at
+            urgent = len(self._waiting) > len(self._patient)
+            if self._waiting and silent >= (OVERDUE_SECONDS if urgent else SILENCE_SECONDS):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._ask_around)
+                    with trio.move_on_after(max(2 * SILENCE_SECONDS - silent, SILENCE_SECONDS)) as patience:
+                        await self.call(Ping())
+                    nursery.cancel_scope.cancel()
                 if patience.cancelled_caught:
                     self.close(f"the node has said nothing for {2 * SILENCE_SECONDS:g} s")
+
+    async def _ask_around(self) -> None:
+        while True:
+            await trio.sleep(OVERDUE_SECONDS)
+            await self.doubted()
 
 
 async def open_connection(nursery: trio.Nursery, address: str, cluster: str | None = None) -> Connection:

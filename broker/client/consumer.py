@@ -16,7 +16,7 @@ from broker.client import positions
 from broker.client.cluster import PASSING, PAUSE_SECONDS_MAX, PAUSE_SECONDS_MIN, Cluster, unexpected
 from broker.client.connection import Connection
 from broker.client.positions import Start, Stop
-from broker.client.topics import Topics
+from broker.client.topics import Topics, chunks
 from broker.errors import BadRequest, ConnectionLost, Corrupt, PartitionNotFound, TopicNotFound, error_of
 from broker.log.stored import StoredBatch, split
 from broker.protocol import (
@@ -196,6 +196,9 @@ class Consumer:
         return offsets
 
     async def _offsets(self, queries: Sequence[OffsetQuery], places: Sequence[tuple[str, Zxid, int]]) -> list[int]:
+        return [offset for some in chunks(queries) for offset in await self._some_offsets(some, places)]
+
+    async def _some_offsets(self, queries: Sequence[OffsetQuery], places: Sequence[tuple[str, Zxid, int]]) -> list[int]:
         while True:
             answer = await self._ask(Offsets(tuple(queries)))
             if not isinstance(answer, OffsetsFound):
@@ -251,7 +254,7 @@ class Consumer:
             arrived.set()
 
         self._connection = connection
-        self._number = connection.post(request, answered)
+        self._number = connection.post(request, answered, patient=True)
 
     async def _take_answer(self) -> None:
         """Take up what has arrived, and ask for what follows."""

@@ -4,11 +4,17 @@ and of the cluster's limits, which come along.
 A topic's id never changes its meaning, so an outdated row can only lead to a refusal; whoever gets one calls `forget` and asks again.
 """
 
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
 from broker.client.cluster import Cluster, unexpected
 from broker.errors import BadName, TopicNotFound
 from broker.protocol import ClusterMetadata, Metadata, TopicEntry
+from broker.protocol.codec import ROWS_MAX
 from broker.state.limits import DEFAULTS, limits_of
 from broker.state.state import name_problem
+
+Row = TypeVar("Row")
 
 
 def check_name(name: str) -> None:
@@ -56,3 +62,9 @@ class Topics:
         for entry in answer.topics:
             self._known[entry.name] = entry
         return answer.topics
+
+
+def chunks(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    """As many at once as one request asks about."""
+    for begin in range(0, len(rows), ROWS_MAX):
+        yield rows[begin : begin + ROWS_MAX]

@@ -20,6 +20,7 @@ from broker.protocol.messages import Produce as ProduceRequest
 from broker.records import BatchBuilder, read_batch
 from broker.state import State, encode
 from broker.state.commands import AllocateProducer, CreateTopic, Part, Produce, Turn
+from broker.state.limits import DEFAULTS
 from tests.driving import Bench
 from zablog.core.events import Durable, Proposals, Received
 from zablog.core.messages import Ack, Commit, Propose
@@ -81,6 +82,8 @@ class Session:
 
 class Topics:
     """One topic."""
+
+    limits = DEFAULTS
 
     def known(self, name: str) -> TopicEntry:
         return TOPIC
@@ -218,4 +221,4 @@ def test_applying_a_batch() -> None:
             log.append(zxid, state.time, topic, partition, base_offset, position, records, raw)
         log.flush()
 
-    assert calls_of(apply) <= 112
+    assert calls_of(apply) <= 115

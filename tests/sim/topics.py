@@ -9,6 +9,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field
+from itertools import groupby
+from math import inf
+from operator import itemgetter
 from random import Random
 from typing import NamedTuple
 
@@ -252,7 +255,7 @@ def inconsistent_offset(history: History) -> Iterator[str]:
     """The acknowledgement, or a poll, names another offset than the value has in the end."""
     for sent in history.sent:
         for (partition, values), offset in zip(sent.parts, sent.offsets or (), strict=False):
-            log = history.final[0][partition] if partition < PARTITIONS else []
+            log = history.final[0][partition] if partition < len(history.final[0]) else []
             if tuple(log[offset : offset + len(values)]) != values:
                 yield f"{values} were acknowledged at offset {offset} of partition {partition}, where other values are"
     for read in history.reads:
@@ -298,17 +301,22 @@ def nonmonotonic_send(history: History) -> Iterator[str]:
 
 def real_time_inversion(history: History) -> Iterator[str]:
     """Acknowledged before another was called, and behind it all the same."""
-    for partition in range(PARTITIONS):
-        rows = [
-            (sent.called, sent.answered, offset)
+    rows = sorted(
+        (
+            (partition, offset, sent)
             for sent in history.sent
-            for (at, _), offset in zip(sent.parts, sent.offsets or (), strict=False)
-            if at == partition
-        ]
-        for _, answered, offset in rows:
-            for called, _, other in rows:
-                if answered < called and offset > other:
-                    yield f"partition {partition}: offset {offset} was acknowledged before what is at {other} was called"
+            for (partition, _), offset in zip(sent.parts, sent.offsets or (), strict=False)
+        ),
+        key=itemgetter(0, 1),
+        reverse=True,
+    )
+    for partition, above in groupby(rows, key=itemgetter(0)):
+        first: tuple[float, int] = (inf, 0)
+        """Of what stands behind: when the first acknowledgement came, and for which offset."""
+        for _, offset, sent in above:
+            if first[0] < sent.called:
+                yield f"partition {partition}: offset {first[1]} was acknowledged before what is at {offset} was called"
+            first = min(first, (sent.answered, offset))
 
 
 def poll_skip(history: History) -> Iterator[str]:
