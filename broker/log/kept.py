@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from broker.errors import Corrupt
 from broker.log.index import Index
-from broker.log.stored import HEAD_BYTES, PREFIX_BYTES, place_at
+from broker.log.stored import HEAD_BYTES, PREFIX_BYTES, Place, place_at
 from zablog.core.zxid import Zxid
 from zablog.storage.disk import Disk
 
@@ -113,10 +113,24 @@ def load_rows(disk: Disk, segment: str, index: Index) -> None:
     if disk.exists(name):
         raw = disk.read(name, 0, disk.size(name))
         whole = fresh.take_chunks(raw, index.size)
+        if whole and not describes(disk, segment, fresh, index):
+            fresh, whole = Index(index.base_offset, index.base_time), 0
         if whole < len(raw):
             disk.truncate(name, whole)
     scan_rows(disk, segment, fresh, index)
     index.adopt(fresh)
+
+
+def describes(disk: Disk, segment: str, fresh: Index, index: Index) -> bool:
+    """Do these rows speak of this segment? They may have been written for another one of the same base offset."""
+    if fresh.end_offset > index.end_offset or (fresh.size == index.size) != (fresh.end_offset == index.end_offset):
+        return False
+    begin = fresh.row(len(fresh) - 1).begin
+    try:
+        place = place_at(disk.read(segment, begin, HEAD_BYTES))
+    except Corrupt:
+        return False  # who reads the segment itself says where it is damaged
+    return (place.base_offset, place.zxid, place.time) == fresh.last_place() and begin + PREFIX_BYTES + place.length == fresh.size
 
 
 def scan_rows(disk: Disk, segment: str, fresh: Index, index: Index) -> None:
@@ -129,8 +143,16 @@ def scan_rows(disk: Disk, segment: str, fresh: Index, index: Index) -> None:
             place = place_at(raw, at - begin)
         except Corrupt as error:
             raise Corrupt(f"segment {segment} at byte {at:,}: {error.message}") from error
-        if not fresh.end_offset <= place.base_offset < index.end_offset or at + PREFIX_BYTES + place.length > index.size:
+        before = fresh.last_place() if len(fresh) else None
+        follows = place.base_offset == index.base_offset if before is None else _follows(before, place)
+        fits = place.base_offset < index.end_offset and fresh.fits(index.end_offset, place.time)
+        if not follows or not fits or at + PREFIX_BYTES + place.length > index.size:
             raise Corrupt(f"segment {segment} at byte {at:,}: the batch of offset {place.base_offset:,} does not belong here")
         fresh.found(place.base_offset, place.zxid, place.time, PREFIX_BYTES + place.length)
         at += PREFIX_BYTES + place.length
     fresh.end_offset = index.end_offset
+
+
+def _follows(before: tuple[int, Zxid, int], place: Place) -> bool:
+    offset, zxid, time = before
+    return place.base_offset > offset and place.zxid >= zxid and place.time >= time
