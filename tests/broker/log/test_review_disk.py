@@ -7,7 +7,7 @@ from broker.log import Log
 from broker.log.kept import index_name
 from broker.server.checkpoint import append_rows
 from tests.broker.log.test_kept import everything_found, restored, settle, tails_of
-from tests.broker.log.test_log import TOPIC, batch_of, fill
+from tests.broker.log.test_log import TOPIC, batch_of
 from zablog.core.zxid import Zxid
 from zablog.sim.disk import SimDisk
 
