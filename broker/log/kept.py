@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from broker.errors import Corrupt
 from broker.log.index import Index
-from broker.log.stored import HEAD_BYTES, PREFIX_BYTES, Place, place_at
+from broker.log.stored import HEAD_BYTES, PREFIX_BYTES, place_at
 from zablog.core.zxid import Zxid
 from zablog.storage.disk import Disk
 
@@ -135,7 +135,9 @@ def describes(disk: Disk, segment: str, fresh: Index, index: Index) -> bool:
 
 def scan_rows(disk: Disk, segment: str, fresh: Index, index: Index) -> None:
     """Append a row for each batch behind those that `fresh` has. Raises Corrupt."""
-    at, raw, begin = fresh.size, b"", fresh.size
+    at = begin = fresh_from = fresh.size
+    raw = b""
+    before = fresh.last_place() if len(fresh) else None
     while at < index.size:
         if begin + len(raw) < at + HEAD_BYTES:
             begin, raw = at, disk.read(segment, at, min(SCAN_BYTES, index.size - at))
@@ -143,16 +145,12 @@ def scan_rows(disk: Disk, segment: str, fresh: Index, index: Index) -> None:
             place = place_at(raw, at - begin)
         except Corrupt as error:
             raise Corrupt(f"segment {segment} at byte {at:,}: {error.message}") from error
-        before = fresh.last_place() if len(fresh) else None
-        follows = place.base_offset == index.base_offset if before is None else _follows(before, place)
+        follows = before is None or (place.base_offset > before[0] and place.zxid >= before[1] and place.time >= before[2])
+        follows = follows and (at > fresh_from or place.base_offset == fresh.end_offset)
         fits = place.base_offset < index.end_offset and fresh.fits(index.end_offset, place.time)
         if not follows or not fits or at + PREFIX_BYTES + place.length > index.size:
             raise Corrupt(f"segment {segment} at byte {at:,}: the batch of offset {place.base_offset:,} does not belong here")
         fresh.found(place.base_offset, place.zxid, place.time, PREFIX_BYTES + place.length)
+        before = place.base_offset, place.zxid, place.time
         at += PREFIX_BYTES + place.length
     fresh.end_offset = index.end_offset
-
-
-def _follows(before: tuple[int, Zxid, int], place: Place) -> bool:
-    offset, zxid, time = before
-    return place.base_offset > offset and place.zxid >= zxid and place.time >= time
