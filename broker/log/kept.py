@@ -4,7 +4,7 @@ A segment is derived data: a snapshot names its length and checksum, and what is
 segment that is shorter than its durable length, or not there, is damage, and its partition cannot be served before it is mended.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from broker.errors import Corrupt
@@ -71,13 +71,15 @@ def index_of(row: SegmentRow) -> Index:
     return index
 
 
-def restore_files(disk: Disk, partitions: Iterable[PartitionRow], tails: Iterable[Tail]) -> None:
-    """Make each segment as long as the snapshot says. Raises Corrupt where one is not there, or too short.
+def restore_files(disk: Disk, partitions: Sequence[PartitionRow], tails: Iterable[Tail]) -> None:
+    """Make each segment as long as the snapshot says. Raises Corrupt where one is not there or too short, or rows contradict each other.
 
     Files of no partition here are left alone; see `remove_others`.
     """
     sizes = {name: disk.size(name) for name in disk.names()}
     ends = {tail.name: tail for tail in tails}
+    for partition in partitions:
+        _check_row(partition, ends)
     for partition in partitions:
         stem = stem_of(partition.topic, partition.partition)
         for row in partition.segments:
@@ -95,6 +97,23 @@ def restore_files(disk: Disk, partitions: Iterable[PartitionRow], tails: Iterabl
                 disk.write(name, tail.begin, [tail.data])
             if size > row.size:
                 disk.truncate(name, row.size)
+
+
+def _check_row(partition: PartitionRow, tails: Mapping[str, Tail]) -> None:
+    """Raises Corrupt."""
+    stem = stem_of(partition.topic, partition.partition)
+    at = partition.segments[0].base_offset if partition.segments else partition.first
+    if at > partition.first:
+        raise Corrupt(f"a snapshot in which partition {stem} begins with {partition.first:,}, and its segments with {at:,}")
+    for row in partition.segments:
+        if not at == row.base_offset < row.end_offset:
+            raise Corrupt(f"a snapshot in which partition {stem} goes on with {row.base_offset:,} to {row.end_offset:,} behind {at:,}")
+        at = row.end_offset
+        tail = tails.get(segment_name(stem, row.base_offset))
+        if tail is not None and tail.begin + len(tail.data) != row.size:
+            raise Corrupt(f"a snapshot with {len(tail.data):,} bytes from {tail.begin:,} on of {tail.name}, which has {row.size:,}")
+    if at != partition.next:
+        raise Corrupt(f"a snapshot in which partition {stem} ends with {partition.next:,}, and its segments with {at:,}")
 
 
 def remove_others(disk: Disk, partitions: Iterable[PartitionRow]) -> None:

@@ -100,3 +100,31 @@ def test_a_segment_of_other_batches_is_corrupt_wherever_they_come_from(what: str
     with pytest.raises(Corrupt, match=f"segment {name}"):
         again.load_last_rows()
     assert not disk.exists(index_name(name))
+
+
+@pytest.mark.parametrize("what", ["tail too short", "tail too long", "gap", "doubled", "end", "beginning"])
+def test_a_snapshot_whose_segments_do_not_fit_together_is_corrupt_before_a_file_is_touched(what: str) -> None:
+    disk = SimDisk()
+    log = Log(disk, 300)
+    append(log, 0, 10)
+    (row,), tails = log.capture(), tails_of(disk, list(log.dirt()))
+    first, second, *_ = row.segments
+    match what:
+        case "tail too short":
+            tails[-1] = tails[-1]._replace(data=tails[-1].data[:-1])
+        case "tail too long":
+            tails[-1] = tails[-1]._replace(data=tails[-1].data + b"x")
+        case "gap":
+            row = row._replace(segments=(first, *row.segments[2:]))
+        case "doubled":
+            row = row._replace(segments=(first, second, second, *row.segments[2:]))
+        case "end":
+            row = row._replace(segments=row.segments[:-1])
+        case "beginning":
+            row = row._replace(segments=row.segments[1:])
+    before = {name: disk.read(name, 0, disk.size(name)) for name in disk.names()}
+
+    with pytest.raises(Corrupt, match="snapshot"):
+        restored(disk, [row], tails, 300)
+
+    assert {name: disk.read(name, 0, disk.size(name)) for name in disk.names()} == before
