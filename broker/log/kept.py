@@ -62,6 +62,10 @@ def index_name(segment: str) -> str:
     return segment.removesuffix(SEGMENT_SUFFIX) + INDEX_SUFFIX
 
 
+def segment_of(index: str) -> str:
+    return index.removesuffix(INDEX_SUFFIX) + SEGMENT_SUFFIX
+
+
 def index_of(row: SegmentRow) -> Index:
     """An index whose rows are still on disk."""
     index = Index(row.base_offset, row.base_time)

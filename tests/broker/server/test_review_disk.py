@@ -1,17 +1,24 @@
 """Segments that rot or are replaced while somebody asks: what a hostile reading of the disk found."""
 
+from collections.abc import Sequence
 from typing import cast
 
+import pytest
 import trio
 
+from broker.log import Log
+from broker.log.log import Dirt
 from broker.protocol import FetchStatus, OffsetQuery, Offsets, OffsetsFound, Where
 from broker.server.application import BrokerApplication
+from broker.server.checkpoint import remove, sync
 from broker.server.config import Limits
 from broker.server.reads import Reads
 from broker.server.scrubbing import scrub
 from broker.state import Retention
+from tests.broker.log.test_log import fill
 from tests.broker.server.test_retention import TOPIC, Feed
 from zablog import Node
+from zablog.core.trail import Payload
 from zablog.core.zxid import ZERO, Zxid
 from zablog.sim.disk import SimDisk
 
@@ -73,3 +80,38 @@ async def test_scrubbing_tells_of_a_segment_that_rots() -> None:
     await scrub(application, 1 << 30)
 
     assert application.damaged is not None and segment in application.damaged
+
+
+class Removing(SimDisk):
+    """Index files are removed right after they were written to: a checkpoint became durable that names their segments no longer."""
+
+    def write(self, name: str, offset: int, pieces: Sequence[Payload]) -> None:
+        super().write(name, offset, pieces)
+        if name.endswith(".index"):
+            self.unlink(name)
+
+
+def a_log_with_rows_to_write(disk: SimDisk, monkeypatch: pytest.MonkeyPatch) -> tuple[Log, list[Dirt]]:
+    monkeypatch.setattr("broker.log.log.INDEX_BYTES_MIN", 1)
+    log = Log(disk)
+    fill(log, 10, topic=TOPIC)
+    log.capture()
+    return log, list(log.dirt())
+
+
+async def test_rows_of_a_segment_that_goes_meanwhile_do_not_end_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    log, dirt = a_log_with_rows_to_write(disk := Removing(), monkeypatch)
+
+    await sync(disk, log, dirt)
+
+    assert log.dirty_bytes == 0
+
+
+async def test_rows_of_a_segment_that_has_gone_leave_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    log, dirt = a_log_with_rows_to_write(disk := SimDisk(), monkeypatch)
+    log.delete_topic(TOPIC)
+    remove(disk, log.doomed())
+
+    await sync(disk, log, dirt)
+
+    assert disk.names() == []
