@@ -131,7 +131,7 @@ class State:
             return settled
         match command:
             case Produce():
-                outcome = self._produce(zxid, command, len(payload))
+                outcome = self._produce(zxid, command)
             case CreateTopic():
                 outcome = Outcome(self._create_topic(zxid, command))
             case AlterTopic():
@@ -171,15 +171,14 @@ class State:
         )
         return xxh3_64_intdigest(repr(tables).encode())
 
-    def _produce(self, zxid: Zxid, command: Produce, size: int) -> Outcome:
-        limits, batch_bytes = self.limits, self.limits.batch_bytes
-        if size > limits.proposal_bytes:
-            return Outcome(Refused(Code.RECORD_TOO_LARGE, reached("proposal_bytes", limits, f"batches of {size:,} bytes at once")))
+    def _produce(self, zxid: Zxid, command: Produce) -> Outcome:
+        limits, size = self.limits, 0
         appends: list[Append] = []
         ends: dict[tuple[Zxid, int], int] = {}
         for position, (topic, partition, batch) in enumerate(command.parts):
             place = (topic, partition)
-            if len(batch) > batch_bytes:
+            size += len(batch)
+            if len(batch) > limits.batch_bytes:
                 text = reached("batch_bytes", limits, f"part {position}: a record batch of {len(batch):,} bytes")
                 return Outcome(Refused(Code.RECORD_TOO_LARGE, text))
             end = ends.get(place)
@@ -193,6 +192,8 @@ class State:
                 return Outcome(Refused(Code.BAD_REQUEST, f"part {position}: {error.message}"))
             appends.append(Append(topic, partition, end, position, records, batch))
             ends[place] = end + records
+        if size > limits.proposal_bytes:
+            return Outcome(Refused(Code.RECORD_TOO_LARGE, reached("proposal_bytes", limits, f"batches of {size:,} bytes at once")))
         self.ends.update(ends)
         return Outcome(Appended(zxid, tuple([append.base_offset for append in appends])), appends)
 
