@@ -8,6 +8,7 @@ is damaged. What is in it may still come from a later version, or from a peer th
 """
 
 import struct
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -37,7 +38,7 @@ from broker.state import (
 )
 from broker.state.levels import UnknownLevel, check
 from broker.state.limits import DEFAULTS
-from broker.state.producers import Producer
+from broker.state.producers import Producer, Producers
 from zablog.core.zxid import COUNTER_MAX, EPOCH_MAX, Zxid
 from zablog.wire import MessageError, cbor
 from zablog.wire.handshake import Versions
@@ -259,8 +260,8 @@ def _assembled(tables: _Decoded, count: int) -> Snapshot:
         state.ends[id, partition] = end
         if first:
             state.firsts[id, partition] = first
-    state.producers.rows.update(tables.producers)
-    state.producers.answers.update({(who, sequence): answer for who, sequence, answer in tables.answers})
+    answers = {(who, sequence): answer for who, sequence, answer in tables.answers}
+    state.producers = Producers(rows=OrderedDict(tables.producers), answers=answers)
     places = {(row.topic, row.partition) for row in tables.partitions}
     if len(places) != len(tables.partitions):
         raise ValueError("a partition is there twice")

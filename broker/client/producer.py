@@ -32,7 +32,7 @@ from broker.errors import (
 )
 from broker.protocol import Failed, Level, Produce, Produced, Response, TopicEntry
 from broker.records import Headers, Record, content_bytes
-from broker.state.commands import Part, Turn
+from broker.state.commands import PARTS_MAX, Part, Turn
 from broker.state.limits import Limits, reached
 from zablog.core.zxid import Zxid
 
@@ -308,7 +308,7 @@ class Producer:
             size = 0
             for lane in lanes.values():
                 # A second batch of a lane may join the request only if there is no other way to fill it.
-                while lane.ready and size < REQUEST_BYTES:
+                while lane.ready and size < REQUEST_BYTES and len(batches) < PARTS_MAX:
                     batch = lane.batches.popleft()
                     batches.append((lane, batch))
                     size += batch.size

@@ -128,7 +128,7 @@ class Kind(IntEnum):
 _PRODUCE: Final = struct.Struct(">QHIQQQBH")
 """number; producer epoch; producer; sequence; lowest unanswered; level; number of parts."""
 _PRODUCED: Final = struct.Struct(">QBIQH")
-"""number; level; zxid; number of offsets, which are the payload: at most 10,000 do not fit into a header."""
+"""number; level; zxid; number of offsets, which are the payload: 1,000 of them need not fit into a header."""
 _FETCH: Final = struct.Struct(">QIIH")
 """number; bytes_max; wait_ms; number of rows."""
 _FETCH_ROW: Final = struct.Struct(">IQIQI")

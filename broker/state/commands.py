@@ -19,8 +19,8 @@ from zablog.wire.schema import Fields
 
 COMMAND_BYTES_MAX: Final = 8 << 20
 """The largest command, headers included."""
-PARTS_MAX: Final = 10_000
-"""Batches in one Produce."""
+PARTS_MAX: Final = 1000
+"""Batches in one Produce. Its answer, which is kept for as long as it may be asked for again, has an offset for each."""
 NAME_CHARACTERS_MAX: Final = 249
 PARTITIONS_MAX: Final = 10_000
 """Partitions of one topic."""

@@ -14,11 +14,11 @@ from typing import Final, NamedTuple
 from broker.errors import Code
 from broker.state.commands import Turn
 from broker.state.limits import Limits
-from broker.state.outcomes import Answer, Outcome, Refused
+from broker.state.outcomes import Answer, Appended, Outcome, Refused
 from zablog.core.zxid import Zxid
 
 ANSWERS_MAX: Final = 1 << 18
-"""Answers kept for all producers together."""
+"""What is kept of answers for all producers together: one for each, and for each offset in it; about 40 bytes each."""
 
 
 class Producer(NamedTuple):
@@ -44,6 +44,11 @@ class Producers:
     answers_max: int = ANSWERS_MAX
     rows: OrderedDict[Zxid, Producer] = field(default_factory=OrderedDict)
     answers: dict[tuple[Zxid, int], Answer] = field(default_factory=dict)
+    kept: int = 0
+    """What the answers come to; see `weight`."""
+
+    def __post_init__(self) -> None:
+        self.kept = sum(map(weight, self.answers.values()))
 
     def allocate(self, zxid: Zxid, gaps: bool, limits: Limits) -> None:
         """The limits of now are the producer's window for good. Who is here stays: only as many go as come."""
@@ -80,12 +85,13 @@ class Producers:
         assert sequence > last, "a producer's sequences only grow"
         if lowest > forgotten:
             for each in range(forgotten, min(lowest, last + 1)):
-                self.answers.pop((who, each), None)
+                self._forget(who, each)
             forgotten = lowest
         self.answers[who, sequence] = answer
+        self.kept += weight(answer)
         self.rows[who] = Producer(epoch, gaps, sequence, forgotten, window, zxid)
         self.rows.move_to_end(who)
-        if len(self.answers) > self.answers_max:
+        if self.kept > self.answers_max:
             self._evict(len(self.rows))
 
     def _stored(self, turn: Turn, producer: Producer) -> Outcome:
@@ -97,10 +103,20 @@ class Producers:
 
     def _evict(self, producers_max: int) -> None:
         """Forget producers, the longest unused first, until both tables are within their bounds; the last one used stays."""
-        while len(self.rows) > 1 and (len(self.rows) > producers_max or len(self.answers) > self.answers_max):
+        while len(self.rows) > 1 and (len(self.rows) > producers_max or self.kept > self.answers_max):
             who, producer = self.rows.popitem(last=False)
             for sequence in range(max(producer.lowest, producer.sequence - producer.window), producer.sequence + 1):
-                self.answers.pop((who, sequence), None)
+                self._forget(who, sequence)
+
+    def _forget(self, who: Zxid, sequence: int) -> None:
+        answer = self.answers.pop((who, sequence), None)
+        if answer is not None:
+            self.kept -= weight(answer)
+
+
+def weight(answer: Answer) -> int:
+    """How much of `answers_max` it takes."""
+    return 1 + len(answer.offsets) if isinstance(answer, Appended) else 1
 
 
 def _refused(code: Code, text: str, maybe_written: bool = False) -> Outcome:

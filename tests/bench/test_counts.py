@@ -221,4 +221,4 @@ def test_applying_a_batch() -> None:
             log.append(zxid, state.time, topic, partition, base_offset, position, records, raw)
         log.flush()
 
-    assert calls_of(apply) <= 115
+    assert calls_of(apply) <= 120

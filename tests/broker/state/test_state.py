@@ -212,7 +212,7 @@ def test_producers_are_bounded_and_the_longest_unused_goes_first():
 
 
 def test_answers_are_bounded_over_all_producers():
-    cluster = Cluster(State(producers=Producers(answers_max=10)))
+    cluster = Cluster(State(producers=Producers(answers_max=20)))
     topic = cluster.create()
     hoarder = cluster.apply(AllocateProducer(1)).answer.producer
     for sequence in range(1, 9):
@@ -461,3 +461,20 @@ def test_malformed_command_uses_up_nothing():
 
     assert isinstance(outcome.answer, Refused) and outcome.answer.code == Code.BAD_REQUEST
     assert cluster.state.producers.rows[cluster.producer].sequence == before
+
+
+def test_an_answer_with_many_offsets_counts_for_as_many():
+    """Or a few producers of wide commands would fill every node's memory, again after each restart."""
+    cluster = Cluster(State(producers=Producers(answers_max=40)))
+    topic = cluster.create("wide", 10)
+    hoarder = cluster.apply(AllocateProducer(1)).answer.producer
+    parts = [Part(topic, row, batch_of(b"1")) for row in range(10)]
+    for sequence in range(1, 4):
+        cluster.produce(*parts, turn=Turn(hoarder, 0, sequence, 1))
+    producers = cluster.state.producers
+
+    cluster.produce(*parts, turn=cluster.turn(lowest=1))
+
+    assert hoarder not in producers.rows
+    assert producers.kept == sum(1 + len(getattr(answer, "offsets", ())) for answer in producers.answers.values()) <= 40
+    assert cluster.state.capture().producers.kept == producers.kept
