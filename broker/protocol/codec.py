@@ -292,7 +292,7 @@ def _body(kind: Kind, number: int, fields: Sequence[cbor.Value]) -> list[Payload
 def _node_status_fields(each: NodeStatus) -> list[cbor.Value]:
     who: list[cbor.Value] = [each.cluster, each.id, each.address, each.role, each.phase, each.epoch, each.leader]
     peers: list[cbor.Value] = [[peer.id, peer.address, peer.connected, peer.zxid] for peer in each.peers]
-    return [*who, each.last, each.watermark, each.applied, each.suspect, each.pid, peers]
+    return [*who, each.last, each.watermark, each.applied, each.suspect, each.pid, peers, each.silence_ms]
 
 
 def _decode_body(frame: Frame, known: dict[int, tuple[str, int, Callable[[Fields], T]]], bytes_max: int, what: str) -> tuple[int, T]:
@@ -399,8 +399,8 @@ def _node_status(fields: Fields) -> NodeStatus:
     leader = fields.peer_or_none("leader")
     last, watermark, applied = fields.zxid("last"), fields.zxid("watermark"), fields.zxid("applied")
     suspect, pid = fields.zxid_or_none("suspect"), fields.number("pid")
-    peers = _each(fields, "peers", 255, 4, _peer_status)
-    return NodeStatus(cluster, node, address, role, phase, epoch, leader, last, watermark, applied, suspect, pid, peers)
+    peers, silence_ms = _each(fields, "peers", 255, 4, _peer_status), fields.number("silence_ms")
+    return NodeStatus(cluster, node, address, role, phase, epoch, leader, last, watermark, applied, suspect, pid, peers, silence_ms)
 
 
 _REQUESTS: Final[dict[int, tuple[str, int, Callable[[Fields], Request]]]] = {
@@ -430,5 +430,5 @@ _RESPONSES: Final[dict[int, tuple[str, int, Callable[[Fields], Response]]]] = {
         2,
         lambda fields: OffsetsFound(_each(fields, "offsets", TOPICS_MAX, 2, _offset_found), fields.zxid("applied")),
     ),
-    Kind.NODE_STATUS: ("NodeStatus", 13, _node_status),
+    Kind.NODE_STATUS: ("NodeStatus", 14, _node_status),
 }

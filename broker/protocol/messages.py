@@ -302,6 +302,8 @@ class NodeStatus:
     suspect: Zxid | None
     pid: int
     peers: tuple[PeerStatus, ...] = ()
+    silence_ms: int = 0
+    """How long it bears a silent leader: longer than it was told to while its own loop is late."""
 
     @property
     def lag(self) -> int:

@@ -97,6 +97,7 @@ class Reads:
             tuple(
                 PeerStatus(id, address, id in status.links, None) for id, address in sorted(self._node.addresses.items()) if id != status.id
             ),
+            round(1000 * status.silence_borne_seconds),
         )
 
     def offsets(self, request: Offsets) -> OffsetsFound:
