@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     )
     from broker.records import Record
     from broker.state.commands import Retention
+    from broker.state.limits import Limits
     from zablog.core.zxid import Zxid
 
 __all__ = [
@@ -66,6 +67,7 @@ __all__ = [
     "InternalError",
     "LevelNotReached",
     "LimitReached",
+    "Limits",
     "NoCluster",
     "NoQuorum",
     "NoStartPosition",
@@ -97,6 +99,7 @@ _ROOMS = {
     "Client": "broker.client",
     "ClusterStatus": "broker.client",
     "Consumer": "broker.client",
+    "Limits": "broker.state.limits",
     "Pending": "broker.client",
     "Producer": "broker.client",
     "Receipt": "broker.client",

@@ -139,7 +139,7 @@ class BadName(BadRequest):
 
 
 class RecordTooLarge(BadRequest):
-    """A record, batch or transaction above its limit. Nothing of it was sent."""
+    """A record, batch or transaction above its limit. Nothing of it was written."""
 
     code = Code.RECORD_TOO_LARGE
 
@@ -349,6 +349,7 @@ class LimitReached(NotAllowed):
     """A limit of the cluster: how many topics or partitions there may be."""
 
     code = Code.LIMIT_REACHED
+    default_hint = "`zablog limits` shows all limits, and what each may be set to"
 
 
 class WouldLoseData(BrokerError):

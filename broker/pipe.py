@@ -4,19 +4,20 @@ One reader takes bursts of frames, one writer empties the outbox; whoever posts 
 make it grow asks for `room`. Requests and answers are the business of who holds the pipe.
 """
 
+import math
 from collections.abc import Sequence
 
 import trio
 
 from zablog.core.trail import Payload
-from zablog.transport.ends import ends_of
+from zablog.transport.ends import REST_SECONDS, behind, ends_of
 from zablog.wire.frames import FRAME_BYTES_MAX, Frame, FrameReader
 
 
 class Pipe:
     """One established connection, after its handshake. `write` must run in a task of its own for as long as the pipe is used."""
 
-    __slots__ = ("_ends", "_nonempty", "_outbox", "_reader", "_room", "_sending", "_waiting_bytes", "received_at")
+    __slots__ = ("_ends", "_nonempty", "_outbox", "_reader", "_room", "_sending", "_sent_at", "_waiting_bytes", "received_at")
 
     def __init__(self, stream: trio.abc.Stream, frame_bytes_max: int = FRAME_BYTES_MAX, reader: FrameReader | None = None) -> None:
         """`reader` has read the handshake, and perhaps more than that."""
@@ -27,6 +28,7 @@ class Pipe:
         self._sending = 0
         self._nonempty = trio.Event()
         self._room = trio.lowlevel.ParkingLot()
+        self._sent_at = -math.inf
         self.received_at = trio.current_time()
         """When bytes last arrived."""
 
@@ -46,7 +48,12 @@ class Pipe:
         return frames
 
     def post(self, pieces: Sequence[Payload]) -> None:
-        """Queue one frame for the writer."""
+        """Send one frame at once if nothing was sent just now, else queue it for the writer."""
+        if not self.queued_bytes and (now := trio.current_time()) - self._sent_at >= REST_SECONDS:
+            self._sent_at = now
+            pieces = behind(pieces, self._ends.send_now(pieces))
+            if not pieces:
+                return
         self._outbox.extend(pieces)
         self._waiting_bytes += sum(map(len, pieces))
         self._nonempty.set()

@@ -18,7 +18,8 @@ Longer than most files because the writer's and the reader's fast paths must be 
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from itertools import chain, repeat
+from typing import Final, NamedTuple, TypeVar
 
 from google_crc32c import value as crc32c
 
@@ -37,6 +38,17 @@ CONTENT_BYTES_MAX: Final = 64 << 20
 """The largest content of a compressed batch."""
 
 Headers = tuple[tuple[str, bytes | None], ...]
+
+T = TypeVar("T")
+
+
+def quickly(fresh: object, frozen: type[T]) -> T:
+    """`fresh` as one of `frozen`, a frozen dataclass with the same slots in the same order.
+
+    A frozen dataclass sets its fields through `object.__setattr__`, 0.9 µs where this takes 0.2; there is one a record.
+    """
+    fresh.__class__ = frozen
+    return fresh  # type: ignore[return-value]  # it is one now
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,42 +176,35 @@ class BatchBuilder:
         self.count += 1
 
     def add_values(self, values: Sequence[bytes], timestamp: int) -> None:
-        """Many records without key and headers, of one time: what a stream of lines is. About 0.3 µs a record."""
+        """Many records without key and headers, of one time: what a stream of lines is. About 0.15 µs a record."""
         assert self.count + len(values) <= RECORDS_MAX, f"a batch has at most {RECORDS_MAX:,} records"
-        done = 0
-        if values and not self.count:
-            self.add(values[0], timestamp)
-            done = 1
+        if not self.count:
+            self._base_timestamp = self._max_timestamp = timestamp
         elif timestamp > self._max_timestamp:
             self._max_timestamp = timestamp
         delta = varint(timestamp - self._base_timestamp)
+        done = 0
         while done < len(values):
             # Records whose offset delta has as many bytes share their other pieces, if their values are equally long.
-            offset = varint(self.count)
-            end = min(len(values), done + _WIDTH_ENDS[len(offset)] - self.count)
-            self._add_run(values[done:end], delta, len(offset))
+            width = len(varint(self.count))
+            end = min(len(values), done + _WIDTH_ENDS[width] - self.count)
+            self._add_run(values[done:end], delta, width)
             done = end
 
     def _add_run(self, values: Sequence[bytes], delta: bytes, width: int) -> None:
-        ends: dict[int, tuple[bytes, bytes, int]] = {}
-        pieces: list[bytes] = []
         offsets = _VARINTS[self.count : self.count + len(values)]
         if len(offsets) < len(values):
             offsets = [varint(self.count + row) for row in range(len(values))]
-        size = 0
-        last = -1
-        before = after = b""
-        whole = 0
-        for offset, value in zip(offsets, values, strict=True):
-            if (n := len(value)) != last:
-                if (known := ends.get(n)) is None:
-                    known = ends[n] = _ends(n, delta, width)
-                before, after, whole = known
-                last = n
-            pieces += (before, offset, after, value, b"\0")
-            size += whole
-        self._pieces += pieces
-        self.size += size
+        ends = {size: _ends(size, delta, width) for size in set(map(len, values))}
+        if len(ends) == 1:
+            ((before, after, whole),) = ends.values()
+            self._pieces += chain.from_iterable(zip(repeat(before), offsets, repeat(after), values, repeat(b"\0")))
+            self.size += whole * len(values)
+        else:
+            for offset, value in zip(offsets, values, strict=True):
+                before, after, whole = ends[len(value)]
+                self._pieces += (before, offset, after, value, b"\0")
+                self.size += whole
         self.count += len(values)
 
     def build(self, codec: Codec = Codec.NONE) -> bytes:
@@ -271,7 +276,7 @@ def read_batch(
 
 @dataclass(slots=True)
 class _Fresh:
-    """A Record before it is frozen: a frozen dataclass sets its fields through `object.__setattr__`, 0.9 µs instead of 0.2 µs."""
+    """A Record before it is frozen; see `quickly`."""
 
     value: bytes | None
     key: bytes | None
@@ -296,7 +301,11 @@ def _read_records(content: bytes, header: BatchHeader, topic: str, partition: in
     try:
         for delta in range(header.records):
             begin = at
-            length, at = _number(content, at)
+            if (low := content[at]) > 127 and (high := content[at + 1]) < 128 and not low & 1:
+                # A length of two bytes, as of nearly every record between 64 bytes and 8 KiB.
+                length, at = (low & 127 | high << 7) >> 1, at + 2
+            else:
+                length, at = _number(content, at)
             stop = at + length
             if length < _RECORD_BYTES_MIN - 1 or stop > end:
                 raise Corrupt(f"a record of {length:,} bytes, and {end - at:,} are left in its batch")
@@ -305,9 +314,11 @@ def _read_records(content: bytes, header: BatchHeader, topic: str, partition: in
                 before, after, value_at, timestamp = known[length]
                 value_at += begin
                 if content[begin:value_at] == before + offset_delta + after and not content[stop - 1]:
-                    fresh = _Fresh(content[value_at : stop - 1], None, (), timestamp, topic, partition, base_offset + delta, zxid)
-                    fresh.__class__ = Record  # type: ignore[assignment]  # the same slots in the same order; see _Fresh
-                    out.append(fresh)  # type: ignore[arg-type]  # it is a Record now
+                    out.append(
+                        quickly(
+                            _Fresh(content[value_at : stop - 1], None, (), timestamp, topic, partition, base_offset + delta, zxid), Record
+                        )
+                    )
                     at = stop
                     continue
             timestamp_delta, at = _number(content, at + 1)
@@ -332,9 +343,7 @@ def _read_records(content: bytes, header: BatchHeader, topic: str, partition: in
                 headers, at = _headers(content, at, stop)
             if at != stop:
                 raise Corrupt(f"a record of {length:,} bytes ends {abs(stop - at):,} bytes off its length")
-            fresh = _Fresh(value, key, headers, timestamp, topic, partition, base_offset + delta, zxid)
-            fresh.__class__ = Record  # type: ignore[assignment]  # as above
-            out.append(fresh)  # type: ignore[arg-type]  # as above
+            out.append(quickly(_Fresh(value, key, headers, timestamp, topic, partition, base_offset + delta, zxid), Record))
     except IndexError:
         raise Corrupt("a batch ends within a record") from None
     if at != end:

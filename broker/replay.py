@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from broker.log.stored import Place, head_of
-from broker.state import State
+from broker.state import State, UnknownCommand
+from broker.state.levels import UnknownLevel
 from zablog.core.trail import Entries
 from zablog.core.zxid import Zxid
 
@@ -24,13 +25,17 @@ class Derived(NamedTuple):
 
 
 def replay(state: State, runs: Iterable[Entries]) -> Iterator[Derived]:
-    """Apply to `state` what is above it, and tell what is appended meanwhile."""
+    """Apply to `state` what is above it, and tell what is appended meanwhile. Raises UnknownLevel."""
     for entries in runs:
         for step, payload in enumerate(entries.payloads):
             zxid = entries.first.after(step)
             if zxid <= state.applied:
                 continue
-            for topic, partition, base_offset, position, records, batch in state.apply(zxid, payload).appends:
+            try:
+                outcome = state.apply(zxid, payload)
+            except UnknownCommand as error:
+                raise UnknownLevel(f"{error}, at {zxid}: look at the directory with the version that wrote it") from error
+            for topic, partition, base_offset, position, records, batch in outcome.appends:
                 place = Place(base_offset, zxid, position, state.time, len(batch))
                 stored = head_of(place) + bytes(memoryview(batch)[16:])
                 yield Derived(topic, partition, base_offset, base_offset + records, zxid, stored)

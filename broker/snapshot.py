@@ -19,9 +19,12 @@ from google_crc32c import value as crc32c
 from broker.errors import Code, Corrupt
 from broker.log.kept import PartitionRow, SegmentRow, Tail
 from broker.state import (
+    LEVELS,
     Answer,
     Appended,
     BoundsMoved,
+    LevelRaised,
+    LimitsSet,
     ProducerAllocated,
     Refused,
     Retention,
@@ -32,11 +35,16 @@ from broker.state import (
     TopicDeleted,
     name_problem,
 )
+from broker.state.levels import UnknownLevel, check
+from broker.state.limits import DEFAULTS
 from broker.state.producers import Producer
 from zablog.core.zxid import COUNTER_MAX, EPOCH_MAX, Zxid
 from zablog.wire import MessageError, cbor
+from zablog.wire.handshake import Versions
 
-VERSION: Final = 1
+VERSION: Final = 2
+"""Format 1, which is read, has no feature level, no limits, and no windows of producers. A node that knows only the cluster's present
+feature level must be able to read what its leader sends: a later format is written from the level on that brings it."""
 MAGIC: Final = b"ZBSNAP" + VERSION.to_bytes(2, "big")
 ROWS: Final = 256
 TAILS_BYTES: Final = 64 << 10
@@ -59,6 +67,7 @@ class Kind(IntEnum):
     TAILS = 7
     FOOT = 8
     """The last one: how many sections there are."""
+    LIMITS = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +88,7 @@ class _Decoded(NamedTuple):
     partitions: list[PartitionRow]
     tails: list[Tail]
     foot: list[list[int]]
+    limits: dict[str, int]
 
 
 # -- writing ------------------------------------------------------------------------------------------------------------------
@@ -98,7 +108,8 @@ def encode(snapshot: Snapshot) -> Iterator[bytes]:
 
 def _sections(snapshot: Snapshot) -> Iterator[tuple[Kind, list[cbor.Value]]]:
     state = snapshot.state
-    yield Kind.HEAD, [[*state.applied, state.time]]
+    yield Kind.HEAD, [[*state.applied, state.time, state.level]]
+    yield Kind.LIMITS, [[name, value] for name, value in state.limits.values().items()]
     for topics in _batches(state.topics.values()):
         yield (
             Kind.TOPICS,
@@ -107,7 +118,7 @@ def _sections(snapshot: Snapshot) -> Iterator[tuple[Kind, list[cbor.Value]]]:
     for places in _batches(state.ends.items()):
         yield Kind.ENDS, [[*topic, partition, end, state.firsts.get((topic, partition), 0)] for (topic, partition), end in places]
     for producers in _batches(state.producers.rows.items()):
-        yield Kind.PRODUCERS, [[*who, epoch, gaps, sequence, lowest, *used] for who, (epoch, gaps, sequence, lowest, used) in producers]
+        yield Kind.PRODUCERS, [[*who, *row[:5], *row.used] for who, row in producers]
     for answers in _batches(state.producers.answers.items()):
         yield Kind.ANSWERS, [[*who, sequence, *_answer_row(answer)] for (who, sequence), answer in answers]
     for partitions in _batches(snapshot.partitions):
@@ -146,7 +157,9 @@ def _answer_row(answer: Answer) -> list[cbor.Value]:
             return [4, *topic]
         case TopicAltered(topic):
             return [6, *topic]
-        case BoundsMoved():
+        case LimitsSet():
+            return [7]
+        case BoundsMoved() | LevelRaised():
             raise AssertionError("the law that what nobody asked for is not kept for anybody")
         case Refused(code, text, maybe_written):
             return [5, code.value, text, maybe_written]
@@ -155,14 +168,17 @@ def _answer_row(answer: Answer) -> list[cbor.Value]:
 # -- reading ------------------------------------------------------------------------------------------------------------------
 
 
-def decode(raw: bytes) -> Snapshot:
-    """Raises Corrupt."""
+def decode(raw: bytes, levels: Versions = LEVELS) -> Snapshot:
+    """Raises Corrupt; UnknownLevel for what a build of these feature levels cannot go on from."""
     if raw[:6] != MAGIC[:6]:
         raise Corrupt("this is no snapshot of a broker")
-    if raw[:8] != MAGIC:
-        version = int.from_bytes(raw[6:8], "big")
-        raise Corrupt(f"a snapshot of format {version}, and this version reads {VERSION}: it was made by a later version")
-    tables = _Decoded([], [], [], [], [], [], [], [])
+    version = int.from_bytes(raw[6:8], "big")
+    if version > VERSION:
+        what = f"a snapshot of format {version}, and this version of zablog reads 1 to {VERSION}"
+        raise UnknownLevel(f"{what}: install the version of zablog that the other nodes run")
+    if not version:
+        raise Corrupt("a snapshot of format 0, which there never was")
+    tables = _Decoded([], [], [], [], [], [], [], [], {})
     at, count = len(MAGIC), 0
     try:
         while at < len(raw):
@@ -172,7 +188,7 @@ def decode(raw: bytes) -> Snapshot:
                 raise ValueError("a section is cut off, or stands behind the last one")
             if crc32c(raw[begin : begin + length]) != check:
                 raise ValueError(f"the checksum of a section of {length:,} bytes is wrong")
-            _decode_section(tables, Kind(kind), cbor.loads(raw[begin : begin + length], SECTION_BYTES_MAX))
+            _decode_section(tables, version, levels, Kind(kind), cbor.loads(raw[begin : begin + length], SECTION_BYTES_MAX))
             at = begin + length
             count += 1
         return _assembled(tables, count)
@@ -180,12 +196,16 @@ def decode(raw: bytes) -> Snapshot:
         raise Corrupt(f"not a snapshot, at byte {at:,}: {error}") from error
 
 
-def _decode_section(tables: _Decoded, kind: Kind, rows: object) -> None:
+def _decode_section(tables: _Decoded, version: int, levels: Versions, kind: Kind, rows: object) -> None:
     if not isinstance(rows, list):
         raise TypeError("a section is not a list of rows")
     match kind:
         case Kind.HEAD:
-            tables.head.extend(_numbers(row, 3) for row in rows)
+            tables.head.extend(_numbers(row, 4) if version > 1 else [*_numbers(row, 3), 1] for row in rows)
+            for head in tables.head:  # before anything is looked at that the level may have given another meaning
+                check(head[3], levels)
+        case Kind.LIMITS:
+            tables.limits.update((str(name), _number(value)) for name, value in rows)
         case Kind.FOOT:
             tables.foot.extend(_numbers(row, 1) for row in rows)
         case Kind.TOPICS:
@@ -199,8 +219,10 @@ def _decode_section(tables: _Decoded, kind: Kind, rows: object) -> None:
                 epoch, counter, partition, end, first = _numbers(row, 5)
                 tables.ends.append((_zxid(epoch, counter), partition, end, first))
         case Kind.PRODUCERS:
-            for epoch, counter, producer_epoch, gaps, sequence, lowest, *used in rows:
-                producer = Producer(_number(producer_epoch), gaps is True, _number(sequence), _number(lowest), _zxid(*used))
+            for epoch, counter, producer_epoch, gaps, *numbers, used_epoch, used_counter in rows:
+                sequence, lowest, window = _numbers(numbers if version > 1 else [*numbers, DEFAULTS.producer_window], 3)
+                used = _zxid(used_epoch, used_counter)
+                producer = Producer(_number(producer_epoch), gaps is True, sequence, lowest, window, used)
                 tables.producers.append((_zxid(epoch, counter), producer))
         case Kind.ANSWERS:
             for epoch, counter, sequence, *words in rows:
@@ -221,14 +243,19 @@ def _decode_section(tables: _Decoded, kind: Kind, rows: object) -> None:
 def _assembled(tables: _Decoded, count: int) -> Snapshot:
     if len(tables.head) != 1 or tables.foot != [[count - 1]]:
         raise ValueError(f"{count} sections, and they are not all, or not one whole")
-    epoch, counter, time = tables.head[0]
-    state = State(applied=_zxid(epoch, counter), time=time)
+    epoch, counter, time, level = tables.head[0]
+    limits = DEFAULTS.changed(tables.limits)
+    if isinstance(limits, str):
+        raise ValueError(limits)
+    state = State(applied=_zxid(epoch, counter), time=time, limits=limits, level=level)
     for topic in tables.topics:
         state.topics[topic.id] = topic
         state.names[topic.name] = topic.id
     for id, partition, end, first in tables.ends:
         if partition >= state.topics[id].partitions:
             raise ValueError(f"topic {id} has no partition {partition}")
+        if first > end:
+            raise ValueError(f"partition {partition} of topic {id} begins with {first:,}, behind its end {end:,}")
         state.ends[id, partition] = end
         if first:
             state.firsts[id, partition] = first
@@ -237,6 +264,8 @@ def _assembled(tables: _Decoded, count: int) -> Snapshot:
     for row in tables.partitions:
         if state.ends[row.topic, row.partition] != row.next or any(segment.size <= 0 for segment in row.segments):
             raise ValueError(f"partition {row.partition} of topic {row.topic} does not end where the state says")
+        if state.firsts.get((row.topic, row.partition), 0) != row.first:
+            raise ValueError(f"partition {row.partition} of topic {row.topic} does not begin where the state says")
     return Snapshot(state, tables.partitions, tables.tails)
 
 
@@ -252,6 +281,8 @@ def _answer(words: list[object]) -> Answer:
             return TopicDeleted(_zxid(epoch, counter))
         case [6, epoch, counter]:
             return TopicAltered(_zxid(epoch, counter))
+        case [7]:
+            return LimitsSet()
         case [5, str(code), str(text), bool(maybe_written)]:
             return Refused(Code(code), text, maybe_written)
         case _:

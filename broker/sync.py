@@ -30,6 +30,7 @@ from broker.errors import BrokerError
 from broker.protocol import NodeStatus, TopicDetails, TopicEntry
 from broker.records import Record
 from broker.state.commands import Retention
+from broker.state.limits import Limits
 
 T = TypeVar("T")
 
@@ -70,6 +71,12 @@ class Client:
 
     def node_status(self, node: int) -> NodeStatus:
         return self._thread.call(partial(self._inner.node_status, node))
+
+    def limits(self) -> Limits:
+        return self._thread.call(self._inner.limits)
+
+    def set_limits(self, **values: int) -> Limits:
+        return self._thread.call(partial(self._inner.set_limits, **values))
 
     def read(self, topic: str, partition: int, offset: int, level: ReadLevel = "local") -> Record:
         return self._thread.call(partial(self._inner.read, topic, partition, offset, level))
@@ -128,7 +135,7 @@ class Producer:
 
     def send_many(
         self, topic: str, values: Iterable[bytes | Record], *, key: bytes | None = None, partition: int | None = None
-    ) -> list[Receipt]:
+    ) -> Sequence[Receipt]:
         return self._thread.call(partial(self._inner.send_many, topic, values, key=key, partition=partition))
 
     def drain(self) -> None:

@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from zablog.core.zxid import Epoch, PeerId, Zxid
     from zablog.node.application import Application, Part, Restorable
     from zablog.node.config import NodeConfig
-    from zablog.node.errors import ConfigError, Full, LeadershipLost, NodeError, NodeStopped, NotLeading, PayloadTooLarge
+    from zablog.node.errors import ConfigError, Full, LeadershipLost, NodeError, NodeStopped, NotLeading, PayloadTooLarge, Unsupported
     from zablog.node.node import Node, open_node
     from zablog.node.status import Status
     from zablog.storage.errors import Corrupt, DirectoryInUse, Foreign, MetadataLost, NewerFormat, NotBorn, StorageError
     from zablog.storage.manifest import Identity, Member, give_birth
     from zablog.transport.errors import AddressInUse, CannotListen, InsecureAddress, TransportError
+    from zablog.wire.handshake import Versions
 
 ROOMS = {
     "Limits": "zablog.core.state",
@@ -39,6 +40,7 @@ ROOMS = {
     "NodeStopped": "zablog.node.errors",
     "NotLeading": "zablog.node.errors",
     "PayloadTooLarge": "zablog.node.errors",
+    "Unsupported": "zablog.node.errors",
     "Node": "zablog.node.node",
     "open_node": "zablog.node.node",
     "Status": "zablog.node.status",
@@ -56,6 +58,7 @@ ROOMS = {
     "CannotListen": "zablog.transport.errors",
     "InsecureAddress": "zablog.transport.errors",
     "TransportError": "zablog.transport.errors",
+    "Versions": "zablog.wire.handshake",
 }
 
 __all__ = [
@@ -89,6 +92,8 @@ __all__ = [
     "StorageError",
     "Timing",
     "TransportError",
+    "Unsupported",
+    "Versions",
     "Zxid",
     "give_birth",
     "open_node",

@@ -131,7 +131,8 @@ async def _show(screen: Terminal, addresses: list[str]) -> int:
     assert isinstance(rows, list), "a survey lists nodes"
     screen.emit(document, rows, COLUMNS)
     if seen.leader is not None:
-        screen.note(f"cluster {document['cluster']}: node {seen.leader.id} leads epoch {seen.leader.epoch}")
+        level = document["feature_level"]
+        screen.note(f"cluster {document['cluster']}: node {seen.leader.id} leads epoch {seen.leader.epoch}, feature level {level}")
         return Exit.OK
     if not any(seen.answers.values()):
         raise NoCluster(f"no node answered at {', '.join(addresses)}", hint="zablog cluster up --detach")

@@ -6,7 +6,7 @@ from broker.errors import Corrupt
 from broker.inspection import base_offset_of, segment_files, stored_batches
 from broker.log.stored import PREFIX_BYTES
 from broker.records import header_of, read_batch
-from broker.state import Command, MalformedCommand, MoveBounds, commands, decode
+from broker.state import Command, MalformedCommand, MoveBounds, RaiseLevel, commands, decode
 from zablog.core.trail import Payload, extend_digest
 from zablog.core.zxid import ZERO, Zxid
 from zablog.storage.batch import BATCH_BYTES
@@ -86,11 +86,11 @@ def words(payload: Payload, records: bool) -> dict[str, object]:
             if records:
                 said["records"] = [value for part in parts for value in values_of(part.batch)]
             return said
-        case commands.AllocateProducer() | MoveBounds():
+        case commands.AllocateProducer() | MoveBounds() | RaiseLevel():
             return {"command": name, "time": command.time, "what": repr(command)}
         case _:
             said = {"command": name, "producer": str(command.turn.producer), "sequence": command.turn.sequence, "time": command.time}
-            return said | {"what": getattr(command, "name", None) or str(getattr(command, "topic", ""))}
+            return said | {"what": getattr(command, "name", None) or str(getattr(command, "topic", getattr(command, "values", "")))}
 
 
 def records_in(batch: Payload) -> str:

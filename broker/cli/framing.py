@@ -17,7 +17,7 @@ from broker.cli.refusals import Usage
 from broker.errors import RecordTooLarge
 from broker.records import Record
 
-RECORD_BYTES_MAX: Final = 1 << 20
+RECORD_BYTES_MAX: Final = 2 << 20
 INPUTS: Final = ("lines", "jsonl", "nul", "len")
 
 

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import typer
 
-from broker.cli import cluster, consume, log, produce, server, simulate, topic
+from broker.cli import bench, cluster, consume, explore, limits, log, produce, server, simulate, topic
 from broker.cli.refusals import Usage, exit_code, told
 from broker.cli.settings import HELP, take
 from broker.cli.terminal import Terminal
@@ -32,10 +32,13 @@ def application() -> typer.Typer:
     app.add_typer(cluster.app, name="cluster")
     app.command("server", epilog=HELP)(server.server)
     app.add_typer(topic.app, name="topic")
+    app.add_typer(limits.app, name="limits")
     app.command("produce", epilog=HELP)(produce.produce)
     app.command("consume", epilog=HELP)(consume.consume)
     app.add_typer(log.app, name="log")
+    app.command("bench", epilog=HELP)(bench.bench)
     app.command("simulate", epilog=HELP)(simulate.simulate)
+    app.command("explore", epilog=HELP)(explore.explore)
     return app
 
 

@@ -64,10 +64,19 @@ def size(text: str, what: str) -> int:
     return int(float(number) * ((1024 if binary else 1000) ** " KMGT".index(unit) if unit else 1))
 
 
-def duration(text: str, what: str) -> float:
+def count(text: str, what: str) -> int:
+    """A number of records in `100k`, `1M` or plain digits, at least 1. Raises Usage."""
+    match = re.fullmatch(r"(\d{1,12})([kM]?)", text)
+    number = int(match[1]) * {"": 1, "k": 1000, "M": 10**6}[match[2]] if match else 0
+    if number < 1:
+        raise Usage(f"{what} {text}: not a number of records", hint="such as 5000, 100k or 1M")
+    return number
+
+
+def duration(text: str, what: str, days_max: int = 366) -> float:
     """Seconds in `500ms`, `30s`, `15m`, `7d`, or a plain number of seconds. Raises Usage."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|)", text)
     seconds = float(match[1]) * _UNITS[match[2]] if match else 0.0
-    if not 0 < seconds <= 366 * 86400:
-        raise Usage(f"{what} {text}: not a length of time", hint="such as 500ms, 30s, 15m, 2h or 7d")
+    if not 0 < seconds <= days_max * 86400:
+        raise Usage(f"{what} {text}: not a length of time, of at most {days_max:,} days", hint="such as 500ms, 30s, 15m, 2h or 7d")
     return seconds

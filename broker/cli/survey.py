@@ -42,20 +42,29 @@ class Survey:
             "cluster": known.cluster if known else None,
             "leader": leader.id if leader else None,
             "epoch": leader.epoch if leader else None,
+            "feature_level": max((status.level for status in self.answers.values() if status), default=None),
             "nodes": rows,
         }
 
     def _row(self, address: str, status: NodeStatus | None, leader: NodeStatus | None) -> dict[str, object]:
         if status is None:
             number = next((peer.id for other in self.answers.values() if other for peer in other.peers if peer.address == address), None)
-            return {"id": number, "role": "unreachable", "address": address, "zxid": None, "lag": None, "pid": None}
+            return {"id": number, "role": "unreachable", "address": address, "zxid": None, "lag": None, "pid": None, "feature_levels": None}
         lag: int | None = None
         if leader is not None and leader.last.epoch == status.applied.epoch:
             lag = max(0, leader.last.counter - status.applied.counter)
         role = (
             status.role if status.phase == "broadcast" else f"{status.role} ({status.phase})" if status.role != "looking" else status.role
         )
-        return {"id": status.id, "role": role, "address": address, "zxid": str(status.last), "lag": lag, "pid": status.pid}
+        return {
+            "id": status.id,
+            "role": role,
+            "address": address,
+            "zxid": str(status.last),
+            "lag": lag,
+            "pid": status.pid,
+            "feature_levels": list(status.levels),
+        }
 
 
 async def survey(addresses: Sequence[str], seconds: float = ANSWER_SECONDS) -> Survey:

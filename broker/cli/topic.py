@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from broker.client import Client
     from broker.protocol import TopicDetails
 
-app = typer.Typer(help="Make, list, describe and delete topics.", rich_markup_mode=None, no_args_is_help=True, epilog=HELP)
+app = typer.Typer(help="Make, alter, list, describe and delete topics.", rich_markup_mode=None, no_args_is_help=True, epilog=HELP)
 
 _FOR_EVER = (0, 0, 0)
+AGE_DAYS_MAX = 36_525
+"""A hundred years."""
 _Age = Annotated[str | None, typer.Option("--retention", metavar="TIME", help="Keep records so long: 12h, 7d; none: for ever.")]
 _Size = Annotated[str | None, typer.Option("--retention-bytes", metavar="SIZE", help="Keep so much of each partition: 10GiB; none: all.")]
 _Records = Annotated[
@@ -93,7 +95,7 @@ def list_topics(context: typer.Context) -> None:
 
 @app.command(epilog=HELP)
 def describe(context: typer.Context, name: _Name) -> None:
-    """A topic's partitions, with the offsets they hold.
+    """A topic's partitions, with the offsets they hold, and how long its records are kept.
 
     Example: zablog topic describe orders
     """
@@ -137,8 +139,30 @@ def _run(screen: Terminal, work: "Callable[[Client], Awaitable[None]]") -> None:
 
 
 async def _describe(screen: Terminal, client: "Client", name: str) -> None:
-    document = _document(await client.describe_topic(name))
+    topic = await client.describe_topic(name)
+    document = _document(topic)
     screen.emit(document, _partitions(document), ("id", "first", "end", "bytes"))
+    if not screen.settings.json:
+        screen.note(kept(topic.retention))
+
+
+def kept(retention: Retention) -> str:
+    """How long records are kept, in words."""
+    ms, size, records = retention
+    if not any(retention):
+        return "records are kept for ever"
+    limits = [f"for {_age(ms)}"] if ms else []
+    limits += [f"up to {size:,} bytes of each partition"] if size else []
+    limits += [f"up to {records:,} records of each partition"] if records else []
+    return f"records are kept {', '.join(limits)}{', whatever is less' if len(limits) > 1 else ''}"
+
+
+def _age(ms: int) -> str:
+    """As one would say it to `--retention`."""
+    for unit, each in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)):
+        if ms % each == 0:
+            return f"{ms // each}{unit}"
+    return f"{ms}ms"
 
 
 def _document(topic: "TopicDetails") -> dict[str, object]:
@@ -152,9 +176,11 @@ def _retention(present: tuple[int, ...], age: str | None, size: str | None, reco
     """Milliseconds, bytes and records, each 0 for ever: what was said, and for the rest what was. Raises Usage."""
     ms, length, count = present
     if age is not None:
-        ms = 0 if age == "none" else max(1, round(1000 * duration(age, "--retention")))
+        ms = 0 if age == "none" else max(1, round(1000 * duration(age, "--retention", AGE_DAYS_MAX)))
     if size is not None:
         length = 0 if size == "none" else parse_size(size, "--retention-bytes")
+        if size != "none" and not 0 < length < 2**63:  # 0 would mean for ever, which is the last thing meant by it
+            raise Usage(f"--retention-bytes {size}: at least 1 byte, and less than 8 EiB", hint="such as 512MiB, 10GiB, 1GB, or none")
     if records is not None:
         if records != "none" and not (records.isascii() and records.isdigit() and 0 < int(records) < 2**63):
             raise Usage(f"--retention-records {records}: not a number of records", hint="such as 1000000, or none")

@@ -4,55 +4,75 @@ A lane sends what it has gathered as soon as nothing of it is under way, so a lo
 grow while a request is in flight; full batches need not wait. Pure but for the fates that senders wait for.
 """
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Final
 
-from broker.client.pending import Fate, Pending
-from broker.records import HEADER_BYTES, RECORDS_MAX, BatchBuilder, Headers
+from broker.client.pending import Fate, Pending, Run
+from broker.records import RECORDS_MAX, BatchBuilder, Headers, content_bytes
 from zablog.core.zxid import Zxid
 
 FULL_BYTES: Final = 256 << 10
 """A batch of so many bytes is not added to any more; one record may make it larger."""
 FULL_RECORDS: Final = 16 << 10
 assert FULL_RECORDS < RECORDS_MAX, "a full batch is a batch"
+RECORD_OVERHEAD: Final = 10
+"""About what a record takes beside its content."""
 
 
 class OpenBatch:
-    """Records that will share one batch and one fate."""
+    """Records that will share one batch and one fate. Plain ones are only gathered until it is sealed: together they cost less."""
 
-    __slots__ = ("_builder", "fate", "size")
+    __slots__ = ("_builder", "_plain", "_time", "fate", "size")
 
     def __init__(self) -> None:
         self._builder = BatchBuilder()
+        self._plain: list[bytes] = []
+        """Values without key and headers, of one time, that the builder has yet to be given."""
+        self._time = 0
         self.fate = Fate()
         self.size = 0
-        """Bytes of its records, as they will be stored."""
-
-    @property
-    def count(self) -> int:
-        return self.fate.records
+        """About how many bytes its records will take."""
 
     @property
     def full(self) -> bool:
-        return self.size >= FULL_BYTES or self.count >= FULL_RECORDS
+        return self.size >= FULL_BYTES or self.fate.records >= FULL_RECORDS
 
     def add(self, value: bytes | None, timestamp: int, key: bytes | None, headers: Headers) -> Pending:
-        self._builder.add(value, timestamp, key, headers)
-        self.size = self._builder.size - HEADER_BYTES
+        if key is None and not headers and value is not None:
+            if timestamp != self._time:
+                self._settle(timestamp)
+            self._plain.append(value)
+            self.size += len(value) + RECORD_OVERHEAD
+        else:
+            self._settle(timestamp)
+            self._builder.add(value, timestamp, key, headers)
+            self.size += content_bytes(value, key, headers) + RECORD_OVERHEAD
         return self.fate.join()
 
-    def add_values(self, values: Sequence[bytes], timestamp: int) -> list[Pending]:
-        self._builder.add_values(values, timestamp)
-        self.size = self._builder.size - HEADER_BYTES
-        join = self.fate.join
-        return [join() for _ in values]
+    def add_values(self, values: Sequence[bytes], size: int, timestamp: int) -> Run:
+        """`size` is that of all values together."""
+        if timestamp != self._time:
+            self._settle(timestamp)
+        self._plain += values
+        self.size += size + len(values) * RECORD_OVERHEAD
+        return self.fate.join_many(len(values))
 
     def seal(self) -> bytes:
         """The batch. Nothing can be added any more, and the pieces it was made of are let go."""
+        self._settle(self._time)
         batch = self._builder.build()
-        del self._builder
+        del self._builder, self._plain
         return batch
+
+    def _settle(self, timestamp: int) -> None:
+        """Whatever comes next does not belong to those that were gathered."""
+        if self._plain:
+            self._builder.add_values(self._plain, self._time)
+            self._plain = []
+        self._time = timestamp
 
 
 class Lane:
@@ -73,29 +93,17 @@ class Lane:
         """Is there a batch that may leave now?"""
         return bool(self.batches) and (not self.in_flight or len(self.batches) > 1 or self.batches[0].full)
 
-    def add(self, value: bytes | None, timestamp: int, key: bytes | None, headers: Headers) -> tuple[Pending, int]:
-        """One more record: its promise, and how many bytes it takes."""
-        batch = self._open()
-        before = batch.size
-        pending = batch.add(value, timestamp, key, headers)
-        return pending, batch.size - before
-
-    def add_values(self, values: Sequence[bytes], timestamp: int) -> tuple[list[Pending], int]:
-        """As many of these plain records as fit into the open batch, at least one: their promises, and their bytes."""
-        batch = self._open()
-        size, end, room = 0, 0, min(len(values), FULL_RECORDS - batch.count)
-        while end < room and size < FULL_BYTES - batch.size:
-            size += len(values[end]) + _RECORD_OVERHEAD
-            end += 1
-        before = batch.size
-        pendings = batch.add_values(values[:end], timestamp)
-        return pendings, batch.size - before
-
-    def _open(self) -> OpenBatch:
+    def open(self) -> OpenBatch:
+        """The batch that takes the next record."""
         if not self.batches or self.batches[-1].full:
             self.batches.append(OpenBatch())
         return self.batches[-1]
 
-
-_RECORD_OVERHEAD: Final = 10
-"""About what a plain record takes beside its value."""
+    def add_values(self, values: Sequence[bytes], timestamp: int) -> tuple[Run, int]:
+        """As many of these plain records as fit into the open batch, at least one: their promises, and the bytes they take."""
+        batch = self.open()
+        ends = list(accumulate(map(len, values[: FULL_RECORDS - batch.fate.records])))
+        count = min(bisect_left(ends, FULL_BYTES - batch.size) + 1, len(ends))
+        before = batch.size
+        run = batch.add_values(values[:count], ends[count - 1], timestamp)
+        return run, batch.size - before

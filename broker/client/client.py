@@ -22,7 +22,7 @@ from broker.client.pending import Acks
 from broker.client.positions import Start, Stop
 from broker.client.producer import Producer, open_producer
 from broker.client.session import Build, Session, open_session
-from broker.client.topics import Topics, check_name
+from broker.client.topics import Topics, check_name, chunks
 from broker.errors import (
     Attempt,
     BadRequest,
@@ -42,9 +42,11 @@ from broker.protocol import (
     DescribeTopics,
     Failed,
     Level,
+    LimitsSet,
     NodeAddress,
     NodeStatus,
     Response,
+    SetLimits,
     Status,
     TopicAltered,
     TopicCreated,
@@ -55,6 +57,7 @@ from broker.protocol import (
 )
 from broker.records import Record
 from broker.state.commands import FOR_EVER, PARTITIONS_MAX, SEQUENCE_MAX, TIME_MAX, Retention
+from broker.state.limits import Limits
 from zablog.core.zxid import Epoch, PeerId
 
 BUFFER_BYTES = 32 << 20
@@ -144,14 +147,15 @@ class Client:
     async def describe_topics(self, names: Sequence[str]) -> tuple[TopicDetails, ...]:
         """Several topics at once, in the order of their names here. Raises TopicNotFound."""
         entries = [await self._topics.ask(name) for name in names]
-        answer = await self._cluster.ask(DescribeTopics(tuple(entry.id for entry in entries)))
-        if not isinstance(answer, TopicsDescribed) or len(answer.topics) != len(entries):
-            raise unexpected("DescribeTopics", answer)
         found: list[TopicDetails] = []
-        for entry, details in zip(entries, answer.topics, strict=True):
-            if details is None:
-                raise TopicNotFound(f"topic {entry.name!r} was deleted")
-            found.append(details)
+        for some in chunks(entries):
+            answer = await self._cluster.ask(DescribeTopics(tuple(entry.id for entry in some)))
+            if not isinstance(answer, TopicsDescribed) or len(answer.topics) != len(some):
+                raise unexpected("DescribeTopics", answer)
+            for entry, details in zip(some, answer.topics, strict=True):
+                if details is None:
+                    raise TopicNotFound(f"topic {entry.name!r} was deleted")
+                found.append(details)
         return tuple(found)
 
     # -- records ------------------------------------------------------------------------------------------------------------
@@ -259,6 +263,24 @@ class Client:
             nodes,
             tuple(silent[id] for id in sorted(silent)),
         )
+
+    async def limits(self) -> Limits:
+        """The cluster's limits, as its leader has them. Raises NoQuorum."""
+        await self._topics.list(())
+        return self._topics.limits
+
+    async def set_limits(self, **values: int) -> Limits:
+        """Change some of the cluster's limits, by name: `set_limits(topics=20_000)`. What is there already stays, above them or not.
+
+        Returns all of them. Raises BadRequest for a name or value that is not allowed, NoQuorum.
+        """
+        limits = (await self.limits()).changed(values) if values else "no limit was named"
+        if isinstance(limits, str):
+            raise BadRequest(limits, hint="`zablog limits` shows what may be set")
+        answer = await self._change(lambda turn: SetLimits(turn, tuple(values.items())))
+        if not isinstance(answer, LimitsSet):
+            raise unexpected("SetLimits", answer)
+        return await self.limits()
 
     # -- changes ------------------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from broker.client import positions
 from broker.client.cluster import PASSING, PAUSE_SECONDS_MAX, PAUSE_SECONDS_MIN, Cluster, unexpected
 from broker.client.connection import Connection
 from broker.client.positions import Start, Stop
-from broker.client.topics import Topics
+from broker.client.topics import Topics, chunks
 from broker.errors import BadRequest, ConnectionLost, Corrupt, PartitionNotFound, TopicNotFound, error_of
 from broker.log.stored import StoredBatch, split
 from broker.protocol import (
@@ -53,6 +53,8 @@ class _Cursor:
     """The next one wanted."""
     stop: int | None
     """The first one not wanted; None: no end."""
+    earliest: bool = False
+    """Wanted is whatever is there first, and nothing has come yet: what is let go of meanwhile is not missed."""
 
     @property
     def done(self) -> bool:
@@ -172,7 +174,7 @@ class Consumer:
         # The stop is asked for after the start, so it cannot lie before it merely because time went by.
         stops = [None] * len(places) if stop is None else await self._resolve(places, stop, is_stop=True)
         for (name, id, number), offset, end in zip(places, starts, stops, strict=True):
-            self._cursors.append(_Cursor(name, id, number, offset, end))
+            self._cursors.append(_Cursor(name, id, number, offset, end, start == "earliest"))
             self._positions[name, number] = offset
 
     async def _resolve(self, places: Sequence[tuple[str, Zxid, int]], place: Start | Stop, is_stop: bool = False) -> list[int]:
@@ -194,6 +196,9 @@ class Consumer:
         return offsets
 
     async def _offsets(self, queries: Sequence[OffsetQuery], places: Sequence[tuple[str, Zxid, int]]) -> list[int]:
+        return [offset for some in chunks(queries) for offset in await self._some_offsets(some, places)]
+
+    async def _some_offsets(self, queries: Sequence[OffsetQuery], places: Sequence[tuple[str, Zxid, int]]) -> list[int]:
         while True:
             answer = await self._ask(Offsets(tuple(queries)))
             if not isinstance(answer, OffsetsFound):
@@ -281,6 +286,9 @@ class Consumer:
         if fetched.status is FetchStatus.OFFSET_OUT_OF_RANGE:
             if cursor.offset > fetched.end:
                 return  # what was read elsewhere was committed: this node will come to it
+            if cursor.earliest:
+                cursor.offset = self._positions[cursor.topic, cursor.partition] = fetched.first
+                return
             positions.check_range(cursor.topic, cursor.partition, cursor.offset, fetched.first, fetched.end)
         _check(fetched.status, cursor.topic, cursor.partition)
         for batch in split(fetched.batches):
@@ -292,7 +300,7 @@ class Consumer:
             if batch.base_offset > cursor.offset:
                 raise Corrupt(f"{cursor.topic}/{cursor.partition}: offset {cursor.offset} is missing before {batch.base_offset}")
             self._batches.append((cursor, batch, cursor.offset, cursor.stop))
-            cursor.offset = following
+            cursor.offset, cursor.earliest = following, False
 
     def _take_batch(self) -> Sequence[Record]:
         """The wanted records of the next batch that has arrived."""

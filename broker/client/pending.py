@@ -1,16 +1,20 @@
 """What became of a record: the receipt, and the promise of one.
 
 Records that travel in one batch share one fate, so the batch holds it once, and each record's `Pending` is a finger pointing
-at its row. A promise that was broken and never looked at is not forgotten: the producer raises it when its block is left.
+at its row; many records that were given at once share one finger, and their receipts are made when they are looked at. A promise
+that was broken and never looked at is not forgotten: the producer raises it when its block is left.
 """
 
-from collections.abc import Generator
+from bisect import bisect_right
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from itertools import accumulate
+from typing import Final, Literal, overload
 
 import trio
 
 from broker.errors import BrokerError
+from broker.records import quickly
 from zablog.core.zxid import Zxid
 
 Acks = Literal["none", "leader", "quorum", "all"]
@@ -27,6 +31,53 @@ class Receipt:
     """Of the proposal that carried it: its place in the one order over all topics."""
     level: Acks
     """The level that was reached."""
+
+    def row(self, row: int) -> "Receipt":
+        """The receipt of the record that stands so many rows behind this one in the same batch."""
+        return quickly(_Fresh(self.topic, self.partition, self.offset + row, self.zxid, self.level), Receipt)
+
+
+@dataclass(slots=True)
+class _Fresh:
+    """A Receipt before it is frozen; see `quickly`."""
+
+    topic: str
+    partition: int
+    offset: int
+    zxid: Zxid
+    level: Acks
+
+
+class Receipts(Sequence[Receipt]):
+    """The receipts of many records, in the order in which they were given. Each is made when it is looked at."""
+
+    __slots__ = ("_ends", "_runs")
+
+    def __init__(self, runs: Iterable[tuple[Receipt, int]]) -> None:
+        """The first receipt of each run of neighbours, and how many there are."""
+        self._runs: Final = tuple(runs)
+        self._ends: Final = tuple(accumulate(count for _, count in self._runs))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __iter__(self) -> Iterator[Receipt]:
+        for first, count in self._runs:
+            yield from map(first.row, range(count))
+
+    @overload
+    def __getitem__(self, at: int) -> Receipt: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[Receipt]: ...
+    def __getitem__(self, at: int | slice) -> Receipt | Sequence[Receipt]:
+        if isinstance(at, slice):
+            return [self[each] for each in range(*at.indices(len(self)))]
+        place = at + len(self) if at < 0 else at
+        if not 0 <= place < len(self):
+            raise IndexError(f"receipt {at} of {len(self)}")
+        run = bisect_right(self._ends, place)
+        first, count = self._runs[run]
+        return first.row(place - self._ends[run] + count)
 
 
 class Fate:
@@ -53,6 +104,12 @@ class Fate:
         self.records += 1
         self.unseen += 1
         return pending
+
+    def join_many(self, count: int) -> "Run":
+        """So many more records share this fate, and somebody looks after all their promises."""
+        run = Run(self, self.records, count)
+        self.records += count
+        return run
 
     def keep(self, first: Receipt) -> None:
         assert not self.settled, "a batch is answered once"
@@ -106,6 +163,11 @@ class Pending:
             self._seen = True
             self._fate.unseen -= 1
 
+    def run(self) -> "Run":
+        """The same promise, of somebody who looks after it among many."""
+        self.see()
+        return Run(self._fate, self._row, 1)
+
     def receipt(self) -> Receipt:
         """The receipt of a promise that is `done`. Raises what the record failed with."""
         self.see()
@@ -114,10 +176,26 @@ class Pending:
             # A fresh object for each caller: exceptions collect tracebacks and notes of where they were raised.
             raise fate.error.again()
         assert fate.first is not None, "receipt() is asked of a promise that is done"
-        first = fate.first
-        if not self._row:
-            return first
-        return Receipt(first.topic, first.partition, first.offset + self._row, first.zxid, first.level)
+        return fate.first.row(self._row)
 
     def __await__(self) -> Generator[object, object, Receipt]:
         return self.wait().__await__()
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The promise of the receipts of neighbours in one batch."""
+
+    fate: Fate
+    row: int
+    """Of the first."""
+    count: int
+
+    async def wait(self) -> tuple[Receipt, int]:
+        """The first receipt and how many follow each other, once they are known. Raises what they failed with."""
+        if not self.fate.settled:
+            await self.fate.wait()
+        if self.fate.error is not None:
+            raise self.fate.error.again()
+        assert self.fate.first is not None, "a fate that is settled is good or bad"
+        return self.fate.first.row(self.row), self.count

@@ -3,19 +3,22 @@
 `send` awaits the receipt; `submit`, `send_nowait` and `send_many` keep many records under way. All wait for room in one bounded
 buffer, nothing is dropped. One task forms requests: whenever the session has room, each topic's ready batches leave together, as
 one proposal. Requests hold one topic, because a refusal concerns the whole request and must not hit another topic's records.
+
+Longer than most files because who takes records and who sends them keep one account of the buffer.
 """
 
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Final
+from itertools import islice
+from typing import Final, cast
 
 import trio
 
 from broker.client.batching import Lane, OpenBatch
 from broker.client.partitioner import partition_of
-from broker.client.pending import Acks, Fate, Pending, Receipt
+from broker.client.pending import Acks, Fate, Pending, Receipt, Receipts, Run
 from broker.client.session import Session
 from broker.client.topics import Topics
 from broker.errors import (
@@ -28,8 +31,9 @@ from broker.errors import (
     error_of,
 )
 from broker.protocol import Failed, Level, Produce, Produced, Response, TopicEntry
-from broker.records import RECORD_BYTES_MAX, Headers, Record, content_bytes
+from broker.records import Headers, Record, content_bytes
 from broker.state.commands import Part, Turn
+from broker.state.limits import Limits, reached
 from zablog.core.zxid import Zxid
 
 REQUEST_BYTES: Final = 1 << 20
@@ -50,6 +54,7 @@ class Producer:
     __slots__ = (
         "_bytes",
         "_bytes_max",
+        "_gathering",
         "_lanes",
         "_learning",
         "_level",
@@ -73,7 +78,9 @@ class Producer:
         self._lanes: dict[Zxid, dict[int, Lane]] = {}
         """By topic and partition."""
         self._sticky: dict[Zxid, int] = {}
-        """Where records without a key go until their batch is full."""
+        """The partition to which a topic's records without a key go until their batch is full."""
+        self._gathering: dict[Zxid, OpenBatch] = {}
+        """That batch, while no request has taken it."""
         self._submitted = 0
         self._woken = trio.Event()
         self._room = trio.lowlevel.ParkingLot()
@@ -123,7 +130,11 @@ class Producer:
         entry = self._topics.known(topic) or await self._topics.find(topic)
         while self._bytes >= self._bytes_max:
             await self._room.park()
-        return self._take(entry, value, key, _headers(headers), partition, timestamp)
+        given = _headers(headers)
+        try:
+            return self._take(entry, value, key, given, partition, timestamp)
+        except RecordTooLarge:  # or no longer: the limit may have been raised
+            return self._take(await self._topics.ask(topic), value, key, given, partition, timestamp)
 
     def send_nowait(
         self,
@@ -146,7 +157,11 @@ class Producer:
             raise trio.WouldBlock
         if self._bytes >= self._bytes_max:
             raise trio.WouldBlock
-        return self._take(entry, value, key, _headers(headers), partition, timestamp)
+        try:
+            return self._take(entry, value, key, _headers(headers), partition, timestamp)
+        except RecordTooLarge:
+            self._topics.forget(topic)  # the next call asks for the limit, too
+            raise
 
     async def prepare(self, topic: str) -> None:
         """Learn what `send_nowait` must know of a topic. Raises TopicNotFound."""
@@ -169,87 +184,81 @@ class Producer:
 
     async def send_many(
         self, topic: str, values: Iterable[bytes | Record], *, key: bytes | None = None, partition: int | None = None
-    ) -> list[Receipt]:
+    ) -> Sequence[Receipt]:
         """Send many records in order and return their receipts once all have them. Large inputs wait for room on the way.
 
         Records may be given as values, or as `Record` with key and headers of their own. Raises what the first failed record
         failed with; others may have been written (`maybe_written` says so).
         """
-        pendings: list[Pending] = []
+        runs: list[Run] = []
         try:
-            await self._submit_many(topic, values, key, partition, pendings)
+            rest = iter(values)
+            while some := list(islice(rest, SLICE_RECORDS)):
+                await self._submit_some(topic, some, key, partition, runs)
         except BrokerError as error:
-            error.maybe_written = error.maybe_written or bool(pendings)
+            error.maybe_written = error.maybe_written or bool(runs)
             raise
-        finally:
-            for pending in pendings:
-                pending.see()
-        receipts: list[Receipt] = []
+        known: list[tuple[Receipt, int]] = []
         failure: BrokerError | None = None
-        for pending in pendings:
+        for run in runs:
             try:
-                receipts.append(pending.receipt() if pending.done else await pending.wait())
+                known.append(await run.wait())
             except BrokerError as error:
                 failure = failure or error
         if failure is not None:
-            failure.maybe_written = failure.maybe_written or bool(receipts)
+            failure.maybe_written = failure.maybe_written or bool(known)
             raise failure
-        return receipts
+        return Receipts(known)
 
     async def drain(self) -> None:
         """Wait until every record taken so far has its receipt or its error."""
         while self._bytes:
             await self._room.park()
 
-    async def _submit_many(
-        self, topic: str, values: Iterable[bytes | Record], key: bytes | None, partition: int | None, pendings: list[Pending]
+    async def _submit_some(
+        self, topic: str, values: list[bytes | Record], key: bytes | None, partition: int | None, runs: list[Run]
     ) -> None:
-        """Take them all, plain values in slices."""
-        plain: list[bytes] = []
+        """A slice of what `send_many` was given: plain values a batch at a time, others one by one."""
+        if key is None and set(map(type, values)) == {bytes}:
+            await self._submit_values(topic, cast(list[bytes], values), partition, runs)
+            return
         for each in values:
-            if type(each) is bytes and key is None:
-                plain.append(each)
-                if len(plain) == SLICE_RECORDS:
-                    await self._submit_values(topic, plain, partition, pendings)
-                    plain = []
-                continue
-            if plain:
-                await self._submit_values(topic, plain, partition, pendings)
-                plain = []
-            if isinstance(each, Record):
-                own = key if each.key is None else each.key
-                time = each.timestamp or None
-                pendings.append(await self.submit(topic, each.value, key=own, headers=each.headers, partition=partition, timestamp=time))
-            else:
-                pendings.append(await self.submit(topic, each, key=key, partition=partition))
-        if plain:
-            await self._submit_values(topic, plain, partition, pendings)
+            record = each if isinstance(each, Record) else Record(each, key)
+            own, time = key if record.key is None else record.key, record.timestamp or None
+            pending = await self.submit(topic, record.value, key=own, headers=record.headers, partition=partition, timestamp=time)
+            runs.append(pending.run())
 
-    async def _submit_values(self, topic: str, values: list[bytes], partition: int | None, pendings: list[Pending]) -> None:
-        """Plain records, a lane's batch at a time."""
-        for value in values:
-            if len(value) > RECORD_BYTES_MAX:
-                raise _too_large(topic, len(value))
+    async def _submit_values(self, topic: str, values: list[bytes], partition: int | None, runs: list[Run]) -> None:
         entry = await self._topics.find(topic)
+        if (largest := max(map(len, values))) > self._topics.limits.record_bytes:
+            entry = await self._topics.ask(topic)
+            _check_size(topic, largest, self._topics.limits)
         done = 0
         while done < len(values):
             await trio.lowlevel.checkpoint()
             while self._bytes >= self._bytes_max:
                 await self._room.park()
             self._check_session()
-            some, size = self._lane(entry, None, partition).add_values(values[done:], _now())
+            run, size = self._lane(entry, None, partition).add_values(values[done:], _now())
             self._bytes += size
             self._woken.set()
-            pendings += some
-            done += len(some)
+            runs.append(run)
+            done += run.count
 
     def _take(
         self, entry: TopicEntry, value: bytes | None, key: bytes | None, headers: Headers, partition: int | None, timestamp: int | None
     ) -> Pending:
-        _check(entry.name, value, key, headers, timestamp)
+        _check(entry.name, value, key, headers, timestamp, self._topics.limits)
         self._check_session()
-        pending, size = self._lane(entry, key, partition).add(value, _now() if timestamp is None else timestamp, key, headers)
-        self._bytes += size
+        if key is not None or partition is not None:
+            batch = self._lane(entry, key, partition).open()
+        elif (gathering := self._gathering.get(entry.id)) is not None and not gathering.full:
+            batch = gathering
+        else:
+            batch = self._gathering[entry.id] = self._lane(entry, None, None).open()
+        before = batch.size
+        pending = batch.add(value, _now() if timestamp is None else timestamp, key, headers)
+        self._bytes += batch.size - before
         self._woken.set()
         return pending
 
@@ -304,6 +313,7 @@ class Producer:
                     batches.append((lane, batch))
                     size += batch.size
                     lane.in_flight += 1
+                    self._gathering.pop(topic, None)
                     if self._sticky.get(topic) == lane.partition:
                         self._sticky[topic] += 1
             if batches:
@@ -329,7 +339,7 @@ class Producer:
                 for (lane, batch), offset in zip(batches, offsets, strict=True):
                     batch.fate.keep(Receipt(lane.name, lane.partition, offset, zxid, _LEVEL_NAMES[level]))
             case Failed(code, text, hint, maybe_written):
-                if code in (Code.TOPIC_NOT_FOUND, Code.PARTITION_NOT_FOUND):
+                if code in (Code.TOPIC_NOT_FOUND, Code.PARTITION_NOT_FOUND, Code.RECORD_TOO_LARGE):
                     self._topics.forget(batches[0][0].name)
                 error = error_of(code, text, hint=hint or None, maybe_written=maybe_written)
             case BrokerError():
@@ -349,6 +359,7 @@ class Producer:
 
     def _fail_waiting(self, error: BrokerError) -> None:
         """What no request has taken yet fails too, and is surely not written."""
+        self._gathering.clear()
         for lanes in self._lanes.values():
             for lane in lanes.values():
                 while lane.batches:
@@ -401,14 +412,14 @@ def _headers(given: HeadersGiven) -> Headers:
     return headers
 
 
-def _check(topic: str, value: bytes | None, key: bytes | None, headers: Headers, timestamp: int | None) -> None:
+def _check(topic: str, value: bytes | None, key: bytes | None, headers: Headers, timestamp: int | None, limits: Limits) -> None:
     if type(value) is not bytes:
         _check_bytes("a value", value)
     if key is not None and type(key) is not bytes:
         _check_bytes("a key", key)
     size = content_bytes(value, key, headers) if headers or key else len(value or b"")
-    if size > RECORD_BYTES_MAX:
-        raise _too_large(topic, size)
+    if size > limits.record_bytes:
+        _check_size(topic, size, limits)
     if timestamp is not None and not (isinstance(timestamp, int) and 0 <= timestamp < 2**53):
         raise BadRequest(f"timestamp={timestamp!r}: must be milliseconds since 1970, 0 to 2**53 - 1")
 
@@ -418,8 +429,10 @@ def _check_bytes(what: str, value: object) -> None:
         raise BadRequest(f"{what} must be bytes or None, not {type(value).__name__}", hint="text.encode(), bytes(buffer)")
 
 
-def _too_large(topic: str, size: int) -> RecordTooLarge:
-    return RecordTooLarge(f"a record of {size:,} bytes for topic {topic!r}: at most {RECORD_BYTES_MAX:,} are taken; it was not sent")
+def _check_size(topic: str, size: int, limits: Limits) -> None:
+    """Raises RecordTooLarge."""
+    if size > limits.record_bytes:
+        raise RecordTooLarge(reached("record_bytes", limits, f"a record of {size:,} bytes for topic {topic!r}") + "; it was not sent")
 
 
 @asynccontextmanager

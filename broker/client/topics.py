@@ -1,12 +1,20 @@
-"""What the client knows of topics: names to ids and numbers of partitions, asked of the leader once and remembered.
+"""What the client knows of topics: names to ids and numbers of partitions, asked of the leader once and remembered;
+and of the cluster's limits, which come along.
 
 A topic's id never changes its meaning, so an outdated row can only lead to a refusal; whoever gets one calls `forget` and asks again.
 """
 
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
 from broker.client.cluster import Cluster, unexpected
 from broker.errors import BadName, TopicNotFound
 from broker.protocol import ClusterMetadata, Metadata, TopicEntry
+from broker.protocol.codec import ROWS_MAX
+from broker.state.limits import DEFAULTS, limits_of
 from broker.state.state import name_problem
+
+Row = TypeVar("Row")
 
 
 def check_name(name: str) -> None:
@@ -17,11 +25,13 @@ def check_name(name: str) -> None:
 
 
 class Topics:
-    __slots__ = ("_cluster", "_known")
+    __slots__ = ("_cluster", "_known", "limits")
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._known: dict[str, TopicEntry] = {}
+        self.limits = DEFAULTS
+        """What the cluster takes, as its leader last said."""
 
     def known(self, name: str) -> TopicEntry | None:
         """The topic if it has been asked for before."""
@@ -48,6 +58,13 @@ class Topics:
         answer = await self._cluster.ask(Metadata(names))
         if not isinstance(answer, ClusterMetadata):
             raise unexpected("Metadata", answer)
+        self.limits = limits_of(answer.limits)
         for entry in answer.topics:
             self._known[entry.name] = entry
         return answer.topics
+
+
+def chunks(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    """As many at once as one request asks about."""
+    for begin in range(0, len(rows), ROWS_MAX):
+        yield rows[begin : begin + ROWS_MAX]

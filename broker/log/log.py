@@ -16,6 +16,7 @@ from broker.log.index import Index
 from broker.log.kept import INDEX_BYTES_MIN, PartitionRow, Tail, index_name, remove_others, stem_of
 from broker.log.partition import SEGMENT_BYTES_MAX, Partition, SegmentLimits
 from broker.log.stored import HEAD_BYTES, PREFIX_BYTES, StoredBatch, place_at, split
+from broker.log.warm import WARM_BYTES, Warm
 from zablog.core.trail import Payload
 from zablog.core.zxid import Zxid
 from zablog.storage.disk import Disk
@@ -37,10 +38,28 @@ class Dirt(NamedTuple):
 class Log:
     """For one thread. Every method may raise OSError, which is final."""
 
-    __slots__ = ("_captured", "_dirty", "_disk", "_doomed", "_gathered", "_partitions", "_segment_bytes_max", "_touched", "dirty_bytes")
+    __slots__ = (
+        "_captured",
+        "_dirty",
+        "_disk",
+        "_doomed",
+        "_gathered",
+        "_leaving",
+        "_moving",
+        "_partitions",
+        "_segment_bytes_max",
+        "_touched",
+        "dirty_bytes",
+        "warm",
+    )
 
     def __init__(
-        self, disk: Disk, segment_bytes_max: int = SEGMENT_BYTES_MAX, kept: Iterable[PartitionRow] = (), tails: Iterable[Tail] = ()
+        self,
+        disk: Disk,
+        segment_bytes_max: int = SEGMENT_BYTES_MAX,
+        kept: Iterable[PartitionRow] = (),
+        tails: Iterable[Tail] = (),
+        warm_bytes: int = WARM_BYTES,
     ) -> None:
         assert 0 < segment_bytes_max <= 1 << 31, "an index keeps places within a segment in 32 bits"
         self._disk = disk
@@ -48,6 +67,8 @@ class Log:
         self._partitions: dict[Zxid, dict[int, Partition]] = {}
         self._gathered: dict[Partition, None] = {}
         """Partitions with batches that are not flushed yet."""
+        self._moving: dict[tuple[Zxid, int], int] = {}
+        """First offsets that partitions get with the next flush."""
         self._touched: dict[tuple[Zxid, int], Partition] = {}
         """Partitions that changed since they were captured."""
         self._captured: dict[tuple[Zxid, int], PartitionRow] = {}
@@ -55,8 +76,11 @@ class Log:
         """Segments that are not durable to their end."""
         self._doomed: list[str] = []
         """Files of which the last checkpoint may still speak."""
+        self._leaving: list[Index] = []
+        """Their segments, where a capture names what is not durable yet: a checkpoint under way has to see to it all the same."""
         self.dirty_bytes = 0
         """What was written and is not durable, about."""
+        self.warm = Warm(warm_bytes)
         begins = {tail.name: tail.begin for tail in tails}
         for row in kept:
             self._made(row.topic, row.partition).restore(row, begins)
@@ -94,34 +118,33 @@ class Log:
         self._touched[topic, partition] = found
 
     def flush(self) -> None:
-        """Write what was gathered since the last time, and make it readable."""
+        """Write what was gathered since the last time, and make it readable; then let go of what lies below bounds that moved."""
         gathered, self._gathered = self._gathered, {}
         for partition in gathered:
             self.dirty_bytes += partition.flush()
+        moving, self._moving = self._moving, {}
+        for (topic, number), first in moving.items():
+            partition = self._partitions[topic][number]
+            self._let_go(partition, partition.move(first))
 
     def move(self, topic: Zxid, partition: int, first: int) -> None:
-        """Records below `first` are let go of. What was appended before is flushed. Files go once a checkpoint is durable."""
+        """Records below `first` are let go of with the next flush. The files go once a checkpoint is durable; see `doomed`."""
         found = self._partitions.get(topic, {}).get(partition)
-        assert found is not None and found not in self._gathered, "bounds move within what is there, after it was flushed"
-        gone = found.move(first)
-        self._doomed += gone
-        self._doomed += map(index_name, gone)
+        assert found is not None, "bounds move within what was appended"
+        if first == found.next:
+            found.seal()
+        self._moving[topic, partition] = first
         self._touched[topic, partition] = found
-        self.dirty_bytes = sum(index.size - index.synced for index in self._dirty)
 
     def delete_topic(self, topic: Zxid) -> None:
         """Forget its segments, and what was gathered for it. The files go once a checkpoint is durable; see `doomed`."""
         gone = self._partitions.pop(topic, {})
         for number, partition in gone.items():
             self._gathered.pop(partition, None)
+            self._moving.pop((topic, number), None)
             self._touched.pop((topic, number), None)
             self._captured.pop((topic, number), None)
-            self._doomed += partition.files
-            self._doomed += map(index_name, partition.files)
-        owners = set(gone.values())
-        for index in [index for index, owner in self._dirty.items() if owner in owners]:
-            del self._dirty[index]
-            self.dirty_bytes -= index.size - index.synced
+            self._let_go(partition, partition.indexes)
 
     def partition(self, topic: Zxid, partition: int) -> Partition:
         """Where to read. That there is such a partition is the state's to say; without a batch it has no files and is not kept."""
@@ -132,6 +155,19 @@ class Log:
         made = Partition(self._disk, stem_of(topic, partition), self._segment_bytes_max, self._dirty)
         self._partitions.setdefault(topic, {})[partition] = made
         return made
+
+    def _let_go(self, partition: Partition, segments: Iterable[Index]) -> None:
+        for index in segments:
+            name = partition.name(index)
+            self._doomed += (name, index_name(name))
+            if index.synced < index.captured:
+                self._leaving.append(index)
+            else:
+                self._forget_dirt(index)
+
+    def _forget_dirt(self, index: Index) -> None:
+        if self._dirty.pop(index, None) is not None:
+            self.dirty_bytes -= index.size - index.synced
 
     # -- for checkpoints ----------------------------------------------------------------------------------------------------
 
@@ -175,7 +211,10 @@ class Log:
         ]
 
     def doomed(self) -> list[str]:
-        """Files that may go once a checkpoint of the state as it is now is durable. They are the caller's from here on."""
+        """Files that may go once a checkpoint of the state as it was captured just now is durable. They are the caller's from here on."""
+        leaving, self._leaving = self._leaving, []
+        for index in leaving:
+            self._forget_dirt(index)
         doomed, self._doomed = self._doomed, []
         return doomed
 

@@ -34,10 +34,13 @@ class SegmentLimits(NamedTuple):
     """How far the leader time of a batch may be from that of the segment's first."""
 
 
+_SEALED: Final = SegmentLimits(0)
+
+
 class Partition:
     """Use `Log`. For one thread: a flush changes file and index one after the other."""
 
-    __slots__ = ("_dirty", "_disk", "_gathered", "_indexes", "_limits", "_stem", "first", "next")
+    __slots__ = ("_dirty", "_disk", "_gathered", "_indexes", "_limits", "_sealed", "_stem", "first", "next")
 
     def __init__(
         self, disk: Disk, stem: str, segment_bytes_max: int = SEGMENT_BYTES_MAX, dirty: "dict[Index, Partition] | None" = None
@@ -49,6 +52,8 @@ class Partition:
         self._limits = SegmentLimits(segment_bytes_max)
         self._gathered: list[tuple[Place, int, Payload, SegmentLimits]] = []
         """Place, offset behind it, batch, and when it begins a segment."""
+        self._sealed = False
+        """The next batch begins a segment."""
         self.first = 0
         """The first offset that can be read."""
         self.next = 0
@@ -101,7 +106,13 @@ class Partition:
         """
         assert base_offset == self.next, "the log holds the batches to which the state gave offsets, in that order, all of them"
         self.next = base_offset + records
+        if self._sealed:
+            self._sealed, limits = False, _SEALED
         self._gathered.append((Place(base_offset, zxid, position, time, len(batch)), self.next, batch, limits or self._limits))
+
+    def seal(self) -> None:
+        """Let the next batch begin a segment: all that is there is about to go, on some nodes before that batch is there, on some after."""
+        self._sealed = True
 
     def flush(self) -> int:
         """Write what was gathered: one write a segment; how many bytes. An OSError is final: file and index may disagree after it."""
@@ -152,14 +163,12 @@ class Partition:
                 return max(self.first, index.row(number).base_offset)
         return self.end
 
-    def move(self, first: int) -> list[str]:
-        """Nothing below `first` is read from now on. The segments that hold nothing else are forgotten: their files."""
+    def move(self, first: int) -> list[Index]:
+        """Nothing below `first` is read from now on. The segments that hold nothing else are forgotten, and returned."""
         self.first = first
         gone = [index for index in self._indexes if index.end_offset <= first]
         self._indexes = self._indexes[len(gone) :]
-        for index in gone:
-            self._dirty.pop(index, None)
-        return [self.name(index) for index in gone]
+        return gone
 
     @property
     def last_time(self) -> int | None:

@@ -3,6 +3,8 @@
 The hot ones (Produce, Fetch and their responses) have `struct` headers with a table of rows where there are several, and their
 batches are the frame's payload, untouched: they carry checksums of their own. Every other message is a CBOR array in the payload,
 because a list of topics outgrows a header, under a header with the request's number and the CRC-32C of that payload.
+
+Longer than most files because every message is written and read in one place, side by side.
 """
 
 import struct
@@ -26,6 +28,7 @@ from broker.protocol.messages import (
     FetchFrom,
     FetchStatus,
     Level,
+    LimitsSet,
     Metadata,
     NodeAddress,
     NodeStatus,
@@ -42,6 +45,7 @@ from broker.protocol.messages import (
     ProducerAllocated,
     Request,
     Response,
+    SetLimits,
     Status,
     TopicAltered,
     TopicCreated,
@@ -52,10 +56,12 @@ from broker.protocol.messages import (
     Where,
 )
 from broker.state.commands import (
+    FOR_EVER,
+    LEVEL_MAX,
     NAME_CHARACTERS_MAX,
     PARTITIONS_MAX,
-    PARTITIONS_SAYABLE,
     PARTS_MAX,
+    SAYABLE,
     SEQUENCE_MAX,
     TEXT_CHARACTERS_MAX,
     TIME_MAX,
@@ -63,6 +69,7 @@ from broker.state.commands import (
     Turn,
     decode_parts,
     encode_parts,
+    limits_field,
     retention_field,
     turn_field,
 )
@@ -71,10 +78,13 @@ from zablog.core.zxid import Zxid
 from zablog.wire import cbor
 from zablog.wire.errors import MessageError
 from zablog.wire.frames import JOIN_BYTES_MAX, Frame, head
+from zablog.wire.handshake import Versions
 from zablog.wire.schema import Fields
 
-REQUEST_BYTES_MAX: Final = 1 << 20
-"""The largest request in CBOR."""
+REQUEST_BYTES_MAX: Final = 32 << 10
+"""The largest request in CBOR. A hostile one makes up to 80 times its size of Python objects, at 0.25 µs a byte."""
+ROWS_MAX: Final = 500
+"""So many partitions or topics a client asks about at once; more in several requests."""
 RESPONSE_BYTES_MAX: Final = 32 << 20
 """The largest response in CBOR: every topic of a cluster, or every partition of some topics."""
 FETCH_PARTITIONS_MAX: Final = 500
@@ -111,6 +121,8 @@ class Kind(IntEnum):
     NODE_STATUS = 85
     ALTER_TOPIC = 86
     TOPIC_ALTERED = 87
+    SET_LIMITS = 88
+    LIMITS_SET = 89
 
 
 _PRODUCE: Final = struct.Struct(">QHIQQQBH")
@@ -155,6 +167,8 @@ def encode_request(number: int, request: Request) -> list[Payload]:
             return _body(Kind.ALTER_TOPIC, number, [turn, topic, retention])
         case DeleteTopic(turn, topic):
             return _body(Kind.DELETE_TOPIC, number, [turn, topic])
+        case SetLimits(turn, values):
+            return _body(Kind.SET_LIMITS, number, [turn, values])
         case DescribeTopics(topics):
             return _body(Kind.DESCRIBE_TOPICS, number, [topics])
         case Offsets(queries):
@@ -178,8 +192,8 @@ def encode_response(number: int, response: Response) -> list[Payload]:
             return _body(Kind.FAILED, number, [str(code), text, hint, maybe_written, leader, address])
         case Ponged():
             return _body(Kind.PONGED, number, [])
-        case ClusterMetadata(cluster, node, epoch, leader, nodes, topics):
-            return _body(Kind.CLUSTER_METADATA, number, [cluster, node, epoch, leader, nodes, topics])
+        case ClusterMetadata(cluster, node, epoch, leader, nodes, topics, limits):
+            return _body(Kind.CLUSTER_METADATA, number, [cluster, node, epoch, leader, nodes, topics, limits])
         case ProducerAllocated(producer):
             return _body(Kind.PRODUCER_ALLOCATED, number, [producer])
         case TopicCreated(topic):
@@ -188,6 +202,8 @@ def encode_response(number: int, response: Response) -> list[Payload]:
             return _body(Kind.TOPIC_ALTERED, number, [topic])
         case TopicDeleted(topic):
             return _body(Kind.TOPIC_DELETED, number, [topic])
+        case LimitsSet():
+            return _body(Kind.LIMITS_SET, number, [])
         case TopicsDescribed(described):
             rows_or_none: list[cbor.Value] = [
                 None if each is None else [each.id, each.name, each.created, each.partitions, each.retention] for each in described
@@ -292,7 +308,7 @@ def _body(kind: Kind, number: int, fields: Sequence[cbor.Value]) -> list[Payload
 def _node_status_fields(each: NodeStatus) -> list[cbor.Value]:
     who: list[cbor.Value] = [each.cluster, each.id, each.address, each.role, each.phase, each.epoch, each.leader]
     peers: list[cbor.Value] = [[peer.id, peer.address, peer.connected, peer.zxid] for peer in each.peers]
-    return [*who, each.last, each.watermark, each.applied, each.suspect, each.pid, peers, each.silence_ms]
+    return [*who, each.last, each.watermark, each.applied, each.suspect, each.pid, peers, each.level, *each.levels, each.silence_ms]
 
 
 def _decode_body(frame: Frame, known: dict[int, tuple[str, int, Callable[[Fields], T]]], bytes_max: int, what: str) -> tuple[int, T]:
@@ -305,7 +321,13 @@ def _decode_body(frame: Frame, known: dict[int, tuple[str, int, Callable[[Fields
     encoded = bytes(frame.payload)
     if crc32c(encoded) != check:
         raise MessageError(f"{name}: failed its checksum")
-    return number, read(Fields(name, cbor.loads(encoded, bytes_max), count))
+    value = cbor.loads(encoded, bytes_max)
+    return number, read(Fields(name, _with_retention(value, count) if frame.kind == Kind.CREATE_TOPIC else value, count))
+
+
+def _with_retention(value: object, count: int) -> object:
+    """A row of `count` fields that ends with a retention; as it was sent before there was one, records are kept for ever."""
+    return [*value, list(FOR_EVER)] if isinstance(value, list) and len(value) == count - 1 else value
 
 
 def _rows(fields: Fields, what: str, count_max: int) -> tuple[Fields, int]:
@@ -335,7 +357,7 @@ def _names(fields: Fields) -> Metadata:
 def _create_topic(fields: Fields) -> CreateTopic:
     # Names and numbers that make no sense are refused by the state in its own words, not by closing the connection here.
     turn, name = turn_field(fields), fields.text("name", TEXT_CHARACTERS_MAX)
-    return CreateTopic(turn, name, fields.number("partitions", *PARTITIONS_SAYABLE), retention_field(fields))
+    return CreateTopic(turn, name, fields.number("partitions", *SAYABLE), retention_field(fields))
 
 
 def _topics(fields: Fields) -> DescribeTopics:
@@ -359,7 +381,7 @@ def _cluster_metadata(fields: Fields) -> ClusterMetadata:
     leader = fields.peer_or_none("leader")
     nodes = _each(fields, "nodes", 255, 2, lambda row: NodeAddress(row.peer("id"), row.text("address", 1000)))
     topics = _each(fields, "topics", TOPICS_MAX, 3, _topic_entry)
-    return ClusterMetadata(cluster, node, epoch, leader, nodes, topics)
+    return ClusterMetadata(cluster, node, epoch, leader, nodes, topics, limits_field(fields))
 
 
 def _topic_entry(row: Fields) -> TopicEntry:
@@ -375,7 +397,7 @@ def _topic_details(rows: Fields) -> TopicDetails | None:
     value = rows.value()
     if value is None:
         return None
-    row = Fields(rows.name, value, 5)
+    row = Fields(rows.name, _with_retention(value, 5), 5)
     topic, name, created = row.zxid("id"), row.text("name", NAME_CHARACTERS_MAX), row.number("created", 0, TIME_MAX)
     partitions = _each(row, "partitions", PARTITIONS_MAX, 3, _partition_details)
     return TopicDetails(topic, name, created, partitions, retention_field(row))
@@ -399,8 +421,13 @@ def _node_status(fields: Fields) -> NodeStatus:
     leader = fields.peer_or_none("leader")
     last, watermark, applied = fields.zxid("last"), fields.zxid("watermark"), fields.zxid("applied")
     suspect, pid = fields.zxid_or_none("suspect"), fields.number("pid")
-    peers, silence_ms = _each(fields, "peers", 255, 4, _peer_status), fields.number("silence_ms")
-    return NodeStatus(cluster, node, address, role, phase, epoch, leader, last, watermark, applied, suspect, pid, peers, silence_ms)
+    peers = _each(fields, "peers", 255, 4, _peer_status)
+    level, lowest, highest = (fields.number(what, 0, LEVEL_MAX) for what in ("level", "lowest level", "highest level"))
+    levels = Versions(lowest, highest)
+    silence = fields.number("silence_ms")
+    return NodeStatus(
+        cluster, node, address, role, phase, epoch, leader, last, watermark, applied, suspect, pid, peers, level, levels, silence
+    )
 
 
 _REQUESTS: Final[dict[int, tuple[str, int, Callable[[Fields], Request]]]] = {
@@ -410,6 +437,7 @@ _REQUESTS: Final[dict[int, tuple[str, int, Callable[[Fields], Request]]]] = {
     Kind.CREATE_TOPIC: ("CreateTopic", 4, _create_topic),
     Kind.ALTER_TOPIC: ("AlterTopic", 3, lambda fields: AlterTopic(turn_field(fields), fields.zxid("topic"), retention_field(fields))),
     Kind.DELETE_TOPIC: ("DeleteTopic", 2, lambda fields: DeleteTopic(turn_field(fields), fields.zxid("topic"))),
+    Kind.SET_LIMITS: ("SetLimits", 2, lambda fields: SetLimits(turn_field(fields), limits_field(fields))),
     Kind.DESCRIBE_TOPICS: ("DescribeTopics", 1, _topics),
     Kind.OFFSETS: ("Offsets", 1, lambda fields: Offsets(_each(fields, "queries", TOPICS_MAX, 5, _query))),
     Kind.STATUS: ("Status", 0, lambda _: Status()),
@@ -419,16 +447,17 @@ _REQUESTS: Final[dict[int, tuple[str, int, Callable[[Fields], Request]]]] = {
 _RESPONSES: Final[dict[int, tuple[str, int, Callable[[Fields], Response]]]] = {
     Kind.FAILED: ("Failed", 6, _failed),
     Kind.PONGED: ("Ponged", 0, lambda _: Ponged()),
-    Kind.CLUSTER_METADATA: ("ClusterMetadata", 6, _cluster_metadata),
+    Kind.CLUSTER_METADATA: ("ClusterMetadata", 7, _cluster_metadata),
     Kind.PRODUCER_ALLOCATED: ("ProducerAllocated", 1, lambda fields: ProducerAllocated(fields.zxid("producer"))),
     Kind.TOPIC_CREATED: ("TopicCreated", 1, lambda fields: TopicCreated(fields.zxid("topic"))),
     Kind.TOPIC_ALTERED: ("TopicAltered", 1, lambda fields: TopicAltered(fields.zxid("topic"))),
     Kind.TOPIC_DELETED: ("TopicDeleted", 1, lambda fields: TopicDeleted(fields.zxid("topic"))),
+    Kind.LIMITS_SET: ("LimitsSet", 0, lambda _: LimitsSet()),
     Kind.TOPICS_DESCRIBED: ("TopicsDescribed", 1, _topics_described),
     Kind.OFFSETS_FOUND: (
         "OffsetsFound",
         2,
         lambda fields: OffsetsFound(_each(fields, "offsets", TOPICS_MAX, 2, _offset_found), fields.zxid("applied")),
     ),
-    Kind.NODE_STATUS: ("NodeStatus", 14, _node_status),
+    Kind.NODE_STATUS: ("NodeStatus", 17, _node_status),
 }

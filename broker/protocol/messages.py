@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
+from broker.state import LEVELS
 from broker.state.commands import FOR_EVER, Part, Retention, Turn
 from zablog.core.trail import Payload
 from zablog.core.zxid import ZERO, Epoch, PeerId, Zxid
+from zablog.wire.handshake import Versions
 
 
 class Level(IntEnum):
@@ -71,6 +73,14 @@ class AlterTopic:
 class DeleteTopic:
     turn: Turn
     topic: Zxid
+
+
+@dataclass(frozen=True, slots=True)
+class SetLimits:
+    """Change some of the cluster's limits, by name; see `broker.state.limits`."""
+
+    turn: Turn
+    values: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +146,20 @@ class Status:
     """How is the node that answers?"""
 
 
-Request = Ping | Metadata | AllocateProducer | CreateTopic | AlterTopic | DeleteTopic | DescribeTopics | Produce | Fetch | Offsets | Status
+Request = (
+    Ping
+    | Metadata
+    | AllocateProducer
+    | CreateTopic
+    | AlterTopic
+    | DeleteTopic
+    | SetLimits
+    | DescribeTopics
+    | Produce
+    | Fetch
+    | Offsets
+    | Status
+)
 
 
 # Responses
@@ -180,6 +203,8 @@ class ClusterMetadata:
     leader: PeerId | None
     nodes: tuple[NodeAddress, ...]
     topics: tuple[TopicEntry, ...]
+    limits: tuple[tuple[str, int], ...] = ()
+    """What the cluster takes, by name; a name that a client does not know is none of its business."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +225,11 @@ class TopicAltered:
 @dataclass(frozen=True, slots=True)
 class TopicDeleted:
     topic: Zxid
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsSet:
+    """They hold."""
 
 
 class PartitionDetails(NamedTuple):
@@ -302,6 +332,10 @@ class NodeStatus:
     suspect: Zxid | None
     pid: int
     peers: tuple[PeerStatus, ...] = ()
+    level: int = 1
+    """The feature level of what it has applied."""
+    levels: Versions = LEVELS
+    """Those that its build knows."""
     silence_ms: int = 0
     """How long it bears a silent leader: longer than it was told to while its own loop is late."""
 
@@ -320,6 +354,7 @@ Response = (
     | TopicCreated
     | TopicAltered
     | TopicDeleted
+    | LimitsSet
     | TopicsDescribed
     | Produced
     | Fetched

@@ -12,11 +12,13 @@ import trio
 from broker.errors import Corrupt
 from broker.log import SEGMENT_BYTES_MAX, Log
 from broker.log.kept import restore_files
+from broker.log.warm import WARM_BYTES
 from broker.server.checkpoint import BrokerCapture, parts_of, read_snapshot
 from broker.server.retention import limits_of
-from broker.state import Answer, Moved, State, TopicCreated
+from broker.state import LEVELS, Answer, LevelRaised, State, TopicCreated, UnknownCommand
+from broker.state.levels import UnknownLevel, check
 from zablog import Corrupt as Unusable
-from zablog import Part, Status
+from zablog import Part, Status, Unsupported, Versions
 from zablog.core.trail import Payload
 from zablog.core.zxid import Zxid
 from zablog.storage.disk import Disk
@@ -31,10 +33,19 @@ Place = tuple[Zxid, int]
 class BrokerApplication:
     """`zablog.Application`. Everything happens on the event loop."""
 
-    def __init__(self, open_disk: Callable[[], Disk], segment_bytes_max: int = SEGMENT_BYTES_MAX) -> None:
+    def __init__(
+        self,
+        open_disk: Callable[[], Disk],
+        segment_bytes_max: int = SEGMENT_BYTES_MAX,
+        warm_bytes: int = WARM_BYTES,
+        levels: Versions = LEVELS,
+    ) -> None:
         self.state = State()
+        self.levels = levels
+        """The feature levels that this build knows."""
         self._open_disk = open_disk
         self._segment_bytes_max = segment_bytes_max
+        self._warm_bytes = warm_bytes
         self._disk: Disk | None = None
         self._damaged: str | None = None
         self.capturing = False
@@ -42,8 +53,6 @@ class BrokerApplication:
         self._log: Log | None = None
         self._waiting: dict[Zxid, Waiter] = {}
         self._settled: list[tuple[Waiter, Answer]] = []
-        self._moved: list[Moved] = []
-        """Bounds that the burst moved: once it is flushed."""
         self._changed: set[Place] = set()
         """Partitions that the burst appended to, made or removed."""
         self._watching: dict[Place, set[trio.Event]] = {}
@@ -78,13 +87,21 @@ class BrokerApplication:
 
     def apply(self, zxid: Zxid, payload: Payload) -> None:
         state, log = self.state, self.log
-        outcome = state.apply(zxid, payload)
+        try:
+            outcome = state.apply(zxid, payload)
+        except UnknownCommand as error:
+            raise Unsupported(f"{error}, at {zxid}: install the version of zablog that the other nodes run") from error
+        if isinstance(outcome.answer, LevelRaised):
+            try:
+                check(state.level, self.levels)
+            except UnknownLevel as error:
+                raise Unsupported(error.message) from error
         for topic, partition, base_offset, position, records, batch in outcome.appends:
             log.append(zxid, state.time, topic, partition, base_offset, position, records, batch, limits_of(state.topics[topic].retention))
             self._changed.add((topic, partition))
-        self._moved += outcome.moved
+        for topic, partition, first in outcome.moved:
+            log.move(topic, partition, first)
         if outcome.deleted is not None:
-            self._moved = [each for each in self._moved if each.topic != outcome.deleted]
             log.delete_topic(outcome.deleted)
             self._changed.update(place for place in self._watching if place[0] == outcome.deleted)
         if isinstance(outcome.answer, TopicCreated):
@@ -95,9 +112,6 @@ class BrokerApplication:
 
     def applied(self, upto: Zxid) -> None:
         self.log.flush()
-        moved, self._moved = self._moved, []
-        for each in moved:
-            self.log.move(*each)
         settled, self._settled = self._settled, []
         for waiter, answer in settled:
             waiter(answer)
@@ -125,11 +139,13 @@ class BrokerApplication:
         self.capturing = False
 
     def parts(self, raw: bytes) -> list[Part]:
-        return parts_of(raw)
+        return parts_of(raw, self.levels)
 
     async def restore(self, zxid: Zxid, raw: bytes | None) -> None:
         try:
             state, log = await trio.to_thread.run_sync(self._restored, zxid, raw)
+        except UnknownLevel as error:
+            raise Unsupported(error.message) from error
         except Corrupt as error:
             raise Unusable(error.message) from error
         self.state, self._log, self._damaged = state, log, None
@@ -141,10 +157,12 @@ class BrokerApplication:
     def _restored(self, zxid: Zxid, raw: bytes | None) -> tuple[State, Log]:
         """Blocking: another state and log, beside those that are in use."""
         if raw is None:
-            return State(), Log(self.files, self._segment_bytes_max)
-        snapshot = read_snapshot(zxid, raw)
+            beginning = State()
+            check(beginning.level, self.levels)
+            return beginning, Log(self.files, self._segment_bytes_max, warm_bytes=self._warm_bytes)
+        snapshot = read_snapshot(zxid, raw, self.levels)
         restore_files(self.files, snapshot.partitions, snapshot.tails)
-        log = Log(self.files, self._segment_bytes_max, snapshot.partitions, snapshot.tails)
+        log = Log(self.files, self._segment_bytes_max, snapshot.partitions, snapshot.tails, self._warm_bytes)
         log.load_last_rows()
         return snapshot.state, log
 

@@ -16,8 +16,9 @@ from broker.log.kept import PartitionRow, Tail, segment_name, stem_of
 from broker.log.log import Dirt, Log
 from broker.snapshot import Snapshot, decode, encode
 from broker.state import State
+from broker.state.levels import UnknownLevel
 from zablog import Corrupt as Unusable
-from zablog import NodeStopped, Part
+from zablog import NodeStopped, Part, Unsupported, Versions
 from zablog.core.zxid import Zxid
 from zablog.storage.disk import Disk
 
@@ -111,6 +112,9 @@ async def sync(disk: Disk, log: Log, dirt: Sequence[Dirt]) -> None:
     for each in dirt:
         with suppress(FileNotFoundError):  # deleted meanwhile
             await trio.to_thread.run_sync(disk.sync, each.name)
+        for old in log.warm.add(each.name, each.synced, each.size):
+            with suppress(FileNotFoundError):
+                await trio.to_thread.run_sync(disk.cool, *old)
         log.clean([each])
 
 
@@ -134,10 +138,12 @@ def remove(disk: Disk, names: Sequence[str]) -> None:
             disk.unlink(name)
 
 
-def parts_of(raw: bytes) -> list[Part]:
-    """The segments that a snapshot names. Raises zablog.Corrupt."""
+def parts_of(raw: bytes, levels: Versions) -> list[Part]:
+    """The segments that a snapshot names. Raises zablog.Corrupt, zablog.Unsupported."""
     try:
-        snapshot = decode(raw)
+        snapshot = decode(raw, levels)
+    except UnknownLevel as error:
+        raise Unsupported(error.message) from error
     except Corrupt as error:
         raise Unusable(error.message) from error
     return [
@@ -147,9 +153,9 @@ def parts_of(raw: bytes) -> list[Part]:
     ]
 
 
-def read_snapshot(zxid: Zxid, raw: bytes) -> Snapshot:
-    """Raises Corrupt."""
-    snapshot = decode(raw)
+def read_snapshot(zxid: Zxid, raw: bytes, levels: Versions) -> Snapshot:
+    """Raises Corrupt, UnknownLevel."""
+    snapshot = decode(raw, levels)
     if snapshot.state.applied > zxid:
         raise Corrupt(f"a snapshot of {zxid} that holds what was applied at {snapshot.state.applied}")
     return snapshot

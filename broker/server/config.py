@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from broker.errors import ConfigError
+from broker.log.warm import WARM_BYTES
+from broker.state import LEVELS
+from zablog import Versions
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,10 @@ class DiskUse:
     """Bytes a second at which snapshots are sent to other nodes, all together. Twice that each time a node was left behind meanwhile."""
     file_bytes: int = 16 << 20
     """The size of one file of the write-ahead log."""
+    reserve_bytes: int = 8 << 20
+    """So much room is kept for a node whose disk is full, to stop in order and to come up again; 0: none."""
+    warm_bytes: int = WARM_BYTES
+    """So many of the newest bytes of segments stay in the system's page cache; those before them leave it once they are durable."""
     retention_seconds: float = 5.0
     """Between two looks of the leader at what topics need not keep any longer."""
     scrub_rate: int = 4 << 20
@@ -76,6 +83,8 @@ class ServerConfig:
     pace: Pace = Pace()
     limits: Limits = Limits()
     disk: DiskUse = DiskUse()
+    levels: Versions = LEVELS
+    """The feature levels that this build knows; no key of the file says so."""
 
 
 def load(path: str | Path) -> ServerConfig:
@@ -152,8 +161,10 @@ _DISK_RANGES: Final = {
     "pin_bytes": (0, 1 << 44),
     "transfer_rate": (1 << 20, 1 << 40),
     "file_bytes": (1 << 16, 1 << 30),
+    "reserve_bytes": (0, 1 << 40),
     "retention_seconds": (0.01, 86_400.0),
     "scrub_rate": (0, 1 << 40),
+    "warm_bytes": (0, 1 << 50),
 }
 
 

@@ -29,6 +29,7 @@ from broker.protocol import (
     Produce,
     Request,
     Response,
+    SetLimits,
     Status,
     decode_request,
     encode_response,
@@ -120,7 +121,7 @@ class ClientConnection:
     def _handle(self, number: int, request: Request, reply: "partial[None]", nursery: trio.Nursery) -> Proposal | None:
         """Answer now, in a task, or by the proposal that is returned."""
         match request:
-            case Produce() | AllocateProducer() | CreateTopic() | AlterTopic() | DeleteTopic():
+            case Produce() | AllocateProducer() | CreateTopic() | AlterTopic() | DeleteTopic() | SetLimits():
                 return self._writes.prepare(request, reply)
             case Fetch():
                 fetched = self._reads.fetch_now(request)

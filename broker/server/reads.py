@@ -66,6 +66,7 @@ class Reads:
             status.leader if status.serving else None,
             tuple(NodeAddress(id, address) for id, address in sorted(self._node.addresses.items())),
             tuple(TopicEntry(topic.id, topic.name, topic.partitions) for topic in topics),
+            tuple(state.limits.values().items()),
         )
 
     def describe(self, request: DescribeTopics) -> TopicsDescribed:
@@ -97,6 +98,8 @@ class Reads:
             tuple(
                 PeerStatus(id, address, id in status.links, None) for id, address in sorted(self._node.addresses.items()) if id != status.id
             ),
+            self._application.state.level,
+            self._application.levels,
             round(1000 * status.silence_borne_seconds),
         )
 

@@ -66,7 +66,7 @@ def bounds_of(topic: Topic, log: Log, now: int) -> Iterator[Bound]:
 
 
 async def keep_retaining(application: "BrokerApplication", node: Node, clock: LeaderClock, seconds: float) -> None:
-    """For ever: a round each so many seconds, while this node leads. What one round does not get through, the next one does."""
+    """For ever: a round each so many seconds, while this node leads. What one round finds no room for, the next one looks at again."""
     while True:
         await trio.sleep(seconds)
         status = node.status()
@@ -76,16 +76,15 @@ async def keep_retaining(application: "BrokerApplication", node: Node, clock: Le
 
 
 async def retain(application: "BrokerApplication", node: Node, clock: LeaderClock) -> None:
-    """One round. Raises Full, NotLeading, NodeStopped."""
+    """One round, in as many commands as it needs. Raises Full, NotLeading, NodeStopped."""
     bounds: list[Bound] = []
     for topic in list(application.state.topics.values()):
         if topic.retention == FOR_EVER:
             continue
         now = clock.now(application.state.time)
         bounds += bounds_of(topic, application.log, now)
-        if len(bounds) >= BOUNDS_MAX:
-            break
         await trio.lowlevel.checkpoint()
-    if bounds:
+    # Whoever has to move much each round must not keep the topics behind it waiting, so all of them get their turn in each.
+    for begin in range(0, len(bounds), BOUNDS_MAX):
         time = clock.now(application.state.time)
-        node.propose_nowait([encode(MoveBounds(time, tuple(bounds[:BOUNDS_MAX])))])
+        node.propose_nowait([encode(MoveBounds(time, tuple(bounds[begin : begin + BOUNDS_MAX])))])

@@ -10,7 +10,7 @@ from broker.errors import AddressInUse, BrokerError, ConfigError, Corrupt, Direc
 from broker.server.config import ServerConfig, load
 from broker.server.server import Server, open_server
 from zablog import ConfigError as NodeConfigError
-from zablog import NodeStopped
+from zablog import NodeStopped, Unsupported
 from zablog.storage import errors as storage
 from zablog.transport import errors as transport
 
@@ -43,7 +43,7 @@ def translated(error: Exception, config: ServerConfig) -> BrokerError:
     match error:
         case transport.AddressInUse():
             return AddressInUse(str(error))
-        case transport.TransportError() | NodeConfigError():
+        case transport.TransportError() | NodeConfigError() | Unsupported():
             return ConfigError(str(error))
         case storage.DirectoryInUse():
             return DirectoryInUse(str(error))

@@ -13,6 +13,7 @@ from broker.server.checkpoint import keep_flushing
 from broker.server.clock import LeaderClock
 from broker.server.config import Pace, ServerConfig
 from broker.server.connection import ClientConnection, turn_away
+from broker.server.levels import keep_raising
 from broker.server.reads import Reads
 from broker.server.retention import keep_retaining
 from broker.server.scrubbing import keep_scrubbing
@@ -71,10 +72,11 @@ class _Clients:
 @asynccontextmanager
 async def open_server(config: ServerConfig) -> AsyncIterator[Server]:
     """Run one node of the broker for the length of the block. Raises what `zablog.open_node` raises."""
-    application = BrokerApplication(partial(_open_disk, config))
+    application = BrokerApplication(partial(_open_disk, config), warm_bytes=config.disk.warm_bytes, levels=config.levels)
     clients = _Clients(config, application)
     async with open_node(_node_config(config), application, clients) as node, trio.open_nursery() as nursery:
         nursery.start_soon(keep_flushing, application)
+        nursery.start_soon(keep_raising, application, node, clients.clock)
         nursery.start_soon(keep_retaining, application, node, clients.clock, config.disk.retention_seconds)
         if config.disk.scrub_rate:
             nursery.start_soon(keep_scrubbing, application, config.disk.scrub_rate)
@@ -104,6 +106,8 @@ def _node_config(config: ServerConfig) -> NodeConfig:
         keep_bytes=config.disk.keep_bytes,
         pin_bytes=config.disk.pin_bytes,
         transfer_bytes_per_second=config.disk.transfer_rate,
+        levels=config.levels,
+        reserve_bytes=config.disk.reserve_bytes,
     )
 
 

@@ -15,10 +15,12 @@ from broker.protocol import (
     DeleteTopic,
     Failed,
     Level,
+    LimitsSet,
     Produce,
     Produced,
     ProducerAllocated,
     Response,
+    SetLimits,
     TopicAltered,
     TopicCreated,
     TopicDeleted,
@@ -29,7 +31,7 @@ from broker.server.clock import LeaderClock
 from broker.state import Answer, Appended, Command, Refused, commands, encode, outcomes
 from zablog import Full, Node, NotLeading
 
-Write = AllocateProducer | CreateTopic | AlterTopic | DeleteTopic | Produce
+Write = AllocateProducer | CreateTopic | AlterTopic | DeleteTopic | SetLimits | Produce
 Reply = Callable[[Response], None]
 
 
@@ -76,6 +78,8 @@ class Writes:
                 command = commands.AlterTopic(turn, time, topic, retention)
             case DeleteTopic(turn, topic):
                 command = commands.DeleteTopic(turn, time, topic)
+            case SetLimits(turn, values):
+                command = commands.SetLimits(turn, time, values)
             case AllocateProducer(gaps):
                 command = commands.AllocateProducer(time, gaps)
         payload = encode(command)
@@ -114,7 +118,9 @@ def response_to(answer: Answer | None) -> Response:
             return TopicCreated(topic)
         case outcomes.TopicAltered(topic):
             return TopicAltered(topic)
-        case outcomes.BoundsMoved():
+        case outcomes.LimitsSet():
+            return LimitsSet()
+        case outcomes.BoundsMoved() | outcomes.LevelRaised():
             raise AssertionError("the law that nobody waits for what the leader itself proposed")
         case outcomes.TopicDeleted(topic):
             return TopicDeleted(topic)

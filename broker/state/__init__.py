@@ -4,14 +4,32 @@
 - `outcomes`: what became of a command.
 - `state`: the tables, and `apply`.
 - `producers`: who may append what next, so that nothing is carried out twice.
+- `limits`: how much of everything there may be.
+- `levels`: which builds can apply the log.
 """
 
-from broker.state.commands import Bound, Command, MalformedCommand, MoveBounds, Part, Retention, Turn, decode, encode
+from broker.state.commands import (
+    Bound,
+    Command,
+    MalformedCommand,
+    MoveBounds,
+    Part,
+    RaiseLevel,
+    Retention,
+    Turn,
+    UnknownCommand,
+    decode,
+    encode,
+)
+from broker.state.levels import LEVELS
+from broker.state.limits import Limits
 from broker.state.outcomes import (
     Answer,
     Append,
     Appended,
     BoundsMoved,
+    LevelRaised,
+    LimitsSet,
     Moved,
     Outcome,
     ProducerAllocated,
@@ -23,18 +41,23 @@ from broker.state.outcomes import (
 from broker.state.state import State, Topic, name_problem
 
 __all__ = [
+    "LEVELS",
     "Answer",
     "Append",
     "Appended",
     "Bound",
     "BoundsMoved",
     "Command",
+    "LevelRaised",
+    "Limits",
+    "LimitsSet",
     "MalformedCommand",
     "MoveBounds",
     "Moved",
     "Outcome",
     "Part",
     "ProducerAllocated",
+    "RaiseLevel",
     "Refused",
     "Retention",
     "State",
@@ -43,6 +66,7 @@ __all__ = [
     "TopicCreated",
     "TopicDeleted",
     "Turn",
+    "UnknownCommand",
     "decode",
     "encode",
     "name_problem",

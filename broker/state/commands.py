@@ -2,7 +2,8 @@
 
 A command's payload is a kind byte, a version byte, and what the kind needs: a fixed `struct` header and the batches as they came
 for `Produce`, which is hot, strict CBOR for the others. `decode` is total: whatever bytes it is given, it answers a command or
-raises MalformedCommand. Each command carries the leader's time; each but `AllocateProducer` the turn of its producer.
+raises MalformedCommand. Each command carries the leader's time; each that a client asks for, but `AllocateProducer`, the turn of its
+producer.
 """
 
 import struct
@@ -24,17 +25,24 @@ NAME_CHARACTERS_MAX: Final = 249
 PARTITIONS_MAX: Final = 10_000
 """Partitions of one topic."""
 TEXT_CHARACTERS_MAX: Final = 10_000
-PARTITIONS_SAYABLE: Final = (-(2**63), 2**63 - 1)
+SAYABLE: Final = (-(2**63), 2**63 - 1)
 """What a command can say is wider than what is allowed, so that nonsense is refused in words and under its sequence."""
 TIME_MAX: Final = 2**53 - 1
 """Milliseconds since 1970: far enough away, and exact in every language's JSON."""
 SEQUENCE_MAX: Final = 2**63 - 1
+LIMITS_MAX: Final = 100
+"""In one SetLimits."""
+LEVEL_MAX: Final = 2**16 - 1
 BOUNDS_MAX: Final = 1000
 """In one MoveBounds; what is more waits for the next."""
 
 
 class MalformedCommand(Exception):
     """These bytes are not a command. Only a build that proposes what it should not can make apply see one."""
+
+
+class UnknownCommand(MalformedCommand):
+    """A kind or version of command that this build does not know: a later build's. Who skipped it would diverge from who knows it."""
 
 
 class Turn(NamedTuple):
@@ -123,6 +131,24 @@ class DeleteTopic:
     topic: Zxid
 
 
+@dataclass(frozen=True, slots=True)
+class SetLimits:
+    """Give some of the cluster's limits other values; those that are not named keep theirs."""
+
+    turn: Turn
+    time: int
+    values: tuple[tuple[str, int], ...]
+    """Names as in `Limits`."""
+
+
+@dataclass(frozen=True, slots=True)
+class RaiseLevel:
+    """The leader's own command, of no producer: the feature level is `level` from here on. It is void if the level is as high already."""
+
+    time: int
+    level: int
+
+
 class Produce(NamedTuple):
     """Append every part, or none. (A tuple, because there are so many of them.)"""
 
@@ -131,7 +157,7 @@ class Produce(NamedTuple):
     parts: Sequence[Part]
 
 
-Command = AllocateProducer | CreateTopic | AlterTopic | DeleteTopic | MoveBounds | Produce
+Command = AllocateProducer | CreateTopic | AlterTopic | DeleteTopic | MoveBounds | SetLimits | RaiseLevel | Produce
 
 _ALLOCATE_PRODUCER: Final = b"\x01\x01"
 _CREATE_TOPIC_FOR_EVER: Final = b"\x02\x01"
@@ -140,8 +166,10 @@ _CREATE_TOPIC: Final = b"\x02\x02"
 _DELETE_TOPIC: Final = b"\x03\x01"
 _ALTER_TOPIC: Final = b"\x04\x01"
 _MOVE_BOUNDS: Final = b"\x05\x01"
+_SET_LIMITS: Final = b"\x06\x01"
+_RAISE_LEVEL: Final = b"\x07\x01"
 _PRODUCE: Final = b"\x10\x01"
-"""Kind and version. A kind is never given to something else."""
+"""Kind and version. A kind is never given to something else; what changes a command's form or meaning is another version of it."""
 
 _PRODUCE_HEADER: Final = struct.Struct(">2sHIQQQQH")
 """kind and version; producer epoch; producer; sequence; lowest unanswered; time; number of parts."""
@@ -164,6 +192,10 @@ def encode(command: Command) -> bytes:
             return _ALTER_TOPIC + cbor.dumps([turn, time, topic, retention])
         case MoveBounds(time, bounds):
             return _MOVE_BOUNDS + cbor.dumps([time, bounds])
+        case SetLimits(turn, time, values):
+            return _SET_LIMITS + cbor.dumps([turn, time, values])
+        case RaiseLevel(time, level):
+            return _RAISE_LEVEL + cbor.dumps([time, level])
         case DeleteTopic(turn, time, topic):
             return _DELETE_TOPIC + cbor.dumps([turn, time, topic])
 
@@ -180,7 +212,7 @@ def decode(payload: Payload) -> Command:
         if kind in (_CREATE_TOPIC, _CREATE_TOPIC_FOR_EVER):
             fields = Fields.decode("CreateTopic", body, 5 if kind == _CREATE_TOPIC else 4)
             turn, time = turn_field(fields), _time(fields)
-            name, partitions = fields.text("name", TEXT_CHARACTERS_MAX), fields.number("partitions", *PARTITIONS_SAYABLE)
+            name, partitions = fields.text("name", TEXT_CHARACTERS_MAX), fields.number("partitions", *SAYABLE)
             return CreateTopic(turn, time, name, partitions, retention_field(fields) if kind == _CREATE_TOPIC else FOR_EVER)
         if kind == _ALTER_TOPIC:
             fields = Fields.decode("AlterTopic", body, 4)
@@ -188,6 +220,12 @@ def decode(payload: Payload) -> Command:
         if kind == _MOVE_BOUNDS:
             fields = Fields.decode("MoveBounds", body, 2)
             return MoveBounds(_time(fields), _bounds(fields))
+        if kind == _SET_LIMITS:
+            fields = Fields.decode("SetLimits", body, 3)
+            return SetLimits(turn_field(fields), _time(fields), limits_field(fields))
+        if kind == _RAISE_LEVEL:
+            fields = Fields.decode("RaiseLevel", body, 2)
+            return RaiseLevel(_time(fields), fields.number("level", 0, LEVEL_MAX))
         if kind == _DELETE_TOPIC:
             fields = Fields.decode("DeleteTopic", body, 3)
             return DeleteTopic(turn_field(fields), _time(fields), fields.zxid("topic"))
@@ -196,7 +234,9 @@ def decode(payload: Payload) -> Command:
             return AllocateProducer(_time(fields), fields.flag("gaps"))
     except MessageError as error:
         raise MalformedCommand(str(error)) from None
-    raise MalformedCommand(f"no command begins with {kind.hex()}")
+    if len(kind) < 2:
+        raise MalformedCommand(f"a command of {len(kind)} bytes has no kind and version")
+    raise UnknownCommand(f"a command of kind {kind[0]}, version {kind[1]}, which this version of zablog does not know")
 
 
 def encode_parts(parts: Sequence[Part]) -> list[Payload]:
@@ -240,6 +280,15 @@ def retention_field(fields: Fields) -> Retention:
     each = Fields(f"{fields.name}.retention", fields.value(), 3)
     ms, size = each.number("ms", 0, TIME_MAX), each.number("bytes", 0, SEQUENCE_MAX)
     return Retention(ms, size, each.number("records", 0, SEQUENCE_MAX))
+
+
+def limits_field(fields: Fields) -> tuple[tuple[str, int], ...]:
+    """The next of `fields` as names and values of limits. Raises MessageError."""
+    value = fields.value()
+    if type(value) is not list or len(value) > LIMITS_MAX:
+        raise fields.refuse("limits", f"a list of at most {LIMITS_MAX}", value)
+    rows = [Fields(f"{fields.name}.limit", row, 2) for row in value]
+    return tuple((row.text("name", TEXT_CHARACTERS_MAX), row.number("value", *SAYABLE)) for row in rows)
 
 
 def _bounds(fields: Fields) -> tuple[Bound, ...]:

@@ -34,6 +34,16 @@ class TopicAltered:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitsSet:
+    """They hold from the next command on."""
+
+
+@dataclass(frozen=True, slots=True)
+class LevelRaised:
+    """Nobody asked for it, and nobody is told. Who does not know the level must not go on."""
+
+
+@dataclass(frozen=True, slots=True)
 class BoundsMoved:
     """Nobody asked for it, and nobody is told."""
 
@@ -56,7 +66,7 @@ class Refused:
     """May this command, under the same sequence, have been carried out earlier?"""
 
 
-Answer = ProducerAllocated | TopicCreated | TopicAltered | TopicDeleted | BoundsMoved | Appended | Refused
+Answer = ProducerAllocated | TopicCreated | TopicAltered | TopicDeleted | LimitsSet | LevelRaised | BoundsMoved | Appended | Refused
 
 
 class Append(NamedTuple):

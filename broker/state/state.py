@@ -1,7 +1,8 @@
 """The tables that every node holds alike, and `apply`, the only thing that changes them.
 
-`apply` is a function of the state, the zxid and the payload, and of nothing else. It never raises over a payload: a command that
-crashed it would crash every node, again at each replay. All parts of a command are checked before anything changes.
+`apply` is a function of the state, the zxid and the payload, and of nothing else. It never raises over a payload that its build could
+have proposed: a command that crashed it would crash every node, again at each replay. All parts of a command are checked before
+anything changes.
 
 What apply verifies of a batch is its header: form, exact length, count, codec. The batch's CRC-32C is verified by the leader before
 it proposes, not here: from there on the log's own running digest vouches for the bytes, and the outcome of a command must not hang
@@ -20,7 +21,6 @@ from broker.records import header_of
 from broker.state.commands import (
     FOR_EVER,
     NAME_CHARACTERS_MAX,
-    PARTITIONS_MAX,
     AllocateProducer,
     AlterTopic,
     CreateTopic,
@@ -28,14 +28,20 @@ from broker.state.commands import (
     MalformedCommand,
     MoveBounds,
     Produce,
+    RaiseLevel,
     Retention,
+    SetLimits,
+    UnknownCommand,
     decode,
 )
+from broker.state.limits import DEFAULTS, Limits, reached
 from broker.state.outcomes import (
     Answer,
     Append,
     Appended,
     BoundsMoved,
+    LevelRaised,
+    LimitsSet,
     Moved,
     Outcome,
     ProducerAllocated,
@@ -48,9 +54,6 @@ from broker.state.producers import Producers
 from zablog.core.trail import Payload
 from zablog.core.zxid import ZERO, Zxid
 
-TOPICS_MAX: Final = 10_000
-PARTITIONS_TOTAL_MAX: Final = 100_000
-"""Partitions of all topics together."""
 NAME_CHARACTERS: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
 
 
@@ -90,27 +93,39 @@ class State:
     applied: Zxid = ZERO
     time: int = 0
     """Leader time of the last command, milliseconds since 1970; never decreases."""
+    limits: Limits = DEFAULTS
+    level: int = 1
+    """The feature level: see `broker.state.levels`."""
 
     def topic_named(self, name: str) -> Topic | None:
         topic = self.names.get(name)
         return None if topic is None else self.topics[topic]
 
     def apply(self, zxid: Zxid, payload: Payload) -> Outcome:
-        """Carry out the command that was committed under `zxid`. Zxids come in ascending order."""
+        """Carry out the command that was committed under `zxid`. Zxids come in ascending order.
+
+        Raises UnknownCommand for one of a later build, having changed nothing: nothing may be applied behind it.
+        """
         assert zxid > self.applied, "commands are applied once, in the order of their zxids"
-        self.applied = zxid
         try:
             command = decode(payload)
+        except UnknownCommand:
+            raise
         except MalformedCommand as error:
+            self.applied = zxid
             return Outcome(Refused(Code.BAD_REQUEST, str(error)))
+        self.applied = zxid
         # The leader's clock never runs backwards within its reign; across reigns the log's own time is the floor.
         if command.time > self.time:
             self.time = command.time
         if isinstance(command, AllocateProducer):
-            self.producers.allocate(zxid, command.gaps)
+            self.producers.allocate(zxid, command.gaps, self.limits)
             return Outcome(ProducerAllocated(zxid))
         if isinstance(command, MoveBounds):
             return Outcome(BoundsMoved(), moved=self._move(command))
+        if isinstance(command, RaiseLevel):
+            self.level = max(self.level, command.level)
+            return Outcome(LevelRaised())
         settled = self.producers.judge(command.turn)
         if settled is not None:
             return settled
@@ -121,6 +136,8 @@ class State:
                 outcome = Outcome(self._create_topic(zxid, command))
             case AlterTopic():
                 outcome = Outcome(self._alter_topic(command))
+            case SetLimits():
+                outcome = Outcome(self._set_limits(command))
             case DeleteTopic():
                 outcome = self._delete_topic(command)
         self.producers.take(zxid, command.turn, outcome.answer)
@@ -129,7 +146,14 @@ class State:
     def capture(self) -> "State":
         """The state as it is now, whatever is applied later."""
         producers = Producers(rows=self.producers.rows.copy(), answers=self.producers.answers.copy())
-        return State(self.topics.copy(), self.names.copy(), self.ends.copy(), self.firsts.copy(), producers, self.applied, self.time)
+        return replace(
+            self,
+            topics=self.topics.copy(),
+            names=self.names.copy(),
+            ends=self.ends.copy(),
+            firsts=self.firsts.copy(),
+            producers=producers,
+        )
 
     def digest(self) -> int:
         """64 bits of everything here: equal on two nodes that applied the same log. Walks all tables; for checks."""
@@ -142,14 +166,21 @@ class State:
             self.producers.answers,
             self.applied,
             self.time,
+            self.limits,
+            self.level,
         )
         return xxh3_64_intdigest(repr(tables).encode())
 
     def _produce(self, zxid: Zxid, command: Produce) -> Outcome:
+        limits, size = self.limits, 0
         appends: list[Append] = []
         ends: dict[tuple[Zxid, int], int] = {}
         for position, (topic, partition, batch) in enumerate(command.parts):
             place = (topic, partition)
+            size += len(batch)
+            if len(batch) > limits.batch_bytes:
+                text = reached("batch_bytes", limits, f"part {position}: a record batch of {len(batch):,} bytes")
+                return Outcome(Refused(Code.RECORD_TOO_LARGE, text))
             end = ends.get(place)
             if end is None:
                 end = self.ends.get(place)
@@ -161,6 +192,8 @@ class State:
                 return Outcome(Refused(Code.BAD_REQUEST, f"part {position}: {error.message}"))
             appends.append(Append(topic, partition, end, position, records, batch))
             ends[place] = end + records
+        if size > limits.proposal_bytes:
+            return Outcome(Refused(Code.RECORD_TOO_LARGE, reached("proposal_bytes", limits, f"batches of {size:,} bytes at once")))
         self.ends.update(ends)
         return Outcome(Appended(zxid, tuple([append.base_offset for append in appends])), appends)
 
@@ -174,15 +207,18 @@ class State:
         name, partitions = command.name, command.partitions
         if problem := name_problem(name):
             return Refused(Code.BAD_NAME, problem)
-        if not 1 <= partitions <= PARTITIONS_MAX:
-            return Refused(Code.BAD_REQUEST, f"topic {name}: {partitions:,} partitions: 1 to {PARTITIONS_MAX:,} are allowed")
+        if partitions < 1:
+            return Refused(Code.BAD_REQUEST, f"topic {name}: {partitions:,} partitions: 1 or more are needed")
         if name in self.names:
             return Refused(Code.TOPIC_EXISTS, f"topic {name} exists")
-        if len(self.topics) >= TOPICS_MAX:
-            return Refused(Code.LIMIT_REACHED, f"topic {name}: there are {len(self.topics):,} topics, as many as there may be")
-        if len(self.ends) + partitions > PARTITIONS_TOTAL_MAX:
-            text = f"topic {name}: {len(self.ends):,} partitions exist and {partitions:,} more would be above {PARTITIONS_TOTAL_MAX:,}"
-            return Refused(Code.LIMIT_REACHED, text)
+        limits = self.limits
+        if partitions > limits.topic_partitions:
+            return Refused(Code.LIMIT_REACHED, reached("topic_partitions", limits, f"topic {name}: {partitions:,} partitions"))
+        if len(self.topics) >= limits.topics:
+            return Refused(Code.LIMIT_REACHED, reached("topics", limits, f"topic {name}: there are {len(self.topics):,} topics"))
+        if len(self.ends) + partitions > limits.partitions:
+            what = f"topic {name}: {partitions:,} partitions besides the {len(self.ends):,} that there are"
+            return Refused(Code.LIMIT_REACHED, reached("partitions", limits, what))
         self.topics[zxid] = Topic(zxid, name, partitions, self.time, command.retention)
         self.names[name] = zxid
         for partition in range(partitions):
@@ -195,6 +231,13 @@ class State:
             return Refused(Code.TOPIC_NOT_FOUND, f"there is no topic {command.topic} (any longer)")
         self.topics[topic.id] = replace(topic, retention=command.retention, settings=topic.settings + 1)
         return TopicAltered(topic.id)
+
+    def _set_limits(self, command: SetLimits) -> Answer:
+        limits = self.limits.changed(dict(command.values))
+        if isinstance(limits, str):
+            return Refused(Code.BAD_REQUEST, limits)
+        self.limits = limits
+        return LimitsSet()
 
     def _move(self, command: MoveBounds) -> list[Moved]:
         """Those bounds that really move: of topics whose settings are still the ones that they follow from, and never beyond the end."""

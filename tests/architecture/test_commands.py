@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parents[2]
-COMMANDS = ("zablog", "producer", "consumer", "demo", "test", "check")
+COMMANDS = ("zablog", "producer", "consumer", "demo", "test", "check", "bench")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

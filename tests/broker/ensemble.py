@@ -9,8 +9,9 @@ import trio
 
 from broker.server import Server, ServerConfig, open_server
 from broker.server.config import DiskUse, Limits, Pace
+from broker.state import LEVELS
 from tests.ports import free_ports
-from zablog import Identity, Member, PeerId, give_birth
+from zablog import Identity, Member, PeerId, Unsupported, Versions, give_birth
 from zablog.storage.files import FileDisk
 
 PACE = Pace(tick=0.005, heartbeat=0.025, lease=0.250)
@@ -27,13 +28,17 @@ class Ensemble:
         self._scopes: dict[int, tuple[trio.CancelScope, trio.Event]] = {}
         self.all_addresses = addresses
         self.servers: dict[int, Server] = {}
+        self.unsupported: dict[int, Unsupported] = {}
+        """Nodes that stopped by themselves because they did not know what the log holds."""
 
     @property
     def addresses(self) -> str:
         return ",".join(self.all_addresses.values())
 
-    async def start(self, number: int) -> Server:
-        return await self._nursery.start(self._run, number)
+    async def start(self, number: int, levels: Versions = LEVELS) -> Server:
+        """As a build of these feature levels. Raises what keeps it from coming up."""
+        self.unsupported.pop(number, None)
+        return await self._nursery.start(self._run, number, levels)
 
     async def stop(self, number: int) -> None:
         scope, ended = self._scopes.pop(number)
@@ -54,9 +59,9 @@ class Ensemble:
         await self.stop(number)
         return number
 
-    async def _run(self, number: int, task_status: trio.TaskStatus[Server]) -> None:
+    async def _run(self, number: int, levels: Versions, task_status: trio.TaskStatus[Server]) -> None:
         ended = trio.Event()
-        config = ServerConfig(self._folder / f"node{number}", pace=PACE, limits=self._limits, disk=self._disk)
+        config = ServerConfig(self._folder / f"node{number}", pace=PACE, limits=self._limits, disk=self._disk, levels=levels)
         try:
             with trio.CancelScope() as scope:
                 async with open_server(config) as server:
@@ -64,6 +69,10 @@ class Ensemble:
                     self._scopes[number] = (scope, ended)
                     task_status.started(server)
                     await trio.sleep_forever()
+        except Unsupported as error:
+            if number not in self.servers:
+                raise
+            self.unsupported[number] = error
         finally:
             self.servers.pop(number, None)
             ended.set()

@@ -2,8 +2,10 @@
 
 import contextlib
 import random
+import struct
 
 import pytest
+from google_crc32c import value as crc32c
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,9 +14,13 @@ from broker.errors import Code, Corrupt
 from broker.log.kept import PartitionRow, SegmentRow, Tail
 from broker.records import Record, encode_batch
 from broker.snapshot import MAGIC, Snapshot, decode, encode
-from broker.state import Bound, MoveBounds, Part, Refused, State, Turn, commands
+from broker.state import Bound, Limits, MoveBounds, Part, Refused, State, Turn, commands
 from broker.state import encode as command_bytes
+from broker.state.levels import UnknownLevel
+from broker.state.producers import Producer
+from zablog import Versions
 from zablog.core.zxid import Zxid
+from zablog.wire import cbor
 
 BATCH = encode_batch([Record(b"a"), Record(b"b")])
 
@@ -35,7 +41,10 @@ def a_history(seed: int, steps: int = 300) -> State:
             who = dice.choice(list(producers))
             producers[who] += 1
             turn = Turn(who, 0, producers[who], max(1, producers[who] - dice.randrange(3)))
-            if kind < 0.2:
+            if kind < 0.08:
+                values = ((dice.choice(("topics", "producer_window", "nonsense")), dice.randint(0, 5_000)),)
+                command = commands.SetLimits(turn, time, values)
+            elif kind < 0.2:
                 command = commands.CreateTopic(turn, time, dice.choice(("a", "b", "c.d", "é", "..")), dice.randint(0, 4))
             elif kind < 0.22 and state.topics:
                 command = commands.AlterTopic(turn, time, dice.choice(list(state.topics)), commands.Retention(*dice.sample(range(9), 3)))
@@ -106,6 +115,19 @@ def test_a_capture_does_not_change_with_what_is_applied_later() -> None:
     assert back.digest() == digest and back.names == names
 
 
+def test_partitions_that_begin_elsewhere_than_the_state_says_or_behind_their_end_are_refused() -> None:
+    state = a_history(3)
+    place, end = next((place, end) for place, end in state.ends.items() if end)
+    rows = partitions_of(state)
+
+    state.firsts[place] = end + 1
+    with pytest.raises(Corrupt, match="behind its end"):
+        decode(bytes_of(state))
+    state.firsts[place] = end
+    with pytest.raises(Corrupt, match="does not begin where the state says"):
+        decode(b"".join(encode(Snapshot(state, [row._replace(first=0) for row in rows], ()))))
+
+
 def test_every_kind_of_answer_comes_back() -> None:
     answers = a_history(3, 900).producers.answers.values()
     assert len({type(answer) for answer in answers}) >= 3
@@ -128,7 +150,7 @@ def test_a_changed_byte_is_refused_or_makes_another_snapshot_but_nothing_else_is
     raw = bytearray(bytes_of(a_history(2, 60)))
     at = data.draw(st.integers(0, len(raw) - 1))
     raw[at] ^= data.draw(st.integers(1, 255))
-    with contextlib.suppress(Corrupt):
+    with contextlib.suppress(Corrupt, UnknownLevel):
         decode(bytes(raw))
 
 
@@ -139,7 +161,45 @@ def test_garbage_is_refused(garbage: bytes) -> None:
             decode(raw)
 
 
+def test_limits_level_and_windows_come_back() -> None:
+    state = State(limits=Limits(topics=7, producer_window=9), level=3)
+    state.apply(Zxid(1, 1), command_bytes(commands.AllocateProducer(1)))
+
+    back = decode(bytes_of(state), Versions(1, 3)).state
+
+    assert back == state
+    assert back.producers.rows[Zxid(1, 1)].window == 9
+
+
+def test_format_1_is_read_with_the_level_and_the_limits_of_its_time() -> None:
+    sections = [
+        (1, [[3, 9, 1234]]),
+        (2, [[1, 2, "a", 1, 1000, [0, 0, 0], 1]]),
+        (3, [[1, 2, 0, 5, 1]]),
+        (4, [[1, 1, 0, False, 2, 1, 3, 9]]),
+        (5, [[1, 1, 1, 3, 1, 2]]),
+        (6, [[1, 2, 0, 1, 5, []]]),
+        (8, [[6]]),
+    ]
+    raw = b"ZBSNAP\0\x01"
+    for kind, rows in sections:
+        body = cbor.dumps(rows)
+        raw += struct.pack(">IBI", len(body), kind, crc32c(body)) + body
+
+    state = decode(raw).state
+
+    assert (state.level, state.limits, state.applied) == (1, Limits(), Zxid(3, 9))
+    assert state.producers.rows == {Zxid(1, 1): Producer(0, False, 2, 1, 1024, Zxid(3, 9))}
+    assert decode(bytes_of(state)).state == state
+
+
+@pytest.mark.parametrize(("levels", "remedy"), [(Versions(1, 1), "that the other nodes run"), (Versions(3, 4), "that knows level 2 first")])
+def test_a_snapshot_of_a_level_that_is_not_known_is_refused_in_words(levels: Versions, remedy: str) -> None:
+    with pytest.raises(UnknownLevel, match=f"feature level 2, and this version of zablog knows {levels}: install .*{remedy}"):
+        decode(bytes_of(State(level=2)), levels)
+
+
 def test_a_later_format_is_refused_in_words() -> None:
     later = b"ZBSNAP" + (snapshot.VERSION + 1).to_bytes(2, "big")
-    with pytest.raises(Corrupt, match="made by a later version"):
+    with pytest.raises(UnknownLevel, match="install the version of zablog that the other nodes run"):
         decode(later + bytes_of(State())[8:])

@@ -12,6 +12,9 @@ from zablog.storage.disk import Disk
 class Application(Protocol):
     """Called on the event loop, one call after the other, never concurrently. What it raises stops the node.
 
+    It raises Unsupported, in words for whoever runs the node, for what a later version must have written, be it in `apply`, `parts` or
+    `restore`: to skip it, or to take it for damage, would make this node's state another one than its peers'.
+
     `apply` is called for every committed entry exactly once a process life, in zxid order, from the beginning of the log (or from
     what was restored): it must come to the same result on every node. An application that is no `Restorable` keeps its whole log.
     """

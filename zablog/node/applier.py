@@ -112,6 +112,8 @@ class Applier:
             zxid = Zxid(epoch, counter + at)
             try:
                 apply(zxid, payloads[at])
+            except NodeStopped:
+                raise
             except Exception as error:
                 raise NodeStopped(f"the application failed at {zxid}: {error!r}") from error
         self.applied = Zxid(epoch, counter + end - 1)

@@ -18,6 +18,7 @@ from zablog.node.application import Restorable
 from zablog.node.applier import Applier
 from zablog.node.config import NodeConfig
 from zablog.node.driver import Driver
+from zablog.node.errors import NodeStopped
 from zablog.node.transfer import Sender, write_snapshot
 from zablog.storage.errors import StorageError
 from zablog.storage.manifest import Snapshot
@@ -70,6 +71,8 @@ class Checkpoints:
         except (OSError, StorageError) as error:
             self.driver.stop(f"the disk failed during a checkpoint: {error}", error)
             await trio.sleep_forever()
+        except NodeStopped:  # whoever ended the node has said why
+            await trio.sleep_forever()
 
     async def take(self) -> None:
         """One checkpoint, from capture to the trimmed log."""
@@ -97,8 +100,8 @@ class Checkpoints:
         )
 
     async def name(self, snapshot: Snapshot) -> None:
-        """Let the manifest name it, and the log begin as late as it may; then the core hears of both."""
-        done = trio.Event()
+        """Let the manifest name it, and the log begin as late as it may; then the core hears of both. Raises NodeStopped."""
+        switched = False
         token = trio.lowlevel.current_trio_token()
         watermark = self.driver.peer.state.watermark
         keep_above = self.pinned(snapshot.mark.zxid)
@@ -107,11 +110,18 @@ class Checkpoints:
             """The writer's thread."""
             self.storage.watermark = max(self.storage.watermark, watermark)
             self.storage.checkpoint(snapshot, self.config.keep_bytes, keep_above)
-            token.run_sync_soon(done.set)
+            token.run_sync_soon(done)
+
+        def done() -> None:
+            nonlocal switched
+            switched = True
+            self.driver.wake()
 
         assert self.driver.writer is not None, "the law that the writer lives as long as its node"
         self.driver.writer.ask(switch)
-        await done.wait()
+        while not switched:  # a writer that fails does nothing more, and says so by ending the node
+            self.driver.insist()
+            await self.driver.advanced.park()
         self.driver.step(Checkpointed(snapshot.mark, self.storage.wal.trail.base))
 
     def pinned(self, upto: Zxid) -> Zxid:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from zablog.core.state import Limits, Timing
 from zablog.core.zxid import PeerId
+from zablog.wire.handshake import NO_LEVELS, Versions
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,5 +39,9 @@ class NodeConfig:
     """And up to so much for a peer that is being read to; what is above goes, and the peer takes a newer snapshot."""
     transfer_bytes_per_second: float = 16 << 20
     """How fast snapshots are sent, all of them together; twice as fast each time that a peer was left behind by what is produced."""
+    levels: Versions = NO_LEVELS
+    """The feature levels of the log that the application can apply: peers are told, and `Node.levels` says what they told."""
+    reserve_bytes: int = 8 << 20
+    """So much room on the disk is kept for a node whose disk is full, to stop in order and to come up again; 0: none."""
     memory_bytes: int = 16 << 20
     """How much of the log's tail is kept in memory for readers."""

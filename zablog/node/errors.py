@@ -13,6 +13,10 @@ class NodeStopped(NodeError):
     """The node must not go on: it would lose data or promises, or its disk failed. The cause says what to do."""
 
 
+class Unsupported(NodeStopped):
+    """The log, or a snapshot, holds what this build of the application does not know. Another version must be installed."""
+
+
 class NotLeading(NodeError):
     """Nothing was proposed: this node does not lead. `leader` and `address` say who does, if that is known."""
 

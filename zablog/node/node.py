@@ -1,6 +1,6 @@
 """A node: one member of an ensemble, from its data directory to its application, for the length of an `async with` block."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from random import SystemRandom
 
@@ -18,6 +18,7 @@ from zablog.node.driver import Driver
 from zablog.node.errors import ConfigError, Full, NotLeading, PayloadTooLarge, the_one_of
 from zablog.node.patience import Patience
 from zablog.node.repair import open_repaired
+from zablog.node.reserve import Reserve
 from zablog.node.restoration import Restoration
 from zablog.node.status import Status
 from zablog.node.transfer import Pace, Sender
@@ -29,7 +30,7 @@ from zablog.storage.manifest import Identity, Manifest
 from zablog.storage.storage import Storage
 from zablog.transport.greeting import Contact, Self
 from zablog.transport.network import Callbacks, Network, open_network
-from zablog.wire.handshake import Hello
+from zablog.wire.handshake import Hello, Versions
 
 MISSED_TICKS_MAX = 100
 """After a pause of the process so many ticks are made up for: more than any timeout that must be noticed."""
@@ -58,6 +59,7 @@ class Node:
         self._applier = applier
         self._patience = Patience(config.timing)
         self._missing: Callable[[], str | None] = lambda: None
+        self._peer_levels: Callable[[], Mapping[PeerId, Versions]] = dict
         self._turn = trio.StrictFIFOLock()
         """Whoever waits for room; trio wakes those who are parked together in any order."""
 
@@ -105,6 +107,10 @@ class Node:
         while self._applier.applied < zxid:
             self._driver.insist()
             await self._applier.moved.park()
+
+    def levels(self) -> dict[PeerId, Versions]:
+        """Which feature levels this member and each one that it has a link to can apply, by `NodeConfig.levels` of each."""
+        return {self.identity.node: self.config.levels, **self._peer_levels()}
 
     async def changed(self) -> None:
         """Wait until something has happened: a step, or a burst applied. Raises NodeStopped."""
@@ -187,8 +193,10 @@ async def open_node(config: NodeConfig, application: Application, clients: Clien
             )
         addresses = {member.id: config.addresses.get(member.id, member.address) for member in identity.members}
         contacts = [Contact(member.id, member.incarnation, (addresses[member.id],)) for member in identity.members]
-        me = Self(identity.cluster, identity.node, identity.incarnation)
+        me = Self(identity.cluster, identity.node, identity.incarnation, levels=config.levels)
         listen = config.listen or addresses[identity.node]
+        reserve = Reserve(disk, config.reserve_bytes)
+        await trio.to_thread.run_sync(reserve.begin)
         storage = await open_repaired(disk, config.file_bytes, me, contacts)
         async with open_network(listen, me, contacts, insecure=config.insecure) as network, trio.open_nursery() as nursery:
             node, writer = assemble(config, storage, application, network, nursery, addresses)
@@ -204,12 +212,14 @@ async def open_node(config: NodeConfig, application: Application, clients: Clien
                 network.start(Callbacks(driver.link_up, driver.received, driver.link_down, driver.hold), clients, sender.serve)
                 nursery.start_soon(node._applier.run)
                 nursery.start_soon(node.tick_forever)
+                nursery.start_soon(reserve.watch)
                 yield node
                 nursery.cancel_scope.cancel()
             finally:
                 # The links are still up. What comes from now on is nobody's: acknowledging it would be a promise of a node that leaves.
                 node._driver.close("the node was closed")
                 node._applier.moved.unpark_all()
+                reserve.end()
                 await writer.drain()
     except BaseExceptionGroup as group:
         error = the_one_of(group)
@@ -244,6 +254,7 @@ def assemble(
     driver = Driver(peer, history, network, nursery)
     applier = Applier(application, history, storage.snapshot.mark.zxid if storage.snapshot else ZERO, storage.watermark)
     node = Node(config, storage.identity, driver, applier, addresses)
+    node._peer_levels = network.levels
 
     def role_changed() -> None:
         application.role_changed(node.status())

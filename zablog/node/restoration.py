@@ -16,6 +16,7 @@ from zablog.core.zxid import ZERO
 from zablog.node.application import Restorable
 from zablog.node.applier import Applier
 from zablog.node.driver import Driver
+from zablog.node.errors import NodeStopped
 from zablog.node.transfer import DiskFailed, Fetcher, TransferFailed
 from zablog.storage.errors import Corrupt
 from zablog.storage.manifest import Snapshot
@@ -85,6 +86,8 @@ class Restoration:
                         break
                     except DiskFailed as error:
                         self.driver.stop(f"the disk failed while the state was being restored: {error}", error)
+                        await trio.sleep_forever()
+                    except NodeStopped:  # whoever ended the node has said why
                         await trio.sleep_forever()
                     except (TransferFailed, HandshakeFailed, WireError, Corrupt, trio.TooSlowError, *BROKEN) as error:
                         if str(error) != told:
@@ -175,6 +178,8 @@ class Restoration:
                 with trio.CancelScope(shield=True):
                     try:
                         await self.application.restore(mark.zxid, raw)
+                    except NodeStopped:
+                        raise
                     except Exception as error:
                         driver.stop(f"the application could not restore the snapshot at {mark.zxid}: {error!r}", error)
                         return

@@ -32,12 +32,16 @@ ASKED_AHEAD = 4
 """So many pieces are asked for before the first has come."""
 ANSWER_SECONDS = 30.0
 """A leader that is silent for so long has forgotten us."""
+IDLE_SECONDS = 30.0
+"""A follower that asks for nothing for so long has forgotten us, and its log need not be kept."""
 VERIFIED_BYTES = 64 << 20
 """So much of a part is verified in one go."""
 AT_ONCE_SECONDS = 5.0
 HASTE_MAX = 64
 PROGRESS_SECONDS = 0.3
 """Between two signs of life while our disk or our processor is at work: a leader gives up who makes no progress for 2 s."""
+ANEW = "anew-"
+"""How the name of a part begins that is fetched beside ours, until it is known to be whole."""
 OWN_FILE = ""
 """The name of the snapshot's own file."""
 
@@ -110,8 +114,8 @@ class Sender:
     """Called after each piece: whom it went to."""
     hastes: dict[PeerId, tuple[float, int]] = field(default_factory=dict)
     """When a peer's last transfer ended, and how fast it was. Who is back at once was too slow for what is produced: next time faster."""
-    wanted: dict[PeerId, Zxid] = field(default_factory=dict)
-    """Whose transfer is under way: the log above these places will be needed."""
+    wanted: dict[Ends, Zxid] = field(default_factory=dict)
+    """On which connections transfers are under way: the log above these places will be needed."""
 
     async def serve(self, peer: PeerId, ends: Ends, reader: FrameReader) -> None:
         """One connection, to its end. Raises WireError and what a broken connection raises."""
@@ -122,7 +126,7 @@ class Sender:
         haste = min(HASTE_MAX, 2 * haste) if trio.current_time() - ended < AT_ONCE_SECONDS else 1
         try:
             line = Line(ends, reader)
-            while (word := await line.hear()) is not None:
+            while (word := await line.hear_soon()) is not None:
                 match word:
                     case Ask(mark):
                         snapshot = self.storage.snapshot if self.application else None
@@ -130,7 +134,7 @@ class Sender:
                             await line.say(Gone(f"there is no snapshot {f'at {mark.zxid} ' if mark else ''}here (any longer)"))
                             continue
                         mark = snapshot.mark
-                        self.wanted[peer] = mark.zxid
+                        self.wanted[ends] = mark.zxid
                         try:
                             raw, parts = await trio.to_thread.run_sync(self.read, snapshot)
                         except (StorageError, OSError) as error:
@@ -151,7 +155,7 @@ class Sender:
                     case _:
                         raise MessageError(f"{type(word).__name__} is not for those who fetch to say")
         finally:
-            self.wanted.pop(peer, None)
+            self.wanted.pop(ends, None)
             if snapshot is not None:
                 self.hastes[peer] = (trio.current_time(), haste)
 
@@ -239,31 +243,37 @@ class Fetcher:
         """What we lack of it, then all of it verified, then synced."""
         disk = self.application.files
         have = await on_disk(existing, disk, part)
-        if have < part.length:
-            await self.fetch_rest(answers, part, have)
-        if await self.checksum(answers, part) != part.crc:
-            if not have:
-                raise TransferFailed(f"{part.name} is not what the snapshot says: its checksum is another")
-            log.warning("a part is fetched anew", node=self.storage.identity.node, part=part.name)
-            have = 0
-            await self.fetch_rest(answers, part, 0)
-            if await self.checksum(answers, part) != part.crc:
-                raise TransferFailed(f"{part.name} is not what the snapshot says: its checksum is another")
-        self.kept_bytes += have
-        await at_work(answers, guarded, disk.sync, part.name)
+        await self.fetch_rest(answers, part, part.name, have)
+        if await self.checksum(answers, part, part.name) == part.crc:
+            self.kept_bytes += have
+            await at_work(answers, guarded, disk.sync, part.name)
+            return
+        if not have:
+            raise TransferFailed(f"{part.name} is not what the snapshot says: its checksum is another")
+        log.warning("a part is fetched anew", node=self.storage.identity.node, part=part.name)
+        # Beside what we have: it may be theirs that is rotten.
+        anew = ANEW + part.name
+        await on_disk(empty, disk, anew)
+        await self.fetch_rest(answers, part, anew, 0)
+        if await self.checksum(answers, part, anew) != part.crc:
+            await on_disk(disk.unlink, anew)
+            raise TransferFailed(f"{part.name} is not what the snapshot says: its checksum is another")
+        await at_work(answers, guarded, disk.sync, anew)
+        await on_disk(disk.rename, anew, part.name)
 
-    async def checksum(self, answers: "Answers", part: Part) -> int:
+    async def checksum(self, answers: "Answers", part: Part, name: str) -> int:
         """The CRC-32C of what is here of a part."""
         crc = 0
         for begin in range(0, part.length, VERIFIED_BYTES):
-            crc = await at_work(answers, guarded, checksum, self.application.files, part, begin, crc)
+            crc = await at_work(answers, guarded, checksum, self.application.files, name, part.length, begin, crc)
         return crc
 
-    async def fetch_rest(self, answers: "Answers", part: Part, have: int) -> None:
+    async def fetch_rest(self, answers: "Answers", part: Part, name: str, have: int) -> None:
+        """What stands behind the first `have` bytes of a part, into the file `name`."""
         disk = self.application.files
 
         async def put(offset: int, data: Payload) -> None:
-            await on_disk(disk.write, part.name, offset, [data])
+            await on_disk(disk.write, name, offset, [data])
 
         await answers.get(part.name, have, part.length, put)
         self.fetched_bytes += part.length - have
@@ -277,10 +287,17 @@ def existing(disk: Disk, part: Part) -> int:
     return 0
 
 
-def checksum(disk: Disk, part: Part, begin: int, crc: int) -> int:
-    """Blocking: the CRC-32C of a part, continued from `begin` for a while."""
-    for offset in range(begin, min(part.length, begin + VERIFIED_BYTES), PIECE_BYTES_MAX):
-        crc = google_crc32c.extend(crc, disk.read(part.name, offset, min(PIECE_BYTES_MAX, part.length - offset)))
+def empty(disk: Disk, name: str) -> None:
+    """Blocking: an empty file of that name."""
+    if disk.exists(name):
+        disk.unlink(name)
+    disk.create(name)
+
+
+def checksum(disk: Disk, name: str, length: int, begin: int, crc: int) -> int:
+    """Blocking: the CRC-32C of the first `length` bytes of a file, continued from `begin` for a while."""
+    for offset in range(begin, min(length, begin + VERIFIED_BYTES), PIECE_BYTES_MAX):
+        crc = google_crc32c.extend(crc, disk.read(name, offset, min(PIECE_BYTES_MAX, length - offset)))
     return crc
 
 
@@ -304,6 +321,12 @@ class Line:
             self.reader.received(count)
             self.heard += self.reader.frames()
         return decode_word(self.heard.popleft())
+
+    async def hear_soon(self) -> Word | None:
+        """The next word; None at the end, and if it does not come for too long."""
+        with trio.move_on_after(IDLE_SECONDS):
+            return await self.hear()
+        return None
 
 
 async def at_work(answers: "Answers", work: Callable[..., Result], *words: object) -> Result:

@@ -7,6 +7,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
 
 import structlog
 import trio
@@ -52,7 +53,7 @@ class Writer:
         """Not before then: a full disk must not be tried at each commit."""
         self.stopping = False
         self.waiting = trio.lowlevel.ParkingLot()
-        self.wake = threading.Semaphore(0)
+        self.wake: SimpleQueue[None] = SimpleQueue()  # cheaper than a Semaphore, which is made of locks in Python
         self.token = trio.lowlevel.current_trio_token()
         self.thread = threading.Thread(target=self.run, name="zablog-writer", daemon=True)
         self.thread.start()
@@ -65,14 +66,14 @@ class Writer:
         self.queue.extend(effects)
         if not self.busy:
             self.busy = True
-            self.wake.release()
+            self.wake.put(None)
 
     def ask(self, job: Callable[[], None]) -> None:
         """Event loop: do this between two commits. Whatever it raises is final."""
         self.jobs.append(job)
         if not self.busy:
             self.busy = True
-            self.wake.release()
+            self.wake.put(None)
 
     async def relief(self) -> None:
         """Wait until another commit is done."""
@@ -81,7 +82,7 @@ class Writer:
     async def drain(self) -> None:
         """Let the writer finish what it has, and end its thread. Not cancelled half way: a thread must not outlive its owner."""
         self.stopping = True
-        self.wake.release()
+        self.wake.put(None)
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(self.thread.join)
 
@@ -104,9 +105,12 @@ class Writer:
 
     def loop(self) -> None:
         while True:
-            if not self.wake.acquire(timeout=IDLE_SECONDS) and not self.queue and not self.jobs:
-                self.storage.seal_idle(self.watermark)
-                self.wake.acquire()
+            try:
+                self.wake.get(timeout=IDLE_SECONDS)
+            except Empty:
+                if not self.queue and not self.jobs:
+                    self.storage.seal_idle(self.watermark)
+                self.wake.get()
             while self.queue or self.jobs:
                 if self.queue:
                     self.commit(self.take())
@@ -115,7 +119,7 @@ class Writer:
             self.busy = False
             if self.queue or self.jobs:  # put between the last look and the line above
                 self.busy = True
-                self.wake.release()
+                self.wake.put(None)
             elif self.stopping:
                 self.storage.seal_idle(self.watermark)
                 return

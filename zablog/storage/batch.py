@@ -199,8 +199,8 @@ def decode_body(header: BatchHeader, body: bytes | memoryview) -> list[memoryvie
     """The payloads, as views of `body`. The checksum has been verified. Raises NotAHeader if lengths and body do not agree."""
     view = memoryview(body)
     position = 4 * header.entries
-    lengths = struct.unpack_from(f">{header.entries}I", view)
-    if position + sum(lengths) != header.body_bytes:
+    lengths = struct.unpack_from(f">{header.entries}I", view) if position <= len(view) else ()
+    if len(lengths) != header.entries or position + sum(lengths) != header.body_bytes:
         raise NotAHeader("the lengths of the payloads do not add up to the body")
     payloads = []
     for length in lengths:

@@ -39,6 +39,10 @@ class Disk(Protocol):
         """The file's bytes and length are durable."""
         ...
 
+    def cool(self, name: str, begin: int, end: int) -> None:
+        """These bytes are durable and will hardly be read soon: the memory they take may go. Advice, no more."""
+        ...
+
     def truncate(self, name: str, length: int) -> None: ...
 
     def rename(self, old: str, new: str) -> None:

@@ -29,7 +29,7 @@ class FileDisk:
             make_durably(self.path.absolute())
         if not self.path.is_dir():
             raise NotBorn(f"{self.path} is no directory: `zablog cluster init` makes data directories, a server never does.")
-        self.descriptors: OrderedDict[str, int] = OrderedDict()
+        self.descriptors: OrderedDict[str, Opened] = OrderedDict()
         self.mutex = threading.RLock()
         self.lock_descriptor: int | None = None
 
@@ -80,6 +80,11 @@ class FileDisk:
         with self.borrow(name) as descriptor:
             os.fdatasync(descriptor)
 
+    def cool(self, name: str, begin: int, end: int) -> None:
+        if hasattr(os, "posix_fadvise"):
+            with self.borrow(name) as descriptor:
+                os.posix_fadvise(descriptor, begin, end - begin, os.POSIX_FADV_DONTNEED)
+
     def truncate(self, name: str, length: int) -> None:
         with self.borrow(name) as descriptor:
             os.ftruncate(descriptor, length)
@@ -98,6 +103,19 @@ class FileDisk:
     def sync_names(self) -> None:
         sync_directory(self.path)
 
+    def free(self) -> int:
+        """Bytes that we may still write to this file system."""
+        room = os.statvfs(self.path)
+        return room.f_bavail * room.f_frsize
+
+    def allocate(self, name: str, length: int) -> None:
+        """A file of so many bytes whose blocks are ours, whatever others write. Not durable: after a power loss it may be gone."""
+        descriptor = os.open(self.path / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            os.posix_fallocate(descriptor, 0, length)
+        finally:
+            os.close(descriptor)
+
     def child(self, name: str) -> "FileDisk":
         path = self.path / name
         path.mkdir(exist_ok=True)
@@ -113,21 +131,30 @@ class FileDisk:
                 self.lock_descriptor = None
 
     def borrow(self, name: str) -> "Borrowed":
-        """A descriptor of the file, a duplicate: closing the cached one does not pull it away from another thread."""
+        """A descriptor of the file, which no other thread closes meanwhile."""
         with self.mutex:
-            descriptor = self.descriptors.get(name)
-            if descriptor is None:
-                descriptor = os.open(self.path / name, self.flags)
-                self.descriptors[name] = descriptor
+            opened = self.descriptors.get(name)
+            if opened is None:
+                opened = self.descriptors[name] = Opened(os.open(self.path / name, self.flags))
                 if len(self.descriptors) > DESCRIPTORS_MAX:
-                    os.close(self.descriptors.popitem(last=False)[1])
+                    self.forget(next(iter(self.descriptors)))
             else:
                 self.descriptors.move_to_end(name)
-            return Borrowed(os.dup(descriptor))
+            opened.borrowers += 1
+            return Borrowed(self, opened)
+
+    def give_back(self, opened: "Opened") -> None:
+        with self.mutex:
+            opened.borrowers -= 1
+            if opened.forgotten and not opened.borrowers:
+                os.close(opened.descriptor)
 
     def forget(self, name: str) -> None:
-        if (descriptor := self.descriptors.pop(name, None)) is not None:
-            os.close(descriptor)
+        """The name has another meaning from now on, or none. Under the mutex."""
+        if (opened := self.descriptors.pop(name, None)) is not None:
+            opened.forgotten = True
+            if not opened.borrowers:
+                os.close(opened.descriptor)
 
 
 def sync_directory(path: Path) -> None:
@@ -146,16 +173,28 @@ def make_durably(path: Path) -> None:
         sync_directory(directory.parent)
 
 
-class Borrowed:
-    """A descriptor for the length of a `with` block."""
+class Opened:
+    """A file's descriptor and how many use it. Closed once it is forgotten and nobody does."""
 
-    __slots__ = ("descriptor",)
+    __slots__ = ("borrowers", "descriptor", "forgotten")
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
+        self.borrowers = 0
+        self.forgotten = False
+
+
+class Borrowed:
+    """A descriptor for the length of a `with` block."""
+
+    __slots__ = ("disk", "opened")
+
+    def __init__(self, disk: FileDisk, opened: Opened) -> None:
+        self.disk = disk
+        self.opened = opened
 
     def __enter__(self) -> int:
-        return self.descriptor
+        return self.opened.descriptor
 
     def __exit__(self, *_: object) -> None:
-        os.close(self.descriptor)
+        self.disk.give_back(self.opened)

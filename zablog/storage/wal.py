@@ -40,6 +40,8 @@ from zablog.storage.runs import part, slice_run
 
 ZEROS: Final = bytes(1 << 20)
 PREPARED: Final = "prepared.tmp"
+RECYCLED_MAX: Final = 4
+"""So many files that the log has let go of are kept: their blocks, and their pages in memory, make the next for less than new ones."""
 INDEX_BYTES: Final = 1 << 20
 """One row of the index each so many bytes of log."""
 CURSORS_MAX: Final = 64
@@ -115,6 +117,8 @@ class Wal:
         self.cursors: OrderedDict[Zxid, tuple[int, int]] = OrderedDict()
         self.spare_bytes = 0
         """The size of the prepared file, 0 if there is none."""
+        self.recycled: list[str] = []
+        """Files of `file_bytes` that are to become prepared ones."""
 
     # -- recovery -----------------------------------------------------------------------------------------------------------
 
@@ -377,7 +381,12 @@ class Wal:
             void, self.files = self.files[:at], self.files[at:]
             self.cursors.clear()
         for old in void:
-            self.disk.unlink(old.name)
+            if len(self.recycled) < RECYCLED_MAX and old.header.capacity == self.file_bytes:
+                name = f"recycled-{old.header.generation:x}.tmp"
+                self.disk.rename(old.name, name)
+                self.recycled.append(name)
+            else:
+                self.disk.unlink(old.name)
 
     def restart(self, base: Mark, first: int) -> None:
         """Let an empty log begin at `base`, in files of the generation `first` and above. The manifest says so already."""
@@ -400,7 +409,11 @@ class Wal:
     def fill(self, capacity: int) -> None:
         if self.disk.exists(PREPARED):
             self.disk.unlink(PREPARED)
-        self.disk.create(PREPARED)
+        if self.recycled and capacity == self.file_bytes:
+            self.disk.rename(self.recycled.pop(), PREPARED)
+            self.disk.sync_names()  # before a byte of it changes: after a power cut no file of the log may be another one's zeros
+        else:
+            self.disk.create(PREPARED)
         for offset in range(0, capacity, len(ZEROS)):
             self.disk.write(PREPARED, offset, [ZEROS[: capacity - offset]])
         self.disk.sync(PREPARED)
@@ -434,13 +447,20 @@ class Wal:
         try:
             return decode_batch_header(self.disk.read(file.name, offset, BATCH_BYTES), file.salt)
         except NotAHeader as error:
-            raise Corrupt(f"{file.name}, offset {offset}: {error}, though it was whole when written. {HELP}") from error
+            raise self.rotten(file, offset, str(error)) from error
+
+    def rotten(self, file: File, offset: int, words: str) -> Exception:
+        """Not what was written. A file that was let go of meanwhile is only being made anew."""
+        with self.lock:
+            if not any(each is file for each in self.files):
+                return FileNotFoundError(f"{file.name} was trimmed under this reader")
+        return Corrupt(f"{file.name}, offset {offset}: {words}, though it was whole when written. {HELP}")
 
     def entries_at(self, file: File, limit: Zxid, offset: int, header: BatchHeader) -> Entries:
         """The entries of a batch that are not void."""
         body = self.disk.read(file.name, offset + BATCH_BYTES, header.body_bytes)
         if len(body) != header.body_bytes or google_crc32c.value(body) != header.body_crc:
-            raise Corrupt(f"{file.name}, offset {offset}: the checksum of the body is wrong, though it was whole when written. {HELP}")
+            raise self.rotten(file, offset, "the checksum of the body is wrong")
         entries = Entries(header.first, header.prev.zxid, decode_body(header, body), header.digest)
         return entries if entries.last <= limit else part(entries, header.prev, limit)
 

@@ -3,6 +3,7 @@
 Any other pair of trio streams (memory streams in tests) is served too, with copies.
 """
 
+import os
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
@@ -20,6 +21,8 @@ UNSENT_BYTES: Final = 128 << 10
 """What the kernel may hold back unsent on a link: a ping stands behind no more than this."""
 SILENCE_MILLISECONDS: Final = 5000
 """What was sent and not acknowledged by the peer's kernel for so long has broken the link."""
+REST_SECONDS: Final = 0.0002
+"""Whoever has sent without waiting sends the next in a turn of its own, with all that has gathered: a call costs more than its bytes."""
 BROKEN: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 """What a connection raises when it is of no more use."""
 
@@ -39,6 +42,10 @@ class Ends(Protocol):
         """Send all of it. When cancelled or failed, nobody knows how much was sent: the connection is of no more use."""
         ...
 
+    def send_now(self, pieces: Sequence[Payload]) -> int:
+        """How many bytes of them could be sent without waiting; what is wrong with the connection, `send` will find."""
+        ...
+
     async def close(self) -> None: ...
 
 
@@ -46,15 +53,40 @@ def ends_of(stream: trio.abc.Stream) -> Ends:
     return SocketEnds(stream) if isinstance(stream, trio.SocketStream) else StreamEnds(stream)
 
 
+def behind(pieces: Sequence[Payload], sent: int) -> list[Payload]:
+    """What is left of them once so many bytes were sent."""
+    rest: list[Payload] = []
+    for piece in pieces:
+        if sent >= len(piece):
+            sent -= len(piece)
+        else:
+            rest.append(memoryview(piece)[sent:] if sent else piece)
+            sent = 0
+    return rest
+
+
 class SocketEnds:
-    __slots__ = ("_socket", "_stream")
+    __slots__ = ("_emptied", "_socket", "_stream")
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
         self._socket = stream.socket
+        self._emptied = False
+        """Did the kernel have less than there was room for? Then the next call waits at once, instead of asking first."""
 
     async def receive_into(self, space: memoryview) -> int:
-        return await self._socket.recv_into(space)
+        if not self._emptied:
+            await trio.lowlevel.checkpoint()
+        while True:
+            if self._emptied:
+                await trio.lowlevel.wait_readable(self._socket)
+            try:
+                count = os.readv(self._socket.fileno(), (space,))
+            except BlockingIOError:
+                self._emptied = True
+            else:
+                self._emptied = count < len(space)
+                return count
 
     async def send(self, pieces: Sequence[Payload]) -> None:
         size = sum(map(len, pieces))
@@ -64,17 +96,16 @@ class SocketEnds:
         for first in range(0, len(pieces), PIECES_MAX):
             await self._send_batch(pieces[first : first + PIECES_MAX])
 
+    def send_now(self, pieces: Sequence[Payload]) -> int:
+        try:
+            return os.writev(self._socket.fileno(), pieces[:PIECES_MAX])
+        except OSError:
+            return 0
+
     async def _send_batch(self, batch: Sequence[Payload]) -> None:
         """One `sendmsg` for all, more for what the kernel did not take."""
-        waiting = list(batch)
-        done = 0
-        while done < len(waiting):
-            sent = await self._socket.sendmsg(waiting[done:] if done else waiting)
-            while done < len(waiting) and sent >= len(waiting[done]):
-                sent -= len(waiting[done])
-                done += 1
-            if sent:
-                waiting[done] = memoryview(waiting[done])[sent:]
+        while batch:
+            batch = behind(batch, await self._socket.sendmsg(batch))
 
     async def close(self) -> None:
         await self._stream.aclose()
@@ -93,6 +124,9 @@ class StreamEnds:
 
     async def send(self, pieces: Sequence[Payload]) -> None:
         await self._stream.send_all(b"".join(pieces))
+
+    def send_now(self, pieces: Sequence[Payload]) -> int:
+        return 0
 
     async def close(self) -> None:
         await trio.aclose_forcefully(self._stream)

@@ -13,6 +13,7 @@ from zablog.transport.errors import HandshakeFailed
 from zablog.wire.frames import Frame, FrameReader
 from zablog.wire.handshake import (
     CLIENT_VERSIONS,
+    NO_LEVELS,
     PEER_VERSIONS,
     Handshake,
     Hello,
@@ -34,6 +35,8 @@ class Self:
     node: PeerId
     incarnation: str
     versions: Versions = PEER_VERSIONS
+    levels: Versions = NO_LEVELS
+    """The feature levels that our application can apply: of the build, not of the directory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +48,9 @@ class Contact:
     addresses: tuple[str, ...]
 
 
-async def call(ends: Ends, me: Self, contact: Contact, purpose: Purpose = Purpose.PEER) -> FrameReader:
-    """Introduce ourselves to a member we have dialled. Raises HandshakeFailed, WireError, OSError or trio's errors."""
-    hello = Hello(me.versions, purpose, me.cluster, me.node, me.incarnation, contact.node)
+async def call(ends: Ends, me: Self, contact: Contact, purpose: Purpose = Purpose.PEER) -> tuple[FrameReader, Versions]:
+    """Introduce ourselves to a member we have dialled; its feature levels. Raises HandshakeFailed, WireError, OSError or trio's errors."""
+    hello = Hello(me.versions, purpose, me.cluster, me.node, me.incarnation, contact.node, me.levels)
     await ends.send(encode_handshake(hello))
     reader = FrameReader()
     frame = await first_frame(ends, reader)
@@ -60,8 +63,8 @@ async def call(ends: Ends, me: Self, contact: Contact, purpose: Purpose = Purpos
             raise HandshakeFailed(Refusal.PROTOCOL, f"node {contact.node} answered a Hello with a Hello")
         case Welcome() as welcome:
             check_welcome(welcome, me, contact)
-    reader.admit()
-    return reader
+            reader.admit()
+            return reader, welcome.levels
 
 
 def check_welcome(welcome: Welcome, me: Self, contact: Contact) -> None:
@@ -104,7 +107,7 @@ def _judge_peer(hello: Hello, me: Self, contacts: Mapping[PeerId, Contact]) -> N
 
 
 def welcome(me: Self, version: int) -> Welcome:
-    return Welcome(version, me.cluster, me.node, me.incarnation)
+    return Welcome(version, me.cluster, me.node, me.incarnation, me.levels)
 
 
 async def first_frame(ends: Ends, reader: FrameReader) -> Frame | None:

@@ -7,6 +7,7 @@ kernel's own queue is kept short for the same reason.
 A link ends once, for one reason. A send that failed or was cancelled has broken it: what came half through cannot be repeated.
 """
 
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple
@@ -16,7 +17,7 @@ import trio
 from zablog.core import events
 from zablog.core.messages import Message, Notification, Ping, Pong
 from zablog.core.trail import Payload
-from zablog.transport.ends import BROKEN, Ends, broken
+from zablog.transport.ends import BROKEN, REST_SECONDS, Ends, behind, broken
 from zablog.wire import WireError
 from zablog.wire.codec import decode, encode
 from zablog.wire.frames import FrameReader
@@ -52,7 +53,7 @@ def encoded(message: Message) -> Encoded:
 class PeerLink:
     """The connection behind an `events.Link`. Only `run` awaits; everything else may be called from within callbacks."""
 
-    __slots__ = ("_ends", "_lanes", "_nonempty", "_reader", "_room", "_scope", "identity", "outbox_bytes", "reason")
+    __slots__ = ("_ends", "_lanes", "_nonempty", "_reader", "_rest", "_room", "_scope", "_sent_at", "identity", "outbox_bytes", "reason")
 
     def __init__(self, identity: events.Link, ends: Ends, reader: FrameReader) -> None:
         self.identity = identity
@@ -63,6 +64,9 @@ class PeerLink:
         self._reader = reader
         self._lanes: tuple[deque[Encoded], deque[Encoded]] = (deque(), deque())
         """What keeps its order, and what may overtake it."""
+        self._rest: list[Payload] = []
+        """What the kernel did not take of a message that was sent at once: nothing may overtake it."""
+        self._sent_at = -math.inf
         self._nonempty = trio.Event()
         self._room = trio.Event()
         self._scope = trio.CancelScope()
@@ -72,14 +76,23 @@ class PeerLink:
         return self.reason is None and self.outbox_bytes > CONGESTED_BYTES
 
     def post(self, message: Encoded) -> None:
-        """Queue a message. A link that has ended swallows it."""
+        """Send a message at once if the link is at rest, else queue it. A link that has ended swallows it."""
         if self.reason is not None:
             return
         if self.outbox_bytes >= BROKEN_BYTES:
             self.end(f"its outbox of {self.outbox_bytes:,} bytes is full: the peer does not keep up")
             return
-        self._lanes[message.overtakes].append(message)
-        self.outbox_bytes += message.size
+        sent = 0
+        if not self.outbox_bytes and (now := trio.current_time()) - self._sent_at >= REST_SECONDS:
+            self._sent_at = now
+            sent = self._ends.send_now(message.pieces)
+            if sent == message.size:
+                return
+        if sent:
+            self._rest = behind(message.pieces, sent)
+        else:
+            self._lanes[message.overtakes].append(message)
+        self.outbox_bytes += message.size - sent
         self._nonempty.set()
 
     async def room(self) -> None:
@@ -150,8 +163,8 @@ class PeerLink:
 
     def _next_batch(self) -> tuple[list[Payload], int]:
         """Whole frames, what overtakes first. Only between two batches can anything overtake."""
-        pieces: list[Payload] = []
-        size = 0
+        pieces, self._rest = self._rest, []
+        size = sum(map(len, pieces))
         ordered, overtaking = self._lanes
         for lane in (overtaking, ordered):
             while lane and size < BATCH_BYTES:

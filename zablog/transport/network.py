@@ -32,7 +32,7 @@ from zablog.transport.listening import join_address, open_listeners, split_addre
 from zablog.transport.news import News
 from zablog.wire import FrameError, MessageError, WireError
 from zablog.wire.frames import FrameReader
-from zablog.wire.handshake import Hello, Purpose, Refusal, Refused, decode_handshake
+from zablog.wire.handshake import Hello, Purpose, Refusal, Refused, Versions, decode_handshake
 
 HANDSHAKES_MAX: Final = 256
 """Strangers that are listened to at once; one more is sent away."""
@@ -102,6 +102,7 @@ class Network:
         self._random = random
         self._news = News()
         self._links: dict[PeerId, PeerLink] = {}
+        self._levels: dict[PeerId, Versions] = {}
         self._generation = 0
         self._handshakes = 0
         self._callbacks: Callbacks | None = None
@@ -150,6 +151,10 @@ class Network:
         """The links that are up, by peer."""
         return [self._links[peer].identity for peer in sorted(self._links) if self._links[peer].reason is None]
 
+    def levels(self) -> dict[PeerId, Versions]:
+        """The feature levels of each peer whose link is up, as it said when it came up."""
+        return {link.peer: self._levels[link.peer] for link in self.links()}
+
     @asynccontextmanager
     async def fetching(self, peer: PeerId) -> AsyncIterator[tuple[Ends, FrameReader]]:
         """A connection of its own to a member, for a snapshot. Raises HandshakeFailed, WireError, and whatever ends a connection."""
@@ -158,7 +163,7 @@ class Network:
 
     # -- links --------------------------------------------------------------------------------------------------------------
 
-    async def _serve(self, peer: PeerId, ends: Ends, reader: FrameReader) -> None:
+    async def _serve(self, peer: PeerId, ends: Ends, reader: FrameReader, levels: Versions) -> None:
         """A handshake succeeded: the link lives here, from its first callback to its last."""
         callbacks = self._started()
         if (older := self._links.get(peer)) is not None:
@@ -166,7 +171,7 @@ class Network:
             self._down(older)
         self._generation += 1
         link = PeerLink(Link(peer, self._generation), ends, reader)
-        self._links[peer] = link
+        self._links[peer], self._levels[peer] = link, levels
         self._news.settled(peer)
         log.info("link up", node=self.me.node, peer=peer, link=self._generation)
         callbacks.on_link_up(link.identity)
@@ -208,13 +213,13 @@ class Network:
         tune(stream)
         ends = ends_of(stream)
         try:
-            reader = await self._introduce(ends, contact, address)
-            if reader is not None:
-                await self._serve(contact.node, ends, reader)
+            introduced = await self._introduce(ends, contact, address)
+            if introduced is not None:
+                await self._serve(contact.node, ends, *introduced)
         finally:
             await _close(ends)
 
-    async def _introduce(self, ends: Ends, contact: Contact, address: str) -> FrameReader | None:
+    async def _introduce(self, ends: Ends, contact: Contact, address: str) -> tuple[FrameReader, Versions] | None:
         """The handshake of one who dialled; None if it failed."""
         try:
             with trio.fail_after(self._pace.handshake_seconds):
@@ -246,7 +251,7 @@ class Network:
             hello, reader = heard
             if hello.purpose is Purpose.PEER:
                 assert hello.node is not None, "the law that a peer names its node"
-                await self._serve(hello.node, ends, reader)
+                await self._serve(hello.node, ends, reader, hello.levels)
                 return
             if hello.purpose is Purpose.SNAPSHOT:
                 assert hello.node is not None and self._snapshots is not None, "the law that they are refused where there are none"
@@ -363,7 +368,7 @@ async def fetching(
     ends = ends_of(stream)
     try:
         with trio.fail_after(pace.handshake_seconds):
-            reader = await greeting.call(ends, me, contact, Purpose.SNAPSHOT)
+            reader, _ = await greeting.call(ends, me, contact, Purpose.SNAPSHOT)
         yield ends, reader
     finally:
         await _close(ends)

@@ -42,6 +42,8 @@ class Versions(NamedTuple):
 
 PEER_VERSIONS: Final = Versions(1, 1)
 CLIENT_VERSIONS: Final = Versions(1, 1)
+NO_LEVELS: Final = Versions(0, 0)
+"""Of an application without feature levels, and of a client."""
 
 
 class Purpose(IntEnum):
@@ -78,6 +80,8 @@ class Hello:
     node: PeerId | None = None
     incarnation: str | None = None
     target: PeerId | None = None
+    levels: Versions = NO_LEVELS
+    """The feature levels of the log that the caller's application can apply."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,8 @@ class Welcome:
     cluster: str
     node: PeerId
     incarnation: str
+    levels: Versions = NO_LEVELS
+    """As in Hello."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +113,9 @@ def encode_handshake(word: Handshake) -> list[Payload]:
     match word:
         case Hello():
             kind = HELLO
-            values = [*word.versions, word.purpose.value, word.cluster, word.node, word.incarnation, word.target]
+            values = [*word.versions, word.purpose.value, word.cluster, word.node, word.incarnation, word.target, *word.levels]
         case Welcome():
-            kind, values = WELCOME, [word.version, word.cluster, word.node, word.incarnation]
+            kind, values = WELCOME, [word.version, word.cluster, word.node, word.incarnation, *word.levels]
         case Refused():
             kind, values = REFUSED, [int(word.code), word.text[:TEXT_CHARACTERS_MAX]]
     header = cbor.dumps(values)
@@ -123,12 +129,12 @@ def decode_handshake(frame: Frame) -> Handshake:
         raise MessageError(f"a handshake frame has no payload, and this one has {len(frame.payload)} bytes")
     match frame.kind:
         case 1:
-            return _decode_hello(Fields.decode("Hello", frame.header, 7))
+            return _decode_hello(Fields.decode("Hello", frame.header, 9))
         case 2:
-            fields = Fields.decode("Welcome", frame.header, 4)
+            fields = Fields.decode("Welcome", frame.header, 6)
             version = fields.number("version", 0, 2**16 - 1)
-            cluster = fields.text("cluster", NAME_CHARACTERS_MAX)
-            return Welcome(version, cluster, fields.peer("node"), fields.text("incarnation", NAME_CHARACTERS_MAX))
+            cluster, node = fields.text("cluster", NAME_CHARACTERS_MAX), fields.peer("node")
+            return Welcome(version, cluster, node, fields.text("incarnation", NAME_CHARACTERS_MAX), _versions(fields, "level"))
         case 3:
             fields = Fields.decode("Refused", frame.header, 2)
             return Refused(fields.number("code", 0, 2**16 - 1), fields.text("text", TEXT_CHARACTERS_MAX))
@@ -137,7 +143,7 @@ def decode_handshake(frame: Frame) -> Handshake:
 
 
 def _decode_hello(fields: Fields) -> Hello:
-    versions = Versions(fields.number("lowest version", 0, 2**16 - 1), fields.number("highest version", 0, 2**16 - 1))
+    versions = _versions(fields, "version")
     number = fields.number("purpose", 0, 2**16 - 1)
     if number not in tuple(Purpose):
         raise fields.refuse("purpose", "1 (peer), 2 (client) or 3 (snapshot)", number)
@@ -148,4 +154,8 @@ def _decode_hello(fields: Fields) -> Hello:
     target = fields.peer_or_none("target")
     if purpose is not Purpose.CLIENT and None in (cluster, node, incarnation, target):
         raise MessageError("Hello: a peer names its cluster, its node, its incarnation and the node it wants to reach")
-    return Hello(versions, purpose, cluster, node, incarnation, target)
+    return Hello(versions, purpose, cluster, node, incarnation, target, _versions(fields, "level"))
+
+
+def _versions(fields: Fields, what: str) -> Versions:
+    return Versions(fields.number(f"lowest {what}", 0, 2**16 - 1), fields.number(f"highest {what}", 0, 2**16 - 1))

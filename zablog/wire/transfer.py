@@ -29,6 +29,8 @@ GONE: Final = 52
 READ: Final = 53
 
 PIECE_BYTES_MAX: Final = 1 << 20
+SNAPSHOT_BYTES_MAX: Final = 1 << 31
+"""A snapshot's own file, which is held in memory; its parts are not."""
 NAME_CHARACTERS_MAX: Final = 255
 TEXT_CHARACTERS_MAX: Final = 900
 _NOTHING: Final = cbor.dumps([])
@@ -130,7 +132,7 @@ def decode_word(frame: Frame) -> Word:
         case 49:
             fields = Fields.decode("Found", frame.header, 4)
             mark = Mark(fields.zxid("zxid"), fields.number("digest"))
-            return Found(mark, fields.number("length", 0, 2**40), fields.number("crc", 0, 2**32 - 1))
+            return Found(mark, fields.number("length", 0, SNAPSHOT_BYTES_MAX), fields.number("crc", 0, 2**32 - 1))
         case 50:
             fields = Fields.decode("Get", frame.header, 3)
             name = fields.text("name", NAME_CHARACTERS_MAX)

@@ -16,7 +16,8 @@ from zablog.storage.errors import MetadataLost, NotBorn
 COMMANDS = (
     "cluster init", "cluster up", "cluster start", "cluster kill", "cluster down", "cluster status", "server",
     "log inspect", "log dump", "log verify",
-    "topic create", "topic alter", "topic list", "topic describe", "topic delete", "produce", "consume", "simulate",
+    "topic create", "topic alter", "topic list", "topic describe", "topic delete", "limits", "limits set", "produce", "consume",
+    "simulate", "explore",
 )  # fmt: skip
 
 
@@ -56,7 +57,11 @@ def test_the_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> Non
         ("cluster up --cluster 127.0.0.1:1", 2),
         ("cluster init --nodes nowhere --out .", 2),
         ("simulate --seeds 9..1", 2),
+        ("explore --nodes 0", 2),
         ("topic list", 3),
+        ("limits", 3),
+        ("limits set nonsense 5", 2),
+        ("limits set topics many", 2),
         ("cluster kill 1", 3),
         ("cluster status", 3),
         ("produce t", 3),

@@ -193,3 +193,21 @@ async def test_a_topic_is_made_once_unless_it_may_exist(ensemble: Ensemble) -> N
         for partitions in (0, -1, 10_001, 2**40):
             with pytest.raises(BadRequest):
                 await zl.create_topic("many", partitions=partitions)
+
+
+async def test_receipts_of_many_are_a_sequence_over_batches_and_partitions(ensemble: Ensemble) -> None:
+    async with connect(ensemble.addresses) as zl:
+        await zl.create_topic("orders", partitions=2)
+        values = [b"%d" % number * 200 for number in range(3000)]
+        async with zl.producer() as out:
+            receipts = await out.send_many("orders", [*values, Record(b"last", key=b"k")])
+
+        assert len(receipts) == 3001
+        assert len({receipt.partition for receipt in receipts}) == 2
+        assert list(receipts) == [receipts[at] for at in range(3001)] == list(receipts[:])
+        assert receipts[-1] == receipts[3000]
+        with pytest.raises(IndexError):
+            receipts[3001]
+        for at in (0, 1, 63, 64, 1234, 2999):
+            receipt = receipts[at]
+            assert (await zl.read("orders", receipt.partition, receipt.offset)).value == values[at]

@@ -3,6 +3,7 @@
 from contextlib import suppress
 
 import pytest
+from google_crc32c import value as crc32c
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +21,7 @@ from broker.protocol import (
     FetchFrom,
     FetchStatus,
     Level,
+    LimitsSet,
     Metadata,
     NodeAddress,
     NodeStatus,
@@ -34,6 +36,7 @@ from broker.protocol import (
     Produce,
     Produced,
     ProducerAllocated,
+    SetLimits,
     Status,
     TopicAltered,
     TopicCreated,
@@ -47,8 +50,11 @@ from broker.protocol import (
     encode_request,
     encode_response,
 )
+from broker.protocol.codec import _BODY, Kind
 from broker.state import Part, Retention, Turn
+from zablog import Versions
 from zablog.core.zxid import Epoch, PeerId, Zxid
+from zablog.wire import cbor
 from zablog.wire.errors import MessageError
 from zablog.wire.frames import FRAME_BYTES_MAX, Frame, FrameReader
 
@@ -63,6 +69,7 @@ REQUESTS = [
     AllocateProducer(),
     AllocateProducer(gaps=True),
     CreateTopic(TURN, "orders", 3),
+    CreateTopic(TURN, "orders", 3, Retention(2**53 - 1, 2**63 - 1, 2**63 - 1)),
     AlterTopic(TURN, TOPIC, Retention(1, 2, 3)),
     DeleteTopic(TURN, TOPIC),
     DescribeTopics((TOPIC, Zxid(2, 6))),
@@ -74,6 +81,7 @@ REQUESTS = [
     Fetch([FetchFrom(TOPIC, row, row, 1) for row in range(500)], 1, 0),
     Offsets((OffsetQuery(TOPIC, 0, Where.END), OffsetQuery(TOPIC, 1, Where.TIME, 99), OffsetQuery(TOPIC, 2, Where.ZXID, 0, Zxid(1, 9)))),
     Status(),
+    SetLimits(Turn(TOPIC, 0, 9, 9), (("topics", 5), ("nonsense", -1))),
 ]
 
 RESPONSES = [
@@ -83,13 +91,15 @@ RESPONSES = [
     ClusterMetadata(
         "c" * 32, PeerId(1), Epoch(4), PeerId(2),
         (NodeAddress(PeerId(1), "h:1"), NodeAddress(PeerId(2), "h:2")), (TopicEntry(TOPIC, "a", 3),),
+        (("topics", 9), ("a limit to come", 2**40)),
     ),
+    LimitsSet(),
     ClusterMetadata("c", PeerId(1), Epoch(0), None, (), tuple(TopicEntry(Zxid(1, row), "n" * 240, 1) for row in range(10_000))),
     ProducerAllocated(TOPIC),
     TopicCreated(TOPIC),
     TopicAltered(TOPIC),
     TopicDeleted(TOPIC),
-    TopicsDescribed((None, TopicDetails(TOPIC, "a", 77, (PartitionDetails(0, 9, 1234), PartitionDetails(1, 1, 0))))),
+    TopicsDescribed((None, TopicDetails(TOPIC, "a", 77, (PartitionDetails(0, 9, 1234), PartitionDetails(1, 1, 0)), Retention(1, 2, 3)))),
     Produced(Level.QUORUM, Zxid(5, 6), (1, 2, 2**60)),
     Produced(Level.NONE, Zxid(5, 6), ()),
     Produced(Level.ALL, Zxid(5, 6), tuple(range(10_000))),
@@ -98,7 +108,8 @@ RESPONSES = [
     OffsetsFound((OffsetFound(FetchStatus.OK, 7), OffsetFound(FetchStatus.TOPIC_NOT_FOUND)), Zxid(1, 1)),
     NodeStatus(
         "c" * 32, PeerId(1), "h:1", "leading", "broadcast", Epoch(3), PeerId(1), Zxid(3, 9), Zxid(3, 8), Zxid(3, 5), None, 4711,
-        (PeerStatus(PeerId(2), "h:2", True, Zxid(3, 9)), PeerStatus(PeerId(3), "h:3", False, None)), 300,
+        (PeerStatus(PeerId(2), "h:2", True, Zxid(3, 9)), PeerStatus(PeerId(3), "h:3", False, None)),
+        2, Versions(1, 4), 300,
     ),
     NodeStatus("c", PeerId(1), "h", "looking", "election", Epoch(3), None, Zxid(3, 9), Zxid(3, 8), Zxid(2, 5), Zxid(3, 9), 1),
 ]  # fmt: skip
@@ -124,6 +135,21 @@ def test_responses_round_trip(response):
     assert decode_response(frame) == (7, response)
     with pytest.raises(MessageError):
         decode_request(frame)
+
+
+def body_frame(kind, fields):
+    encoded = cbor.dumps(fields)
+    return Frame(kind, _BODY.pack(1, crc32c(encoded)), encoded)
+
+
+def test_what_was_said_of_topics_before_there_was_retention_is_understood():
+    created = body_frame(Kind.CREATE_TOPIC, [list(TURN), "orders", 3])
+    described = body_frame(Kind.TOPICS_DESCRIBED, [[None, [list(TOPIC), "a", 77, [[0, 9, 1234]]]]])
+
+    assert decode_request(created) == (1, CreateTopic(TURN, "orders", 3, Retention()))
+    assert decode_response(described) == (1, TopicsDescribed((None, TopicDetails(TOPIC, "a", 77, (PartitionDetails(0, 9, 1234),)))))
+    with pytest.raises(MessageError):
+        decode_request(body_frame(Kind.CREATE_TOPIC, [list(TURN), "orders"]))
 
 
 def test_big_batches_are_not_copied():
@@ -162,16 +188,10 @@ def test_damaged_messages_are_message_errors_or_messages(message, data):
 
 
 def test_cbor_under_a_right_checksum_with_a_wrong_schema_is_refused():
-    from google_crc32c import value as crc32c
-
-    from broker.protocol.codec import _BODY, Kind
-    from zablog.wire import cbor
-
     shapes = [[], [None], [[1, 2]], [[[1, 2], 0, 1]], {"a": 1}, 7, ["a" * 2000, 1, []], [[[0, 0], 0, 0, 0], "a", -1]]
     for kind in Kind:
         for shape in shapes:
-            encoded = cbor.dumps(shape)
-            frame = Frame(kind, _BODY.pack(1, crc32c(encoded)), encoded)
+            frame = body_frame(kind, shape)
             for decode in (decode_request, decode_response):
                 with suppress(MessageError):
                     decode(frame)

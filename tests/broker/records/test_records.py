@@ -57,9 +57,10 @@ def test_every_record_comes_back(records, codec):
     assert {(r.topic, r.partition, r.zxid) for r in read} == {("t", 3, Zxid(2, 9))}
 
 
+@pytest.mark.parametrize("sizes", [3, 1])
 @pytest.mark.parametrize("count", [1, 2, 63, 64, 65, 8191, 8192, 8193, 20_000])
-def test_fast_path_writes_the_same_bytes_as_the_plain_one(count):
-    values = [b"x" * (row % 3 * 60) for row in range(count)]
+def test_fast_path_writes_the_same_bytes_as_the_plain_one(count, sizes):
+    values = [b"x" * (row % sizes * 60 + 7) for row in range(count)]
     plain, fast = BatchBuilder(), BatchBuilder()
     for value in values:
         plain.add(value, 5)

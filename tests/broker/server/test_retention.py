@@ -193,33 +193,103 @@ async def test_replicas_with_bursts_of_their_own_hold_the_same_and_so_does_one_t
             assert [other.files.read(name, 0, 1 << 30) for name in its.files] == [ours.files.read(name, 0, 1 << 30) for name in mine.files]
 
 
+@pytest.mark.parametrize(
+    ("kept", "then"), [(Retention(ms=100), None), (Retention(ms=8000), Retention()), (Retention(ms=8000), Retention(bytes=1))]
+)
+async def test_segments_begin_alike_whether_or_not_a_burst_ends_where_all_is_let_go_of(kept: Retention, then: Retention | None) -> None:
+    quick, slow = await an_application(), await an_application()
+    feed = Feed(quick, slow)
+    feed.dice.random = lambda: 1.0  # type: ignore[method-assign]  # one ends its burst after each command, the other at the end
+    feed.create(kept)
+    feed.produce(1)
+
+    feed(MoveBounds(kept.ms + 2, (Bound(TOPIC, 1, 0, 2),)))
+    if then is not None:
+        feed(commands.AlterTopic(feed.turn(), 1, TOPIC, then))
+    feed.produce(kept.ms + 3)
+    feed.produce(kept.ms + 3)
+    feed.settle()
+
+    here, there = quick.log.partition(TOPIC, 0), slow.log.partition(TOPIC, 0)
+    assert here.files == there.files and len(here.files) == 1
+    assert (here.first, here.end) == (there.first, there.end) == (2, 6)
+    assert here.read(2, 1 << 20) == there.read(2, 1 << 20)
+
+
+@pytest.mark.parametrize("how", ["moved", "deleted"])
+@pytest.mark.parametrize("batch", [BATCH, BIG], ids=["small", "big"])
+async def test_a_checkpoint_outlives_a_power_cut_though_what_it_names_is_let_go_of_before_it_is_written(how: str, batch: bytes) -> None:
+    for seed in range(20):
+        application = await an_application(disk := SimDisk())
+        feed = Feed(application)
+        feed.create(Retention(ms=8000))
+        feed.produce(1, batch)
+        capture, at = application.capture(), Zxid(1, feed.counter)
+        if how == "moved":
+            feed(MoveBounds(9000, (Bound(TOPIC, 1, 0, application.state.ends[TOPIC, 0]),)))
+        else:
+            feed(commands.DeleteTopic(feed.turn(), 2, TOPIC))
+
+        raw = b"".join(await capture.encode())
+        disk.power_loss(random.Random(seed))
+
+        back = BrokerApplication(lambda: disk)
+        await back.restore(at, raw)
+        assert len(back.log.partition(TOPIC, 0).read(0, 1 << 20)) > len(batch)
+
+
+async def test_what_is_let_go_of_is_no_longer_work_for_the_flusher() -> None:
+    application = await an_application()
+    feed, log = Feed(application), application.log
+    feed.create(Retention(records=1), partitions=3)
+    for partition in range(3):
+        feed.produce(1, BIG, partition=partition)
+    size = log.dirty_bytes // 3
+    log.capture()
+
+    feed(MoveBounds(2, tuple(Bound(TOPIC, 1, number, 1) for number in range(3))))
+    assert log.dirty_bytes == 3 * size, "the last capture names them, so they are to be made durable still"
+    log.clean([next(log.dirt())])
+    assert log.dirty_bytes == 2 * size
+
+    log.capture()
+    log.doomed()
+    assert (log.dirty_bytes, list(log.dirt())) == (0, [])
+
+
 def test_a_keep_below_the_usual_segment_makes_smaller_segments() -> None:
     assert limits_of(Retention(records=7)) is None
     assert limits_of(Retention(bytes=1)).bytes == SEGMENT_BYTES_MIN
     assert limits_of(Retention(ms=80_000)).ms == 10_000
 
 
-async def test_a_round_moves_so_many_bounds_and_the_next_one_the_others() -> None:
+async def test_a_round_comes_to_every_topic_however_many_bounds_the_first_one_moves_each_time() -> None:
     application = await an_application()
     feed = Feed(application)
     topic = feed.create(Retention(records=1), partitions=BOUNDS_MAX + 5)
     for partition in range(BOUNDS_MAX + 5):
         feed.produce(1, topic=topic, partition=partition)
 
+    last = feed.create(Retention(records=1))
+    feed.produce(1, topic=last)
+
     class Leader:
-        moved = 0
+        commands = 0
 
         def propose_nowait(self, payloads: list[bytes]) -> None:
             (payload,) = payloads
+            self.commands += 1
             feed.counter += 1
             application.apply(Zxid(1, feed.counter), payload)
             application.applied(Zxid(1, feed.counter))
 
     leader, clock = Leader(), LeaderClock(lambda: 0.0, lambda: 0.0)
     await retain(application, leader, clock)
-    assert len(application.state.firsts) == BOUNDS_MAX
+    assert leader.commands == 2
+    assert len(application.state.firsts) == BOUNDS_MAX + 5 + 1
+    assert application.state.firsts[last, 0] == 1
     await retain(application, leader, clock)
-    assert len(application.state.firsts) == BOUNDS_MAX + 5
+    assert leader.commands == 2, "nothing was left to do"
 
 
 # -- real nodes -----------------------------------------------------------------------------------------------------------------
@@ -262,6 +332,54 @@ async def test_disk_use_stays_bounded_while_much_is_written_and_nodes_stay_alike
     await applied_alike(ensemble)
     assert len(await everything(ensemble.addresses, node=down)) == 10
     assert contents(ensemble.servers[down])
+
+
+async def test_a_consumer_from_the_earliest_begins_with_what_is_there_and_one_that_fell_behind_is_told(ensemble: Ensemble) -> None:
+    values = [b"%06d" % number for number in range(3000)]
+    async with connect(ensemble.addresses) as zl:
+        await zl.create_topic("numbers")
+        await publish(ensemble.addresses, values)
+        async with (
+            zl.consumer("numbers", start="earliest", stop="end") as opened_before,
+            zl.consumer("numbers", start=0) as told,
+            zl.consumer("numbers", start="earliest", stop=500) as over,
+        ):
+            await zl.alter_topic("numbers", Retention(records=1000))
+            await until(lambda: all(end - first == 1000 for end, first in bounds(ensemble)))
+
+            assert [record.value async for record in opened_before] == values[2000:]
+            assert opened_before.positions == {("numbers", 0): 3000}
+            assert [record.value async for record in over] == []
+            with pytest.raises(OffsetOutOfRange) as refused:
+                await told.next_batch()
+        assert (refused.value.first, refused.value.last) == (2000, 3000)
+        assert await everything(ensemble.addresses) == values[2000:]
+
+
+async def test_nodes_that_replay_their_logs_hold_what_they_held(tmp_path: Path) -> None:
+    use = DiskUse(checkpoint_bytes=1 << 40, checkpoint_seconds=86_400, retention_seconds=0.05)
+    async with open_ensemble(tmp_path, disk_use=use) as ensemble:
+        async with connect(ensemble.addresses) as zl:
+            await zl.create_topic("numbers", retention=Retention(records=700))
+            await zl.create_topic("gone", retention=Retention(records=1))
+        await publish(ensemble.addresses, [b"%06d" % number for number in range(2000)])
+        await publish(ensemble.addresses, [b"x"] * 100, "gone")
+        await until(lambda: all(end - first in (700, 1) for end, first in bounds(ensemble)))
+        async with connect(ensemble.addresses) as zl:
+            await zl.delete_topic("gone")
+        await applied_alike(ensemble)
+        before = {number: (server.application.state.firsts, contents(server)) for number, server in ensemble.servers.items()}
+
+        for number in list(ensemble.servers):
+            await ensemble.stop(number)
+        for number in ensemble.all_addresses:
+            await ensemble.start(number)
+        await until(lambda: all(server.application.state.firsts for server in ensemble.servers.values()))
+        await applied_alike(ensemble)
+
+        for number, server in ensemble.servers.items():
+            assert server.node.status().log_begins.counter == 0, "there was no checkpoint to begin with"
+            assert (server.application.state.firsts, contents(server)) == before[number]
 
 
 def bytes_in(folder: Path) -> int:

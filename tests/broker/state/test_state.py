@@ -1,31 +1,39 @@
 """The replicated state: the same commands give the same outcomes everywhere, and no bytes can do more than be refused."""
 
 import struct
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from broker.errors import Code
 from broker.records import Record, encode_batch
 from broker.state import (
     Append,
     Appended,
+    Bound,
+    Limits,
     MalformedCommand,
+    MoveBounds,
     Outcome,
     Part,
     ProducerAllocated,
     Refused,
+    Retention,
     State,
     TopicCreated,
     TopicDeleted,
     Turn,
+    UnknownCommand,
     decode,
     encode,
 )
-from broker.state.commands import AllocateProducer, CreateTopic, DeleteTopic, Produce, decode_parts
+from broker.state.commands import AllocateProducer, AlterTopic, CreateTopic, DeleteTopic, Produce, RaiseLevel, SetLimits, decode_parts
 from broker.state.producers import Producers
 from zablog.core.zxid import Zxid
+from zablog.wire import cbor
 
 
 def batch_of(*values: bytes) -> bytes:
@@ -166,7 +174,7 @@ def test_answers_are_kept_until_the_producer_has_them():
 
 @pytest.mark.parametrize("lowest", [0, 1, 7])
 def test_lowest_unanswered_must_lie_within_the_window(lowest):
-    cluster = Cluster(State(producers=Producers(window=4)))
+    cluster = Cluster(State(limits=Limits(producer_window=4)))
     topic = cluster.create()
     for _ in range(4):
         cluster.produce(Part(topic, 0, batch_of(b"1")))
@@ -194,7 +202,7 @@ def test_producer_with_gaps_may_lose_but_never_repeats():
 
 
 def test_producers_are_bounded_and_the_longest_unused_goes_first():
-    cluster = Cluster(State(producers=Producers(producers_max=3)))
+    cluster = Cluster(State(limits=Limits(producers=3)))
     others = [cluster.apply(AllocateProducer(1)).answer.producer for _ in range(2)]
     cluster.create()
 
@@ -245,7 +253,7 @@ def test_topic_is_named_by_the_zxid_of_its_creation():
         ("a" * 250, 1, Code.BAD_NAME),
         ("a\n", 1, Code.BAD_NAME),
         ("good", 0, Code.BAD_REQUEST),
-        ("good", 10_001, Code.BAD_REQUEST),
+        ("good", 10_001, Code.LIMIT_REACHED),
         ("good", -(2**63), Code.BAD_REQUEST),
         ("n" * 9_000, 1, Code.BAD_NAME),
         ("taken", 1, Code.TOPIC_EXISTS),
@@ -285,10 +293,19 @@ def test_time_never_decreases():
 ZXIDS = st.builds(Zxid, st.integers(0, 3), st.integers(0, 6))
 TURNS = st.builds(Turn, ZXIDS, st.integers(0, 1), st.integers(0, 5), st.integers(0, 5))
 BATCHES = st.sampled_from([batch_of(b"1"), batch_of(b"1", b"2"), b"", b"x" * 61]) | st.binary(max_size=80)
+KNOWN = {bytes([kind, 1]) for kind in (1, 2, 3, 4, 5, 6, 7, 16)} | {b"\x02\x02"}
+VALUES = st.lists(st.tuples(st.sampled_from(["topics", "partitions", "batch_bytes", "x"]), st.integers(-1, 2**23)), max_size=3).map(tuple)
+RETENTIONS = st.builds(Retention, st.integers(0, 2**53 - 1), st.integers(0, 2**63 - 1), st.integers(0, 2**63 - 1))
+BOUNDS = st.builds(Bound, ZXIDS, st.integers(0, 3), st.integers(0, 10_000), st.integers(0, 9) | st.integers(0, 2**63 - 1))
 COMMANDS = st.one_of(
     st.builds(AllocateProducer, st.integers(0, 2**53 - 1), st.booleans()),
     st.builds(CreateTopic, TURNS, st.integers(0, 5), st.sampled_from(["a", "b", "a b", "x" * 300]), st.integers(0, 3)),
+    st.builds(CreateTopic, TURNS, st.integers(0, 5), st.sampled_from(["a", "b"]), st.integers(1, 3), RETENTIONS),
+    st.builds(AlterTopic, TURNS, st.integers(0, 5), ZXIDS, RETENTIONS),
+    st.builds(MoveBounds, st.integers(0, 5), st.lists(BOUNDS, min_size=1, max_size=4).map(tuple)),
     st.builds(DeleteTopic, TURNS, st.integers(0, 5), ZXIDS),
+    st.builds(SetLimits, TURNS, st.integers(0, 5), VALUES),
+    st.builds(RaiseLevel, st.integers(0, 5), st.integers(0, 5)),
     st.builds(
         Produce,
         TURNS,
@@ -303,18 +320,111 @@ def test_commands_round_trip(command):
     assert decode(encode(command)) == command
 
 
+def applied(state: State, zxid: Zxid, payload) -> Outcome | None:
+    """None if this build does not know such a command, and has left everything as it was."""
+    before = state.digest()
+    try:
+        return state.apply(zxid, payload)
+    except UnknownCommand:
+        assert state.digest() == before and bytes(payload[:2]) not in KNOWN
+        return None
+
+
 @given(st.lists(COMMANDS.map(encode) | st.binary(max_size=120), max_size=30))
 @settings(max_examples=200)
-def test_no_payload_makes_apply_raise_and_two_states_agree(payloads):
+def test_no_payload_that_is_known_makes_apply_raise_and_two_states_agree(payloads):
     one, two = State(), State()
 
     for counter, payload in enumerate(payloads, 1):
         zxid = Zxid(1, counter)
-        assert one.apply(zxid, payload) == two.apply(zxid, memoryview(bytearray(payload)))
+        assert applied(one, zxid, payload) == applied(two, zxid, memoryview(bytearray(payload)))
 
     assert one.digest() == two.digest()
     assert all(end >= 0 for end in one.ends.values())
     assert set(one.names.values()) == set(one.topics)
+    assert all(0 < first <= one.ends[place] for place, first in one.firsts.items())
+
+
+class BoundsOfOneTopic(RuleBasedStateMachine):
+    """Whatever leaders propose, and however late: bounds move forward, never beyond the end, never by settings that were given up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cluster, self.twin = Cluster(), Cluster()
+        self.topic = self.create()
+        self.proposed: list[tuple[bool, Bound]] = []
+        """Under settings that still hold?"""
+
+    def both(self, act):
+        return act(self.cluster), act(self.twin)
+
+    def create(self) -> Zxid:
+        here, there = self.both(lambda each: each.create(partitions=1))
+        assert here == there
+        return here
+
+    @rule(count=st.integers(1, 3))
+    def append(self, count):
+        self.both(lambda each: each.produce(Part(self.topic, 0, batch_of(*[b"x"] * count))))
+
+    @rule(first=st.integers(1, 12))
+    def a_leader_looks(self, first):
+        self.proposed.append((True, Bound(self.topic, self.cluster.state.topics[self.topic].settings, 0, first)))
+
+    @precondition(lambda self: self.proposed)
+    @rule(data=st.data(), again=st.booleans())
+    def what_it_proposed_is_committed(self, data, again):
+        at = data.draw(st.integers(0, len(self.proposed) - 1))
+        current, bound = self.proposed[at] if again else self.proposed.pop(at)
+        before, end = self.cluster.state.firsts.get((self.topic, 0), 0), self.cluster.state.ends[self.topic, 0]
+        here, there = self.both(lambda each: each.apply(MoveBounds(each.time, (bound,))))
+        after = max(before, min(bound.first, end)) if current else before
+        assert here == there
+        assert self.cluster.state.firsts.get((self.topic, 0), 0) == after
+        assert [each.first for each in here.moved] == ([after] if after > before else [])
+
+    @rule(records=st.integers(0, 5))
+    def alter(self, records):
+        self.both(lambda each: each.apply(AlterTopic(each.turn(), each.time, self.topic, Retention(records=records))))
+        self.proposed = [(False, bound) for _, bound in self.proposed]
+        assert self.cluster.state.topics[self.topic].retention.records == records
+
+    @rule()
+    def delete_and_make_anew(self):
+        self.both(lambda each: each.apply(DeleteTopic(each.turn(), each.time, self.topic)))
+        assert not self.cluster.state.firsts
+        self.topic = self.create()
+        self.proposed = [(False, bound) for _, bound in self.proposed]
+
+    @invariant()
+    def both_states_are_alike(self):
+        assert self.cluster.state.digest() == self.twin.state.digest()
+
+
+TestBoundsOfOneTopic = BoundsOfOneTopic.TestCase
+
+
+def test_topics_are_kept_for_ever_if_the_log_holds_their_creation_as_it_was_before_retention():
+    cluster = Cluster()
+    written = b"\x02\x01" + cbor.dumps([list(cluster.turn()), 1000, "old", 2])
+
+    assert decode(written) == CreateTopic(Turn(cluster.producer, 0, 1, 1), 1000, "old", 2, Retention())
+
+
+def test_digest_says_where_partitions_begin_and_how_topics_are_set():
+    cluster = Cluster()
+    topic = cluster.create()
+    cluster.produce(Part(topic, 0, batch_of(b"1", b"2")))
+    digests = {cluster.state.digest()}
+
+    cluster.state.firsts[topic, 0] = 1
+    digests.add(cluster.state.digest())
+    cluster.state.topics[topic] = replace(cluster.state.topics[topic], retention=Retention(records=1))
+    digests.add(cluster.state.digest())
+    cluster.state.topics[topic] = replace(cluster.state.topics[topic], settings=2)
+    digests.add(cluster.state.digest())
+
+    assert len(digests) == 4
 
 
 @given(COMMANDS.map(encode), st.data())
@@ -329,8 +439,8 @@ def test_damaged_commands_are_refused_or_understood_and_never_raise(payload, dat
 
     for each in (damaged, damaged[:cut]):
         cluster.zxid = cluster.zxid.after(1)
-        outcome = cluster.state.apply(cluster.zxid, bytes(each))
-        assert isinstance(outcome, Outcome)
+        outcome = applied(cluster.state, cluster.zxid, bytes(each))
+        assert outcome is None or isinstance(outcome, Outcome)
     assert cluster.state.digest()
 
 

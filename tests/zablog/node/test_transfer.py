@@ -197,7 +197,7 @@ async def test_a_snapshot_that_is_not_there_any_longer_is_refused_in_words() -> 
         with pytest.raises(TransferFailed, match=r"no snapshot at 1\.2"):
             await fetcher.run(line.ends, line.reader)
         assert isinstance(await ask(line, Ask(None)), Found), "the connection is still of use"
-        assert sender.wanted == {2: mark.zxid}
+        assert list(sender.wanted.values()) == [mark.zxid]
 
 
 @pytest.mark.parametrize(

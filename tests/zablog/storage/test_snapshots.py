@@ -15,6 +15,7 @@ from zablog.sim.disk import PowerLost, SimDisk
 from zablog.storage.errors import Corrupt, MetadataLost, NewerFormat, StorageError, Trimmed
 from zablog.storage.manifest import Contents, Manifest, Snapshot
 from zablog.storage.storage import Storage
+from zablog.storage.wal import PREPARED, RECYCLED_MAX
 
 
 def written(entries: int, disk: SimDisk | None = None) -> tuple[SimDisk, Storage, list[Mark]]:
@@ -267,3 +268,71 @@ def test_a_damaged_last_batch_and_a_damaged_snapshot_within_it_are_refused() -> 
 
     with pytest.raises(Corrupt, match="another checksum"):
         Storage.open(disk, FILE_BYTES)
+
+
+def zeros(disk: SimDisk, name: str) -> bool:
+    return not disk.read(name, 0, disk.size(name)).strip(b"\0")
+
+
+def test_files_that_the_log_let_go_of_become_the_next_ones() -> None:
+    disk, storage, marks = written(40)
+    storage.prepare()
+    storage.checkpoint(snapshot_at(disk, marks[30]))
+    assert len(storage.wal.recycled) == RECYCLED_MAX
+    made: list[str] = []
+    create = disk.create
+    disk.create = lambda name: (made.append(name), create(name))[1]  # type: ignore[method-assign]
+
+    trail = storage.trail
+    for _ in range(12):
+        run = entries_after(trail, 1, b"x" * (FILE_BYTES // 3))
+        trail.append(run)
+        storage.perform([Append(1, run)], ZERO)
+        storage.prepare()
+        assert zeros(disk, PREPARED)
+
+    assert len(storage.wal.recycled) == 0
+    assert made.count(PREPARED) < 4
+    assert Storage.open(disk, FILE_BYTES).trail.last == trail.last
+
+
+def test_a_power_cut_at_any_step_of_recycling_leaves_the_log() -> None:
+    def work(disk: SimDisk, storage: Storage, mark: Mark) -> None:
+        storage.checkpoint(snapshot_at(disk, mark))
+        storage.prepare()
+        storage.perform([Append(1, entries_after(storage.trail, 1, b"y" * (FILE_BYTES // 2)))], ZERO)
+        storage.prepare()
+
+    disk, storage, marks = written(40)
+    steps: list[str] = []
+    disk.step = steps.append  # type: ignore[assignment]
+    work(disk, storage, marks[30])
+    for at in range(len(steps)):
+        for seed in range(4):
+            disk, storage, marks = written(40)
+            disk.fail_after(at, PowerLost())
+            with suppress(PowerLost):
+                work(disk, storage, marks[30])
+            disk.step = lambda operation: None
+            disk.power_loss(Random(seed))
+
+            again = Storage.open(disk, FILE_BYTES)
+
+            assert again.trail.last >= marks[-1].zxid, f"cut before operation {at}, {steps[at]}, seed {seed}"
+            assert again.digest_at(marks[-1].zxid) == marks[-1].digest
+
+
+def test_a_reader_whose_file_is_made_anew_meanwhile_finds_no_damage() -> None:
+    disk, storage, marks = written(40)
+    read, done = disk.read, []
+
+    def interrupted(name: str, offset: int, length: int) -> bytes:
+        if not done:
+            done.append(name)
+            storage.checkpoint(snapshot_at(disk, marks[30]))
+            return bytes(length)  # what a descriptor that was opened before would show by now
+        return read(name, offset, length)
+
+    disk.read = interrupted  # type: ignore[method-assign]
+
+    assert storage.read(marks[1].zxid, marks[-1].zxid, 1000) is None

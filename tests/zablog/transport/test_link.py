@@ -1,13 +1,15 @@
 """One connection: what may overtake, what is bounded, what a broken send means."""
 
+from collections.abc import Sequence
+
 import trio
 import trio.testing
 
 from zablog.core.events import Link
 from zablog.core.messages import Commit, Message, Notification, Ping, Pong, Propose, Standing, Vote
-from zablog.core.trail import Entries
+from zablog.core.trail import Entries, Payload
 from zablog.core.zxid import ZERO, Epoch, PeerId, Zxid
-from zablog.transport.ends import StreamEnds
+from zablog.transport.ends import REST_SECONDS, StreamEnds
 from zablog.transport.link import BATCH_BYTES, BROKEN_BYTES, CONGESTED_BYTES, PeerLink, encoded
 from zablog.wire.codec import decode
 from zablog.wire.frames import FRAME_BYTES_MAX, FrameReader
@@ -48,6 +50,56 @@ async def test_heartbeats_overtake_proposals_and_nothing_else_does(autojump_cloc
         link.end("done")
 
     assert received == [*urgent, *bulk, commit]
+
+
+class Kernel(StreamEnds):
+    """Takes so many bytes at once."""
+
+    def __init__(self, stream: trio.abc.Stream, takes: int) -> None:
+        super().__init__(stream)
+        self.takes = takes
+        self.taken = b""
+
+    def send_now(self, pieces: Sequence[Payload]) -> int:
+        some = b"".join(pieces)[: self.takes]
+        self.taken += some
+        return len(some)
+
+
+async def test_nothing_overtakes_the_rest_of_a_message_that_was_sent_in_part(autojump_clock: trio.testing.MockClock) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    kernel = Kernel(ours, 100)
+    link = PeerLink(LINK, kernel, FrameReader(FRAME_BYTES_MAX))
+    messages: list[Message] = [proposal(1, 5000), Commit(E1, Zxid(1, 1)), Ping(E1, 1)]
+
+    for message in messages:
+        link.post(encoded(message))
+    assert len(kernel.taken) == 100
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(link.run, lambda *_: None)
+        reader = FrameReader(FRAME_BYTES_MAX)
+        received = [decode(frame) for frame in reader.feed(kernel.taken)]
+        while len(received) < 3:
+            received += [decode(frame) for frame in reader.feed(bytes(await theirs.receive_some()))]
+        link.end("done")
+
+    assert received == [messages[0], messages[2], messages[1]]
+    assert not link.outbox_bytes
+
+
+async def test_a_link_at_rest_sends_at_once_and_a_busy_one_gathers(autojump_clock: trio.testing.MockClock) -> None:
+    ours, _ = trio.testing.memory_stream_pair()
+    kernel = Kernel(ours, 1 << 20)
+    link = PeerLink(LINK, kernel, FrameReader(FRAME_BYTES_MAX))
+    pings = [encoded(Ping(E1, nonce)) for nonce in (1, 2, 3)]
+
+    link.post(pings[0])
+    link.post(pings[1])
+    await trio.sleep(REST_SECONDS)
+    link.post(pings[2])
+
+    assert len(kernel.taken) == pings[0].size
+    assert link.outbox_bytes == pings[1].size + pings[2].size, "what waits is not overtaken by what came later"
 
 
 async def test_a_burst_of_messages_is_one_call(autojump_clock: trio.testing.MockClock) -> None:

@@ -24,10 +24,11 @@ from zablog.wire.handshake import (
 NUMBERS = st.integers(0, 65535)
 NAMES = st.text(max_size=64)
 PEERS = st.integers(1, 255)
+VERSIONS = st.builds(Versions, NUMBERS, NUMBERS)
 WORDS = st.one_of(
-    st.builds(Hello, st.builds(Versions, NUMBERS, NUMBERS), st.just(Purpose.PEER), NAMES, PEERS, NAMES, PEERS),
-    st.builds(Hello, st.builds(Versions, NUMBERS, NUMBERS), st.just(Purpose.CLIENT), st.none() | NAMES),
-    st.builds(Welcome, NUMBERS, NAMES, PEERS, NAMES),
+    st.builds(Hello, VERSIONS, st.just(Purpose.PEER), NAMES, PEERS, NAMES, PEERS, VERSIONS),
+    st.builds(Hello, VERSIONS, st.just(Purpose.CLIENT), st.none() | NAMES),
+    st.builds(Welcome, NUMBERS, NAMES, PEERS, NAMES, VERSIONS),
     st.builds(Refused, NUMBERS, st.text(max_size=900)),
 )
 
@@ -47,7 +48,7 @@ def test_garbage_is_an_error_in_words(kind: int, header: bytes, payload: bytes) 
 
 def test_a_peer_that_does_not_say_who_it_is_is_refused() -> None:
     with pytest.raises(MessageError, match="a peer names its cluster"):
-        decode_handshake(Frame(HELLO, cbor.dumps([1, 1, 1, "c", None, "i", 2])))
+        decode_handshake(Frame(HELLO, cbor.dumps([1, 1, 1, "c", None, "i", 2, 1, 1])))
 
 
 def test_an_endless_refusal_is_cut_to_what_fits() -> None:

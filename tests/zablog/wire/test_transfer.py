@@ -9,13 +9,13 @@ from zablog.core.zxid import Zxid
 from zablog.wire import cbor
 from zablog.wire.errors import MessageError
 from zablog.wire.frames import Frame, FrameReader
-from zablog.wire.transfer import PIECE_BYTES_MAX, Ask, Found, Get, Gone, Piece, Word, decode_word, encode_word
+from zablog.wire.transfer import PIECE_BYTES_MAX, SNAPSHOT_BYTES_MAX, Ask, Found, Get, Gone, Piece, Word, decode_word, encode_word
 
 U64 = st.integers(0, 2**64 - 1)
 MARKS = st.builds(Mark, st.builds(Zxid, st.integers(0, 2**32 - 1), st.integers(0, 2**62)), U64)
 WORDS = st.one_of(
     st.builds(Ask, st.none() | MARKS),
-    st.builds(Found, MARKS, st.integers(0, 2**40), st.integers(0, 2**32 - 1)),
+    st.builds(Found, MARKS, st.integers(0, SNAPSHOT_BYTES_MAX), st.integers(0, 2**32 - 1)),
     st.builds(Get, st.text(max_size=255), st.integers(0, 2**40), st.integers(1, PIECE_BYTES_MAX)),
     st.builds(Piece, st.binary(max_size=200)),
     st.builds(Gone, st.text(max_size=900)),

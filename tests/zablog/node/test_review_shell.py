@@ -1,0 +1,96 @@
+"""What a hostile reading of the node's shell for transfers and checkpoints found: each test states the law that was broken."""
+
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+import trio
+import trio.testing
+
+from tests.zablog.node.test_transfer import BIG, Files, connected, follower, leader_of
+from tests.zablog.storage.test_snapshots import snapshot_at, written
+from zablog.core.peer import Peer
+from zablog.core.zxid import Epoch, PeerId
+from zablog.node.application import Restorable
+from zablog.node.applier import Applier
+from zablog.node.checkpoints import Checkpoints
+from zablog.node.config import NodeConfig
+from zablog.node.driver import Driver, Links
+from zablog.node.errors import NodeStopped
+from zablog.node.transfer import Pace, Sender, TransferFailed
+from zablog.node.writer import Writer
+from zablog.storage.history import History
+from zablog.wire.transfer import Ask, Found
+
+
+async def test_a_peer_whose_part_is_rotten_takes_nothing_of_ours() -> None:
+    """Until a snapshot is installed, everything of ours stands whole."""
+    sender, mark = leader_of(theirs := Files(big=BIG))
+    theirs.put("big", bytes(len(BIG)))
+    ours = Files(big=BIG[:1_000_000])
+
+    async with connected(sender) as line:
+        with pytest.raises(TransferFailed, match="checksum"):
+            await follower(ours, mark).run(line.ends, line.reader)
+
+    assert ours.read("big")[:1_000_000] == BIG[:1_000_000]
+
+
+async def test_what_a_broken_connection_wanted_is_not_taken_from_the_one_that_replaced_it() -> None:
+    """The log above a snapshot that is being fetched is kept."""
+    sender, mark = leader_of(Files(big=BIG))
+
+    async with connected(sender) as old:
+        await old.say(Ask(mark))
+        assert isinstance(await old.hear(), Found)
+        async with connected(sender) as new:
+            await new.say(Ask(mark))
+            assert isinstance(await new.hear(), Found)
+            await old.ends.close()
+            await trio.testing.wait_all_tasks_blocked()
+            assert mark.zxid in sender.wanted.values()
+
+    assert not sender.wanted
+
+
+async def test_who_asks_for_a_snapshot_and_then_for_nothing_is_sent_away(autojump_clock: trio.testing.MockClock) -> None:
+    """No peer pins our log by silence."""
+    sender, mark = leader_of(Files(big=BIG))
+
+    async with connected(sender) as line:
+        await line.say(Ask(mark))
+        assert isinstance(await line.hear(), Found)
+        assert await line.hear() is None
+
+    assert not sender.wanted
+
+
+class StoppedWriter:
+    """Takes jobs and does none: its thread has ended."""
+
+    def ask(self, job: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("fails", ["before", "while"])
+async def test_a_writer_that_ends_under_a_checkpoint_ends_it(fails: str, autojump_clock: trio.testing.MockClock) -> None:
+    """A node that must stop does stop: also while the manifest is being switched, which is not to be cancelled."""
+    disk, storage, marks = written(10)
+    state = SimpleNamespace(watermark=marks[-1].zxid, role=None, id=PeerId(1), current=Epoch(1))
+    sender = Sender(storage, None, Pace(1e12), lambda peer: None)
+    async with trio.open_nursery() as nursery:
+        driver = Driver(cast(Peer, SimpleNamespace(state=state)), History(storage), cast(Links, None), nursery)
+        driver.writer = cast(Writer, StoppedWriter())
+        application = cast(Restorable, Files())
+        checkpoints = Checkpoints(NodeConfig("nowhere"), storage, driver, cast(Applier, None), application, sender, trio.Lock())
+
+        async def end() -> None:
+            if fails == "while":
+                await trio.sleep(1)
+            driver.close("the disk failed")
+
+        nursery.start_soon(end)
+        with pytest.raises(NodeStopped, match="the disk failed"), trio.CancelScope(shield=True), trio.fail_after(10):
+            if fails == "before":
+                await trio.sleep(1)
+            await checkpoints.name(snapshot_at(disk, marks[5]))
