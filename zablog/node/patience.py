@@ -17,7 +17,7 @@ STEP_TICKS: Final = 5
 """Lateness is counted in such steps: less than one is what every wait bears, and not each tick is worth a line in the log."""
 PAUSE_TICKS: Final = 100
 """Later than this is no load: the process was stopped, or the machine asleep. It says nothing of the next second."""
-CALM_TICKS: Final = 2000
+CALM_TICKS: Final = 6000
 """What was seen counts for so long, and then what was seen meanwhile."""
 WIDER_MAX: Final = 3
 """The waits grow by at most so many times what they are without load."""
