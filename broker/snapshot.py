@@ -261,6 +261,12 @@ def _assembled(tables: _Decoded, count: int) -> Snapshot:
             state.firsts[id, partition] = first
     state.producers.rows.update(tables.producers)
     state.producers.answers.update({(who, sequence): answer for who, sequence, answer in tables.answers})
+    places = {(row.topic, row.partition) for row in tables.partitions}
+    if len(places) != len(tables.partitions):
+        raise ValueError("a partition is there twice")
+    for (id, partition), end in state.ends.items():
+        if end and (id, partition) not in places:
+            raise ValueError(f"partition {partition} of topic {id} is not there, and {end:,} records were given to it")
     for row in tables.partitions:
         if state.ends[row.topic, row.partition] != row.next or any(segment.size <= 0 for segment in row.segments):
             raise ValueError(f"partition {row.partition} of topic {row.topic} does not end where the state says")

@@ -24,6 +24,7 @@ DISTANCE_MAX = 2**32 - 1
 _CHUNK: Final = Struct(">IIIQQI")
 """Check, rows, the segment's bytes behind the last of them, the offset there, the base offset of the segment, which byte order."""
 _CHECK: Final = Struct(">I")
+_NUMBER: Final = Struct("=I")
 CHUNK_HEAD_BYTES: Final = _CHUNK.size
 ROW_BYTES: Final = 24
 _ORDER: Final = {"little": 0x5A31584C, "big": 0x5A315842}[byteorder]
@@ -110,6 +111,10 @@ class Index:
         """Leader time of the last row; there is one."""
         return self.base_time + self._times[-1]
 
+    def last_place(self) -> tuple[int, Zxid, int]:
+        """Base offset, zxid and leader time of the last row; there is one."""
+        return self.base_offset + self._offsets[-1], Zxid(self._epochs[-1], self._counters[-1]), self.last_time
+
     def row(self, number: int) -> Row:
         begins = self._begins
         end = begins[number + 1] if number + 1 < len(begins) else self.size
@@ -154,16 +159,22 @@ class Index:
         return _CHECK.pack(crc32c(head[4:] + columns)) + head[4:] + columns
 
     def take_chunks(self, raw: bytes, size_max: int) -> int:
-        """Append the rows of these chunks, up to `size_max` bytes of the segment; how many bytes of `raw` were whole and of use."""
+        """Append the rows of these chunks, up to `size_max` bytes of the segment; how many bytes of `raw` were whole and of use.
+
+        Each must go on where the one before it ends: two writers may have put theirs there in another order, or the same rows twice.
+        """
         at = 0
         while len(raw) - at >= CHUNK_HEAD_BYTES:
             check, rows, size, end_offset, base_offset, order = _CHUNK.unpack_from(raw, at)
             end = at + CHUNK_HEAD_BYTES + rows * ROW_BYTES
             if end > len(raw) or check != crc32c(raw[at + 4 : end]):
                 break
-            if base_offset != self.base_offset or order != _ORDER or not self.size < size <= size_max:
+            if not rows or base_offset != self.base_offset or order != _ORDER or not self.size < size <= size_max:
                 break
             begin = at + CHUNK_HEAD_BYTES
+            first_offset, first_begin = (_NUMBER.unpack_from(raw, begin + rows * before)[0] for before in (8, 12))
+            if (first_offset, first_begin) != (self.end_offset - self.base_offset, self.size):
+                break
             for column in (self._counters, self._offsets, self._begins, self._epochs, self._times):
                 column.frombytes(raw[begin : begin + rows * column.itemsize])
                 begin += rows * column.itemsize

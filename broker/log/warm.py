@@ -8,6 +8,8 @@ from collections import deque
 from typing import Final, NamedTuple
 
 WARM_BYTES: Final = 256 << 20
+RANGES_MAX: Final = 10_000
+"""What is counted apart. Of a hundred thousand partitions that grow by a few bytes each, less than `WARM_BYTES` stays."""
 
 
 class Range(NamedTuple):
@@ -33,7 +35,7 @@ class Warm:
         self._ranges.append(Range(name, begin, end))
         self._bytes += end - begin
         old: list[Range] = []
-        while self._bytes > self._bytes_max:
+        while self._bytes > self._bytes_max or len(self._ranges) > RANGES_MAX:
             old.append(self._ranges.popleft())
             self._bytes -= old[-1].end - old[-1].begin
         return old

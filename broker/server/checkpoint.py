@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import trio
 
 from broker.errors import Corrupt
-from broker.log.kept import PartitionRow, Tail, segment_name, stem_of
+from broker.log.kept import PartitionRow, Tail, segment_name, segment_of, stem_of
 from broker.log.log import Dirt, Log
 from broker.snapshot import Snapshot, decode, encode
 from broker.state import State
@@ -108,7 +108,8 @@ def _bytes_of(dirt: Dirt) -> int:
 async def sync(disk: Disk, log: Log, dirt: Sequence[Dirt]) -> None:
     """Make these durable, one after the other, and write down the rows of their indexes where that is worth it."""
     for name, rows in log.new_rows(dirt):
-        await trio.to_thread.run_sync(append_rows, disk, name, rows)
+        with suppress(FileNotFoundError):  # removed meanwhile
+            await trio.to_thread.run_sync(append_rows, disk, name, rows)
     for each in dirt:
         with suppress(FileNotFoundError):  # deleted meanwhile
             await trio.to_thread.run_sync(disk.sync, each.name)
@@ -119,7 +120,9 @@ async def sync(disk: Disk, log: Log, dirt: Sequence[Dirt]) -> None:
 
 
 def append_rows(disk: Disk, name: str, rows: bytes) -> None:
-    """Blocking. The rows are durable too: without them a segment is read from end to end."""
+    """Blocking. The rows are durable too: without them a segment is read from end to end. Nothing if the segment has gone."""
+    if not disk.exists(segment_of(name)):
+        return
     if not disk.exists(name):
         disk.create(name)
     disk.write(name, disk.size(name), [rows])

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import trio
 
 from broker.errors import Corrupt
+from broker.log import Partition
 from broker.protocol import (
     ClusterMetadata,
     DescribeTopics,
@@ -111,15 +112,11 @@ class Reads:
         if missing is not None:
             return OffsetFound(missing)
         partition = self._application.log.partition(query.topic, query.partition)
-        match query.where:
-            case Where.FIRST:
-                return OffsetFound(FetchStatus.OK, partition.first)
-            case Where.END:
-                return OffsetFound(FetchStatus.OK, partition.end)
-            case Where.TIME:
-                return OffsetFound(FetchStatus.OK, partition.offset_at_time(query.time))
-            case Where.ZXID:
-                return OffsetFound(FetchStatus.OK, partition.offset_at_zxid(query.zxid))
+        try:
+            return OffsetFound(FetchStatus.OK, _found(partition, query))
+        except Corrupt as error:  # the rows of a segment are read when somebody looks for the first time
+            self._application.report_damage(error.message)
+            return OffsetFound(FetchStatus.CORRUPT)
 
     def _missing(self, topic: Zxid, partition: int) -> FetchStatus | None:
         found = self._application.state.topics.get(topic)
@@ -179,3 +176,16 @@ class Reads:
                 finally:
                     self._application.unwatch(places, event)
         return self.nothing(request)
+
+
+def _found(partition: Partition, query: OffsetQuery) -> int:
+    """Raises Corrupt."""
+    match query.where:
+        case Where.FIRST:
+            return partition.first
+        case Where.END:
+            return partition.end
+        case Where.TIME:
+            return partition.offset_at_time(query.time)
+        case Where.ZXID:
+            return partition.offset_at_zxid(query.zxid)

@@ -32,7 +32,8 @@ async def keep_scrubbing(application: "BrokerApplication", rate: int) -> None:
 
 async def scrub(application: "BrokerApplication", rate: int) -> None:
     """One round. Raises OSError."""
-    for name, size, crc in application.log.segments():
+    scrubbed = application.log
+    for name, size, crc in scrubbed.segments():
         found = 0
         for offset in range(0, size, PIECE_BYTES):
             try:
@@ -43,7 +44,9 @@ async def scrub(application: "BrokerApplication", rate: int) -> None:
             await trio.sleep(len(piece) / rate)
         if found == crc:
             continue
-        if any(row[0] == name for row in application.log.segments()):  # it was not deleted meanwhile
+        if application.log is not scrubbed:  # restored meanwhile: pieces of two files may have been read
+            return
+        if any(row[0] == name for row in scrubbed.segments()):  # it was not deleted meanwhile
             log.error("a segment is damaged", segment=name, bytes=size)
             application.report_damage(f"segment {name}: what it holds is not what was written")
             return

@@ -203,3 +203,19 @@ def test_a_later_format_is_refused_in_words() -> None:
     later = b"ZBSNAP" + (snapshot.VERSION + 1).to_bytes(2, "big")
     with pytest.raises(UnknownLevel, match="install the version of zablog that the other nodes run"):
         decode(later + bytes_of(State())[8:])
+
+
+def test_a_partition_that_was_written_to_and_is_not_there_is_refused() -> None:
+    state = a_history(3)
+    place = next(place for place, end in state.ends.items() if end)
+    rows = [row for row in partitions_of(state) if (row.topic, row.partition) != place]
+
+    with pytest.raises(Corrupt, match=f"partition {place[1]} of topic {place[0]} is not there"):
+        decode(b"".join(encode(Snapshot(state, rows, ()))))
+
+
+def test_a_partition_that_is_there_twice_is_refused() -> None:
+    state = a_history(3)
+
+    with pytest.raises(Corrupt, match="there twice"):
+        decode(b"".join(encode(Snapshot(state, partitions_of(state) * 2, ()))))

@@ -1,4 +1,4 @@
-"""`python -m tests.shell SEED...`: seeds of the shell again: hash of the trace, and what happened. Exit code 1 where a promise was broken."""
+"""`python -m tests.shell SEED...`: seeds of the shell again: hash of the trace, and what happened. Exit code 1: a promise was broken."""
 
 import sys
 import traceback

@@ -189,14 +189,13 @@ async def harm(world: World, random: Random, ledger: Ledger) -> None:
         match random.randrange(6):
             case 0 | 1:
                 power = random.random() < 0.5
-                await world.kill(number, power)
+                await world.kill(number, power=power)
                 ledger.counts["power losses" if power else "kills"] += 1
                 if random.random() < 0.7:
                     await trio.sleep(random.choice((0.0, 0.3, 1.0)))
                     await up(world, number)
             case 2:
-                for each in world.addresses:
-                    await world.kill(each, True)
+                await world.kill(*world.addresses, power=True)
                 ledger.counts["blackouts"] += 1
                 await heal(world)
             case 3:

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from broker.client.session import Session
 from broker.state.producers import Producers
 from tests.shell.scenes import scene
 from tests.shell.world import run_world
@@ -68,16 +67,6 @@ def carries_out_a_command_each_time_it_comes(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Producers, "judge", always_new)
 
 
-def gives_the_sequence_of_a_doubtful_request_to_another(patch: pytest.MonkeyPatch) -> None:
-    post = Session._post
-
-    def without_doubt(session: Session, connection: Any, unanswered: Any) -> None:  # Any: handed through
-        post(session, connection, unanswered)
-        unanswered.doubts = 0
-
-    patch.setattr(Session, "_post", without_doubt)
-
-
 def applies_nothing_again_after_a_restart(patch: pytest.MonkeyPatch) -> None:
     begin = Applier.__init__
 
@@ -92,7 +81,6 @@ def applies_nothing_again_after_a_restart(patch: pytest.MonkeyPatch) -> None:
     [
         votes_before_they_are_durable,
         carries_out_a_command_each_time_it_comes,
-        gives_the_sequence_of_a_doubtful_request_to_another,
         applies_nothing_again_after_a_restart,
     ],
 )

@@ -191,8 +191,14 @@ class World:
             life.server = None
             life.over.set()
 
-    async def kill(self, number: int, power: bool) -> None:
-        """The process dies as it stands, or the machine loses its power. What the dying one still does nobody will see."""
+    async def kill(self, *numbers: int, power: bool) -> None:
+        """These processes die as they stand, at once, or their machines lose their power. What the dying still do nobody will see."""
+        for number in numbers:
+            self.die(number, power)
+        for number in numbers:
+            await self.lives[number].over.wait()
+
+    def die(self, number: int, power: bool) -> None:
         life = self.lives[number]
         if not life.alive:
             return
@@ -204,7 +210,6 @@ class World:
             survivor.power_loss(self.random)
         self.disks[number] = survivor
         life.scope.cancel()
-        await life.over.wait()
 
 
 def _plain(disk: Machine) -> Machine:

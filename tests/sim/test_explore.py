@@ -31,12 +31,13 @@ CAUGHT = {
 }
 """By two nodes within SMALL, and who objects in the shortest history."""
 CAUGHT_BY_THREE = {
-    "epoch_named_without_a_quorum": ("SingleLeader", Bounds(1, 1, 2, 0)),
-    "uptodate_names_the_last_entry": ("CommitQuorum", Bounds(1, 1, 2, 0)),
+    "uptodate_names_the_last_entry": ("CommitQuorum", Bounds(1, 0, 1, 0)),
+    "gate_releases_the_last_first": ("Legal", Bounds(1, 0, 1, 0)),
+    "snapshot_acknowledged_before_it_is_installed": ("DurableBeforeAck", Bounds(1, 0, 1, 0, checkpoints=1)),
+    "epoch_named_without_a_quorum": ("SingleLeader", Bounds(0, 0, 2, 1)),
+    "promise_below_a_promise": ("NoStaleAck", Bounds(0, 0, 2, 1)),
     "no_abdication": ("LeaderComplete", Bounds(1, 0, 2, 1)),
     "tail_kept_in_silence": ("ProcessConsistency", Bounds(1, 0, 2, 1)),
-    "gate_releases_the_last_first": ("Legal", Bounds(2, 0, 2, 1)),
-    "snapshot_acknowledged_before_it_is_installed": ("DurableBeforeAck", Bounds(2, 0, 1, 0, checkpoints=1)),
 }
 """Those that need a minority, or a third that comes late."""
 
@@ -103,9 +104,9 @@ def test_random_histories_find_what_lies_beyond_the_bounds(monkeypatch: pytest.M
 
 
 def test_random_histories_of_a_core_that_is_not_broken_break_nothing() -> None:
-    explorer = wander(3, walks=20, seed=1)
+    explorer = wander(3, walks=8, seed=1)
 
-    assert explorer.ghosts.known and max(map(len, (ghosts[0] for ghosts in explorer.ghosts.things))) > 3, "entries were committed"
+    assert explorer.ghosts.known and max(map(len, (ghosts[0] for ghosts in explorer.ghosts.things))) > 2, "entries were committed"
 
 
 def test_the_shortest_history_is_told_in_the_words_of_the_trace() -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zablog.core.messages import (
+    ROUND_MAX,
     Ack,
     AckEpoch,
     AckNewLeader,
@@ -44,7 +45,9 @@ VOTES = st.builds(Vote, EPOCHS, ZXIDS, PEERS)
 PAYLOADS = st.lists(st.binary(max_size=40) | st.just(bytes(SLICE_BYTES_MIN)), min_size=1, max_size=12)
 ENTRIES = st.builds(Entries, st.builds(Zxid, EPOCHS, st.integers(1, COUNTER_MAX - 20)), ZXIDS, PAYLOADS, U64)
 MESSAGES = st.one_of(
-    st.builds(Notification, st.sampled_from(Standing), U64, VOTES, VOTES, EPOCHS, st.lists(PEERS, max_size=255).map(tuple)),
+    st.builds(
+        Notification, st.sampled_from(Standing), st.integers(0, ROUND_MAX), VOTES, VOTES, EPOCHS, st.lists(PEERS, max_size=255).map(tuple)
+    ),
     st.builds(CEpoch, EPOCHS, EPOCHS),
     st.builds(NewEpoch, EPOCHS),
     st.builds(AckEpoch, EPOCHS, st.booleans(), EPOCHS, ZXIDS, ZXIDS, st.none() | ZXIDS),

@@ -1,0 +1,117 @@
+"""Segments that rot or are replaced while somebody asks: what a hostile reading of the disk found."""
+
+from collections.abc import Sequence
+from typing import cast
+
+import pytest
+import trio
+
+from broker.log import Log
+from broker.log.log import Dirt
+from broker.protocol import FetchStatus, OffsetQuery, Offsets, OffsetsFound, Where
+from broker.server.application import BrokerApplication
+from broker.server.checkpoint import remove, sync
+from broker.server.config import Limits
+from broker.server.reads import Reads
+from broker.server.scrubbing import scrub
+from broker.state import Retention
+from tests.broker.log.test_log import fill
+from tests.broker.server.test_retention import TOPIC, Feed
+from zablog import Node
+from zablog.core.trail import Payload
+from zablog.core.zxid import ZERO, Zxid
+from zablog.sim.disk import SimDisk
+
+APPLIED = Zxid(1, 12)
+
+
+async def restarted(disk: SimDisk) -> tuple[BrokerApplication, bytes]:
+    """An application of two segments, none of which has been read since the start, and the snapshot that it began with."""
+    first = BrokerApplication(lambda: disk, segment_bytes_max=700)
+    await first.restore(ZERO, None)
+    feed = Feed(first)
+    feed.create(Retention())
+    for time in range(10):
+        feed.produce(time)
+    capture = first.capture()
+    raw = b"".join(await capture.encode())
+    await capture.durable()
+    again = BrokerApplication(lambda: disk, segment_bytes_max=700)
+    await again.restore(APPLIED, raw)
+    assert len(again.log.partition(TOPIC, 0).files) == 2
+    return again, raw
+
+
+async def test_an_offset_sought_in_a_rotten_segment_is_answered_and_the_damage_reported() -> None:
+    application, _ = await restarted(disk := SimDisk())
+    segment = application.log.partition(TOPIC, 0).files[0]
+    disk.flip(segment, 5, 3)
+    # Offsets are answered from the application alone.
+    reads = Reads(cast(Node, None), application, Limits())
+
+    found = [reads.offsets(Offsets((OffsetQuery(TOPIC, 0, where, 1, ZERO),))) for where in Where]
+
+    by_where = dict(zip(Where, found, strict=True))
+    for where in (Where.TIME, Where.ZXID):
+        assert isinstance(answer := by_where[where], OffsetsFound)
+        assert [each.status for each in answer.offsets] == [FetchStatus.CORRUPT]
+    assert application.damaged is not None and segment in application.damaged
+
+
+async def test_scrubbing_says_nothing_of_segments_that_were_replaced_while_they_were_read(autojump_clock: trio.testing.MockClock) -> None:
+    application, raw = await restarted(disk := SimDisk())
+    segment = application.log.partition(TOPIC, 0).files[0]
+    disk.flip(segment, 5, 3)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(scrub, application, 1)
+        await trio.sleep(1)  # it has read the segment, and rests for minutes
+        disk.flip(segment, 5, 3)
+        await application.restore(APPLIED, raw)
+
+    assert application.damaged is None
+
+
+async def test_scrubbing_tells_of_a_segment_that_rots() -> None:
+    application, _ = await restarted(disk := SimDisk())
+    segment = application.log.partition(TOPIC, 0).files[0]
+    disk.flip(segment, 5, 3)
+
+    await scrub(application, 1 << 30)
+
+    assert application.damaged is not None and segment in application.damaged
+
+
+class Removing(SimDisk):
+    """Index files are removed right after they were written to: a checkpoint became durable that names their segments no longer."""
+
+    def write(self, name: str, offset: int, pieces: Sequence[Payload]) -> None:
+        super().write(name, offset, pieces)
+        if name.endswith(".index"):
+            self.unlink(name)
+
+
+def a_log_with_rows_to_write(disk: SimDisk, monkeypatch: pytest.MonkeyPatch) -> tuple[Log, list[Dirt]]:
+    monkeypatch.setattr("broker.log.log.INDEX_BYTES_MIN", 1)
+    log = Log(disk)
+    fill(log, 10, topic=TOPIC)
+    log.capture()
+    return log, list(log.dirt())
+
+
+async def test_rows_of_a_segment_that_goes_meanwhile_do_not_end_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    log, dirt = a_log_with_rows_to_write(disk := Removing(), monkeypatch)
+
+    await sync(disk, log, dirt)
+
+    assert log.dirty_bytes == 0
+
+
+async def test_rows_of_a_segment_that_has_gone_leave_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    log, dirt = a_log_with_rows_to_write(disk := SimDisk(), monkeypatch)
+    log.delete_topic(TOPIC)
+    remove(disk, log.doomed())
+
+    await sync(disk, log, dirt)
+
+    assert disk.names() == []
