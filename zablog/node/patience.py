@@ -17,7 +17,9 @@ STEP_TICKS: Final = 5
 """Lateness is counted in such steps: less than one is what every wait bears, and not each tick is worth a line in the log."""
 PAUSE_TICKS: Final = 100
 """Later than this is no load: the process was stopped, or the machine asleep. It says nothing of the next second."""
-CALM_TICKS: Final = 6000
+TIMES: Final = 3
+"""What happens as often counts. Once is a hiccup: a start, a checkpoint, a collection of garbage."""
+CALM_TICKS: Final = 3000
 """What was seen counts for so long, and then what was seen meanwhile."""
 WIDER_MAX: Final = 3
 """The waits grow by at most so many times what they are without load."""
@@ -31,20 +33,21 @@ class Patience:
         self.late_ticks = 0
         """The lateness that is reckoned with."""
         self._born = timing
-        self._recent = 0
-        """The worst of this calm while."""
+        self._worst = [0] * TIMES
+        """The worst of this calm while, ascending."""
         self._calm_at = CALM_TICKS
         self._now = 0
 
     def observe(self, late_ticks: int) -> bool:
         """The loop came to its tick so much too late. True if `timing` is another one now."""
         self._now += 1 + late_ticks
-        if late_ticks <= PAUSE_TICKS:
-            self._recent = max(self._recent, late_ticks // STEP_TICKS * STEP_TICKS)
-        if self._recent <= self.late_ticks and self._now < self._calm_at:
+        late = late_ticks // STEP_TICKS * STEP_TICKS
+        if self._worst[0] < late <= PAUSE_TICKS:
+            self._worst = sorted([*self._worst[1:], late])
+        if self._worst[0] <= self.late_ticks and self._now < self._calm_at:
             return False
-        before, self.late_ticks = self.late_ticks, self._recent
-        self._recent, self._calm_at = 0, self._now + CALM_TICKS
+        before, self.late_ticks = self.late_ticks, self._worst[0]
+        self._worst, self._calm_at = [0] * TIMES, self._now + CALM_TICKS
         wider = min(2 * self.late_ticks, WIDER_MAX * self._born.suspect)
         self.timing = replace(self._born, suspect=self._born.suspect + wider, echo=self._born.echo + wider)
         return self.late_ticks != before
