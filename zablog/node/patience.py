@@ -42,7 +42,7 @@ class Patience:
         """The loop came to its tick so much too late. True if `timing` is another one now."""
         self._now += 1 + late_ticks
         late = late_ticks // STEP_TICKS * STEP_TICKS
-        if self._worst[0] < late <= PAUSE_TICKS:
+        if late > self._worst[0] and late_ticks <= PAUSE_TICKS:
             self._worst = sorted([*self._worst[1:], late])
         if self._worst[0] <= self.late_ticks and self._now < self._calm_at:
             return False

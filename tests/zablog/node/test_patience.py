@@ -98,7 +98,7 @@ async def test_a_node_whose_loop_was_held_up_widens_its_waits_and_says_so_once(a
     await trio.sleep(1)
     with structlog.testing.capture_logs() as lines:
         for _ in range(TIMES):
-            autojump_clock.jump(0.205)  # whatever it was that had the processor
+            autojump_clock.jump(0.225)  # whatever it was that had the processor
             await trio.sleep(1)
 
     assert driver.peer.state.timing.suspect == BORN.suspect + 40
