@@ -308,7 +308,7 @@ def _body(kind: Kind, number: int, fields: Sequence[cbor.Value]) -> list[Payload
 def _node_status_fields(each: NodeStatus) -> list[cbor.Value]:
     who: list[cbor.Value] = [each.cluster, each.id, each.address, each.role, each.phase, each.epoch, each.leader]
     peers: list[cbor.Value] = [[peer.id, peer.address, peer.connected, peer.zxid] for peer in each.peers]
-    return [*who, each.last, each.watermark, each.applied, each.suspect, each.pid, peers, each.level, *each.levels]
+    return [*who, each.last, each.watermark, each.applied, each.suspect, each.pid, peers, each.level, *each.levels, each.silence_ms]
 
 
 def _decode_body(frame: Frame, known: dict[int, tuple[str, int, Callable[[Fields], T]]], bytes_max: int, what: str) -> tuple[int, T]:
@@ -424,7 +424,10 @@ def _node_status(fields: Fields) -> NodeStatus:
     peers = _each(fields, "peers", 255, 4, _peer_status)
     level, lowest, highest = (fields.number(what, 0, LEVEL_MAX) for what in ("level", "lowest level", "highest level"))
     levels = Versions(lowest, highest)
-    return NodeStatus(cluster, node, address, role, phase, epoch, leader, last, watermark, applied, suspect, pid, peers, level, levels)
+    silence = fields.number("silence_ms")
+    return NodeStatus(
+        cluster, node, address, role, phase, epoch, leader, last, watermark, applied, suspect, pid, peers, level, levels, silence
+    )
 
 
 _REQUESTS: Final[dict[int, tuple[str, int, Callable[[Fields], Request]]]] = {
@@ -456,5 +459,5 @@ _RESPONSES: Final[dict[int, tuple[str, int, Callable[[Fields], Response]]]] = {
         2,
         lambda fields: OffsetsFound(_each(fields, "offsets", TOPICS_MAX, 2, _offset_found), fields.zxid("applied")),
     ),
-    Kind.NODE_STATUS: ("NodeStatus", 16, _node_status),
+    Kind.NODE_STATUS: ("NodeStatus", 17, _node_status),
 }

@@ -336,6 +336,8 @@ class NodeStatus:
     """The feature level of what it has applied."""
     levels: Versions = LEVELS
     """Those that its build knows."""
+    silence_ms: int = 0
+    """How long it bears a silent leader: longer than it was told to while its own loop is late."""
 
     @property
     def lag(self) -> int:

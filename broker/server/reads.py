@@ -101,6 +101,7 @@ class Reads:
             ),
             self._application.state.level,
             self._application.levels,
+            round(1000 * status.silence_borne_seconds),
         )
 
     def offsets(self, request: Offsets) -> OffsetsFound:

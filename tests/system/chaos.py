@@ -21,6 +21,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -325,7 +326,7 @@ class Chaos:
         inject = ["-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO:when=1"]
         tracing = ["strace", "-f", "-qq", "-o", os.devnull, *inject, "-p", str(process.pid)]
         async with trio.open_nursery() as nursery:
-            tracer = await nursery.start(trio.run_process, tracing)
+            tracer = await nursery.start(partial(trio.run_process, tracing, check=False))
             with trio.move_on_after(SERVICE_SECONDS):
                 while process.poll() is None:
                     await trio.sleep(PROBE_SECONDS / 10)

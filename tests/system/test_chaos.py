@@ -38,6 +38,7 @@ def test_nothing_acknowledged_is_lost_repeated_or_moved(tmp_path: Path, kinds: l
 @pytest.mark.skipif(bool(lacking("power cut")) or not shutil.which("strace"), reason=lacking("power cut") or "needs strace")
 def test_syncs_that_are_answered_and_not_done_are_reported_as_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chaos, "SERVICE_SECONDS", 8.0)
+    monkeypatch.setattr(chaos, "CLIENT_SECONDS", 10.0)
 
     report = torment(tmp_path, minutes=0.01, seed=1, kinds=["power cut"], lying=True)
 

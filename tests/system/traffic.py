@@ -8,7 +8,6 @@ at each level that the cluster offers. Afterwards every replica is read as a who
 import itertools
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 from typing import NamedTuple
@@ -100,8 +99,11 @@ class Traffic:
     async def _lives(self, dice: Random) -> None:
         """One producer after the other."""
         while True:
-            with trio.move_on_after(dice.uniform(2, 15)) as life, suppress(BrokerError):
-                await self._life(dice)
+            with trio.move_on_after(dice.uniform(2, 15)) as life:
+                try:
+                    await self._life(dice)
+                except* BrokerError:
+                    await trio.sleep(0.1)
             self.killed += life.cancelled_caught
 
     async def _life(self, dice: Random) -> None:

@@ -188,6 +188,7 @@ class State:
     trail: Trail
     watermark: Zxid
     timing: Timing
+    """The shell may widen it between two steps, while its loop is late."""
     limits: Limits
     jitter: Callable[[int], int]
     durable: Image

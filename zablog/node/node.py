@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from random import SystemRandom
 
+import structlog
 import trio
 
 from zablog.core.peer import Peer
@@ -15,6 +16,7 @@ from zablog.node.checkpoints import Checkpoints
 from zablog.node.config import NodeConfig
 from zablog.node.driver import Driver
 from zablog.node.errors import ConfigError, Full, NotLeading, PayloadTooLarge, the_one_of
+from zablog.node.patience import Patience
 from zablog.node.repair import open_repaired
 from zablog.node.reserve import Reserve
 from zablog.node.restoration import Restoration
@@ -38,6 +40,8 @@ TICKS_AT_ONCE = 5
 PAYLOAD_BYTES_MAX = 16 << 20
 """One payload, and all payloads of one call together. They travel as one frame, and a frame has its limit."""
 
+log = structlog.get_logger("zablog.node")
+
 Clients = Callable[[trio.abc.Stream, Hello], Awaitable[None]]
 
 
@@ -53,6 +57,7 @@ class Node:
         """How late the last tick was."""
         self._driver = driver
         self._applier = applier
+        self._patience = Patience(config.timing)
         self._missing: Callable[[], str | None] = lambda: None
         self._peer_levels: Callable[[], Mapping[PeerId, Versions]] = dict
         self._turn = trio.StrictFIFOLock()
@@ -138,6 +143,7 @@ class Node:
             role.reason,
             state.trail.base.zxid,
             self._missing(),
+            state.timing.suspect * self.config.tick_seconds,
         )
 
     async def tick_forever(self) -> None:
@@ -148,12 +154,20 @@ class Node:
             await trio.sleep_until(due)
             self.loop_lag_seconds = trio.current_time() - due
             missed = int(self.loop_lag_seconds / tick)
+            if self._patience.observe(missed):
+                self._be_patient()
             for number in range(1, min(missed, MISSED_TICKS_MAX) + 2):
                 self._driver.tick()
                 self._driver.watch_disk(self.config.stall_seconds)
                 if number % TICKS_AT_ONCE == 0:
                     await trio.lowlevel.checkpoint()
             due += (missed + 1) * tick
+
+    def _be_patient(self) -> None:
+        """The core waits as long as our own lateness asks for."""
+        timing = self._driver.peer.state.timing = self._patience.timing
+        late, lease = self._patience.late_ticks * self.config.tick_seconds, timing.suspect * self.config.tick_seconds
+        log.info("patience", node=self.identity.node, loop_late_seconds=round(late, 3), silence_borne_seconds=round(lease, 3))
 
 
 @asynccontextmanager

@@ -30,6 +30,9 @@ class Status:
     missing: str | None = None
     """Why the application's state is not there, and nothing is applied: it was damaged, and is being restored from a peer."""
 
+    silence_borne_seconds: float = 0.0
+    """How long a silent leader is borne: longer than it was told to while this node's own loop is late."""
+
     @property
     def serving(self) -> bool:
         """Takes part in an established epoch."""

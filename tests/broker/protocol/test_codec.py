@@ -109,7 +109,7 @@ RESPONSES = [
     NodeStatus(
         "c" * 32, PeerId(1), "h:1", "leading", "broadcast", Epoch(3), PeerId(1), Zxid(3, 9), Zxid(3, 8), Zxid(3, 5), None, 4711,
         (PeerStatus(PeerId(2), "h:2", True, Zxid(3, 9)), PeerStatus(PeerId(3), "h:3", False, None)),
-        2, Versions(1, 4),
+        2, Versions(1, 4), 300,
     ),
     NodeStatus("c", PeerId(1), "h", "looking", "election", Epoch(3), None, Zxid(3, 9), Zxid(3, 8), Zxid(2, 5), Zxid(3, 9), 1),
 ]  # fmt: skip
