@@ -45,6 +45,10 @@ class LockStep:
                 return work(*words)
             finally:
                 await trio.sleep(seconds - before)
+                # A thread ends by the same queue by which it tells anything: what it told before comes first.
+                done = trio.Event()
+                trio.lowlevel.current_trio_token().run_sync_soon(done.set)
+                await done.wait()
 
 
 class Thread:
