@@ -6,6 +6,7 @@ no call failed, for nothing lasted as long as a client is patient.
 """
 
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from random import Random
 from typing import Any
 
@@ -141,9 +142,15 @@ class Story:
             async with world.client("reader") as client:
                 while True:
                     start = {(TOPIC, partition): len(records) for partition, records in self.read.items()}
-                    async with client.consumer(TOPIC, start=start, node=dice.choice((None, None, *NODES))) as inbox:
-                        at = CancelledAt(dice.randint(5, 200))
-                        await at(lambda: self.take(inbox))
+                    node = dice.choice((None, None, *NODES))
+                    try:
+                        async with client.consumer(TOPIC, start=start, node=node) as inbox:
+                            at = CancelledAt(dice.randint(5, 200))
+                            await at(lambda: self.take(inbox))
+                    except broker.OffsetOutOfRange:
+                        if node is None:
+                            raise
+                        await trio.sleep(0.05)  # this follower has not come as far as the reader has
 
     async def take(self, inbox: broker.Consumer) -> None:
         async for record in inbox:
@@ -177,10 +184,8 @@ class Story:
 
         async def delete() -> None:
             if made:
-                try:
+                with suppress(broker.TopicNotFound):  # its creation was cancelled before it was sent
                     await client.delete_topic(made.pop())
-                except broker.TopicNotFound:
-                    pass  # its creation was cancelled before it was sent
 
         for _ in range(6):
             await self.cancelled(world, dice, dice.choice((create, alter, look, status, limit, delete)))
@@ -189,17 +194,14 @@ class Story:
     # -- faults -------------------------------------------------------------------------------------------------------------
 
     async def break_things(self, world: World, dice: Random) -> None:
-        async with trio.open_nursery() as nursery:
-            for _ in range(self.fault_count):
-                await trio.sleep(dice.random() * 0.4)
-                fault = dice.choice(
-                    (self.kill, self.kill_leader, self.lose_all, self.cut, self.silence, self.stall, self.slow_disks, self.part)
-                )
-                world.faults[fault.__name__] = world.faults.get(fault.__name__, 0) + 1
-                world.note("fault", fault.__name__)
-                await fault(world, dice, nursery)
-            await trio.sleep(dice.random())
-            nursery.cancel_scope.cancel()
+        for _ in range(self.fault_count):
+            await trio.sleep(dice.random() * 0.4)
+            faults = self.kill, self.kill_leader, self.lose_all, self.cut, self.silence, self.stall, self.slow_disks, self.part
+            fault = dice.choice(faults)
+            world.faults[fault.__name__] = world.faults.get(fault.__name__, 0) + 1
+            world.note("fault", fault.__name__)
+            await fault(world, dice)
+        await trio.sleep(dice.random())
         world.wires.heal()
         for number in NODES:
             await self.revive(world, number)
@@ -209,17 +211,17 @@ class Story:
         if world.hosts[number].ended.is_set():
             await world.start(number)
 
-    async def kill(self, world: World, dice: Random, nursery: trio.Nursery, number: int | None = None) -> None:
+    async def kill(self, world: World, dice: Random, number: int | None = None) -> None:
         number = number or dice.choice(NODES)
         if not world.hosts[number].ended.is_set():
             await world.kill(number, dice.random() < 0.5, dice.choice((0, dice.randrange(20))))
         await trio.sleep(dice.random() * 0.6)
         await self.revive(world, number)
 
-    async def kill_leader(self, world: World, dice: Random, nursery: trio.Nursery) -> None:
-        await self.kill(world, dice, nursery, world.leader)
+    async def kill_leader(self, world: World, dice: Random) -> None:
+        await self.kill(world, dice, world.leader)
 
-    async def lose_all(self, world: World, dice: Random, nursery: trio.Nursery) -> None:
+    async def lose_all(self, world: World, dice: Random) -> None:
         """The power of all machines at once."""
         for number in NODES:
             if not world.hosts[number].ended.is_set():
@@ -232,19 +234,19 @@ class Story:
         one = dice.choice(names[: len(NODES)])
         return one, dice.choice([name for name in names if name != one])
 
-    async def cut(self, world: World, dice: Random, nursery: trio.Nursery) -> None:
+    async def cut(self, world: World, dice: Random) -> None:
         world.wires.cut(*self.pair(dice))
 
-    async def silence(self, world: World, dice: Random, nursery: trio.Nursery) -> None:
-        nursery.start_soon(world.wires.fall_silent, *self.pair(dice))
+    async def silence(self, world: World, dice: Random) -> None:
+        world.nursery.start_soon(world.wires.fall_silent, *self.pair(dice))
 
-    async def stall(self, world: World, dice: Random, nursery: trio.Nursery) -> None:
+    async def stall(self, world: World, dice: Random) -> None:
         world.wires.stall(*self.pair(dice), dice.random() * 2)
 
-    async def slow_disks(self, world: World, dice: Random, nursery: trio.Nursery) -> None:
+    async def slow_disks(self, world: World, dice: Random) -> None:
         world.slow_until = trio.current_time() + dice.random()
 
-    async def part(self, world: World, dice: Random, nursery: trio.Nursery) -> None:
+    async def part(self, world: World, dice: Random) -> None:
         world.wires.part(*self.pair(dice))
 
     # -- the end ------------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ import broker
 from broker.server import Server, ServerConfig, open_server
 from broker.server.config import DiskUse, Limits, Pace
 from tests.shell.threads import LockStep
-from tests.shell.wires import Wires, who
+from tests.shell.wires import SILENCE_SECONDS, Wires, who
 from zablog import Identity, Member, NodeStopped, PeerId, give_birth
 from zablog.node.transfer import DiskFailed
 from zablog.sim.disk import PowerLost, SimDisk
@@ -92,7 +92,7 @@ class World:
         self.trace.append(f"{self.clock.current_time():.6f} " + " ".join(map(str, words)))
 
     def run(self, story: Callable[["World"], Awaitable[None]]) -> None:
-        """The story, from the birth of the nodes to their end. Raises what it raises; AssertionError for a hang or for what is left over."""
+        """The story, from the birth of the nodes to their end. Raises what it raises; AssertionError for a hang or a leak."""
         with self.installed():
             trio.run(self._main, story, clock=self.clock, strict_exception_groups=True)
 
@@ -113,7 +113,7 @@ class World:
                     await story(self)
                     for number in NODES:
                         await self.stop(number)
-                    await trio.sleep(1.0)  # a disk may be at its last pause
+                    await trio.sleep(SILENCE_SECONDS + 1.0)  # a disk may be at its last pause, an end may still be silent
                 left = sorted(task.name for task in nursery.child_tasks)
                 assert not left, f"tasks are left over: {left}"
                 open_ends = [f"{end.owner} of {end.owner}-{end.peer}" for end in self.wires.ends]
