@@ -223,9 +223,10 @@ class Story:
 
     async def lose_all(self, world: World, dice: Random) -> None:
         """The power of all machines at once."""
-        for number in NODES:
-            if not world.hosts[number].ended.is_set():
-                await world.kill(number, power_loss=True)
+        async with trio.open_nursery() as nursery:
+            for number in NODES:
+                if not world.hosts[number].ended.is_set():
+                    nursery.start_soon(world.kill, number, True)
         for number in NODES:
             await self.revive(world, number)
 

@@ -28,7 +28,7 @@ from zablog.sim.disk import PowerLost, SimDisk
 
 NODES = (1, 2, 3)
 PACE = Pace(tick=0.020, heartbeat=0.060, lease=0.300)
-RUN_SECONDS = 300.0
+RUN_SECONDS = 150.0
 """Virtual seconds after which a run hangs."""
 EPOCH_SECONDS = 1_700_000_000
 
