@@ -7,6 +7,7 @@ no call failed, for nothing lasted as long as a client is patient.
 
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from random import Random
 from typing import Any
 
@@ -16,9 +17,10 @@ import broker
 from broker.client.pending import Receipt
 from broker.client.producer import Producer
 from broker.records import Record
-from broker.state.commands import FOR_EVER
+from broker.state.commands import FOR_EVER, Retention
 from tests.shell.cancelling import CancelledAt
-from tests.shell.world import NODES, World
+from tests.shell.wires import who
+from tests.shell.world import EPOCH_SECONDS, NODES, World
 
 TOPIC = "orders"
 PARTITIONS = 2
@@ -187,8 +189,21 @@ class Story:
                 with suppress(broker.TopicNotFound):  # its creation was cancelled before it was sent
                     await client.delete_topic(made.pop())
 
+        async def pass_by() -> None:
+            """Records that soon go again, read from every kind of place."""
+            await client.create_topic("passing", retention=Retention(records=10), exist_ok=True)
+            async with client.producer() as producer:
+                receipts = await producer.send_many("passing", [bytes(200)] * 30)
+            moment = datetime.fromtimestamp(EPOCH_SECONDS, UTC)
+            for start in ("earliest", "latest", receipts[-1].zxid, moment):
+                async with client.consumer("passing", start=start, stop="end") as inbox:
+                    offsets = [record.offset async for record in inbox]
+                assert offsets == sorted(set(offsets)), "records of one partition come in order, once"
+            record = await client.read("passing", 0, receipts[-1].offset)
+            assert record.value == bytes(200), "the answer to another's request"
+
         for _ in range(6):
-            await self.cancelled(world, dice, dice.choice((create, alter, look, status, limit, delete)))
+            await self.cancelled(world, dice, dice.choice((create, alter, look, status, limit, delete, pass_by)))
             await trio.sleep(dice.random() * 0.3)
 
     # -- faults -------------------------------------------------------------------------------------------------------------
@@ -196,8 +211,19 @@ class Story:
     async def break_things(self, world: World, dice: Random) -> None:
         for _ in range(self.fault_count):
             await trio.sleep(dice.random() * 0.4)
-            faults = self.kill, self.kill_leader, self.lose_all, self.cut, self.silence, self.stall, self.slow_disks, self.part
-            fault = dice.choice(faults)
+            fault = dice.choice(
+                (
+                    self.kill,
+                    self.kill_leader,
+                    self.lose_all,
+                    self.stay_away,
+                    self.cut,
+                    self.silence,
+                    self.stall,
+                    self.slow_disks,
+                    self.part,
+                )
+            )
             world.faults[fault.__name__] = world.faults.get(fault.__name__, 0) + 1
             world.note("fault", fault.__name__)
             await fault(world, dice)
@@ -229,6 +255,19 @@ class Story:
                     nursery.start_soon(world.kill, number, True)
         for number in NODES:
             await self.revive(world, number)
+
+    async def stay_away(self, world: World, dice: Random) -> None:
+        """For so long that the others' logs begin above this node's end: it comes back by a snapshot."""
+        number = dice.choice(NODES)
+        if not world.hosts[number].ended.is_set():
+            await world.kill(number, power_loss=True)
+        async with world.client("bulk") as client, client.producer() as producer:
+            await client.create_topic("bulk", exist_ok=True)
+            for _ in range(6):
+                await producer.send_many("bulk", [bytes(4000)] * 8)
+                await trio.sleep(0.2)
+        who.set("story")
+        await self.revive(world, number)
 
     def pair(self, dice: Random) -> tuple[str, str]:
         names = [*(f"node{number}" for number in NODES), "producer0", "producer1", "admin", "reader"]
