@@ -1,6 +1,9 @@
 """`python -m tests.shell SEED...`: replay seeds of the shell in virtual time, with their traces; FROM-TO runs many and prints a line each.
 
-Exit code 1 if one failed.
+Exit code 1 if one failed. What of the shell these runs reach, by branches (`pip install coverage` first):
+
+    python -m coverage run --branch --source=zablog.node,zablog.transport,broker.client,broker.server -m tests.shell 0-199
+    python -m coverage report
 """
 
 import sys

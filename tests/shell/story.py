@@ -196,9 +196,10 @@ class Story:
                 receipts = await producer.send_many("passing", [bytes(200)] * 30)
             moment = datetime.fromtimestamp(EPOCH_SECONDS, UTC)
             for start in ("earliest", "latest", receipts[-1].zxid, moment):
-                async with client.consumer("passing", start=start, stop="end") as inbox:
-                    offsets = [record.offset async for record in inbox]
-                assert offsets == sorted(set(offsets)), "records of one partition come in order, once"
+                with suppress(broker.OffsetOutOfRange):  # retention was faster than this reader
+                    async with client.consumer("passing", start=start, stop="end") as inbox:
+                        offsets = [record.offset async for record in inbox]
+                    assert offsets == sorted(set(offsets)), "records of one partition come in order, once"
             record = await client.read("passing", 0, receipts[-1].offset)
             assert record.value == bytes(200), "the answer to another's request"
 
@@ -217,6 +218,7 @@ class Story:
                     self.kill_leader,
                     self.lose_all,
                     self.stay_away,
+                    self.rot,
                     self.cut,
                     self.silence,
                     self.stall,
@@ -259,6 +261,7 @@ class Story:
     async def stay_away(self, world: World, dice: Random) -> None:
         """For so long that the others' logs begin above this node's end: it comes back by a snapshot."""
         number = dice.choice(NODES)
+        world.wires.heal()  # the other two must be a quorum
         if not world.hosts[number].ended.is_set():
             await world.kill(number, power_loss=True)
         async with world.client("bulk") as client, client.producer() as producer:
@@ -267,6 +270,18 @@ class Story:
                 await producer.send_many("bulk", [bytes(4000)] * 8)
                 await trio.sleep(0.2)
         who.set("story")
+        await self.revive(world, number)
+
+    async def rot(self, world: World, dice: Random) -> None:
+        """A bit of one log decays, once in a run: the node fetches what it lost from the others, which must be within reach."""
+        number = dice.choice(NODES)
+        if world.faults["rot"] > 1 or world.hosts[number].ended.is_set():
+            return
+        world.wires.heal()
+        await world.kill(number, power_loss=False)
+        disk = world.hosts[number].disk
+        name = dice.choice([name for name in disk.names() if name.startswith("wal-")])
+        disk.flip(name, dice.randrange(disk.size(name)), dice.randrange(8))
         await self.revive(world, number)
 
     def pair(self, dice: Random) -> tuple[str, str]:
