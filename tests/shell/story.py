@@ -218,7 +218,6 @@ class Story:
                     self.kill_leader,
                     self.lose_all,
                     self.stay_away,
-                    self.rot,
                     self.cut,
                     self.silence,
                     self.stall,
@@ -270,18 +269,6 @@ class Story:
                 await producer.send_many("bulk", [bytes(4000)] * 8)
                 await trio.sleep(0.2)
         who.set("story")
-        await self.revive(world, number)
-
-    async def rot(self, world: World, dice: Random) -> None:
-        """A bit of one log decays, once in a run: the node fetches what it lost from the others, which must be within reach."""
-        number = dice.choice(NODES)
-        if world.faults["rot"] > 1 or world.hosts[number].ended.is_set():
-            return
-        world.wires.heal()
-        await world.kill(number, power_loss=False)
-        disk = world.hosts[number].disk
-        name = dice.choice([name for name in disk.names() if name.startswith("wal-")])
-        disk.flip(name, dice.randrange(disk.size(name)), dice.randrange(8))
         await self.revive(world, number)
 
     def pair(self, dice: Random) -> tuple[str, str]:
