@@ -1,190 +1,223 @@
-"""Connections in virtual time: seeded delays, bytes cut at any place, whole directions that stall, ends that die with or without a word."""
+"""Connections of the simulated world: byte streams with seeded delays, splits at any byte, stalls, cuts, and ends that fall silent.
 
-import errno
+They stand in for trio's `open_tcp_stream` and `open_tcp_listeners`, so the shipped code dials, listens and shakes hands as ever. Who
+dials is told by a context variable, which trio hands on to every task that a node or a client starts.
+"""
+
 from collections import deque
-from collections.abc import Callable
+from contextvars import ContextVar
 from random import Random
-from types import SimpleNamespace
 
 import trio
 
-BUFFERED_MAX = 256 << 10
-"""What a sender may be ahead: the kernels' buffers."""
-GIVEN_UP_SECONDS = 1.0
-"""A connection is attempted for so long across a cut."""
+UNREAD_BYTES_MAX = 64 << 10
+"""So much may be under way one way; then the sender waits."""
+SILENCE_SECONDS = 5.0
+"""The kernel gives up an end whose bytes nobody acknowledged for so long (TCP_USER_TIMEOUT)."""
+
+who: ContextVar[str] = ContextVar("who")
+"""Which node or client the task belongs to."""
 
 
-class Way:
-    """One direction of a connection."""
-
-    def __init__(self, net: "Net", source: str, target: str) -> None:
-        self.net, self.source, self.target = net, source, target
-        self.flying: deque[tuple[float, bytes]] = deque()
-        self.size = 0
-        self.ended = False
-        """The sender has closed it."""
-        self.reset = False
-        self.changed = trio.Event()
-
-    def wake(self) -> None:
-        self.changed.set()
-        self.changed = trio.Event()
-
-    async def send(self, data: bytes) -> None:
-        await trio.lowlevel.checkpoint()
-        while self.size > BUFFERED_MAX and not self.reset:
-            await self.changed.wait()
-        if self.reset or self.ended:
-            raise trio.BrokenResourceError("the connection is gone")
-        last = self.flying[-1][0] if self.flying else 0.0
-        self.flying.append((max(last, trio.current_time() + self.net.delay()), bytes(data)))
-        self.size += len(data)
-        self.wake()
-
-    async def receive(self, most: int) -> bytes:
-        await trio.lowlevel.checkpoint()
-        while True:
-            if self.reset:
-                raise trio.BrokenResourceError("connection reset")
-            wait = float("inf")
-            if not self.net.stalled(self.source, self.target):
-                if self.flying:
-                    wait = self.flying[0][0] - trio.current_time()
-                    if wait <= 0:
-                        return self.take(most)
-                elif self.ended:
-                    return b""
-            with trio.move_on_after(wait):
-                await self.changed.wait()
-
-    def take(self, most: int) -> bytes:
-        """What has arrived, or some of it: a stream knows no messages."""
-        due, data = self.flying.popleft()
-        count = min(most, len(data))
-        if self.net.random.random() < 0.1:
-            count = self.net.random.randint(1, count)
-        if count < len(data):
-            self.flying.appendleft((due, data[count:]))
-        self.size -= count
-        self.wake()
-        return data[:count]
-
-
-class End(trio.abc.Stream):
+class Wire(trio.abc.Stream):
     """One end of a connection."""
 
-    def __init__(self, out: Way, back: Way) -> None:
-        self.out, self.back, self.closed, self.dead = out, back, False, False
+    other: "Wire"
+
+    def __init__(self, wires: "Wires", owner: str, peer: str) -> None:
+        self.wires = wires
+        self.owner = owner
+        self.peer = peer
+        self.arriving: deque[tuple[float, bytes]] = deque()
+        """(when it is here, bytes); empty bytes are the end of the stream."""
+        self.arriving_bytes = 0
+        self.closed = False
+        self.broken = False
+        self.deaf = False
+        """What is sent to this end vanishes."""
+        self.changed = trio.lowlevel.ParkingLot()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        if self.closed:
-            raise trio.ClosedResourceError
-        await self.out.send(bytes(data))
+        await trio.lowlevel.checkpoint()
+        raw = bytes(data)
+        while raw:
+            while not self.closed and not self.broken and self.other.arriving_bytes > UNREAD_BYTES_MAX:
+                await self.changed.park()
+            self._insist()
+            cut = len(raw)
+            if self.wires.random.random() < 0.1:  # whoever is cancelled between the two has sent half a frame
+                cut = self.wires.random.randrange(len(raw)) + 1
+            self.other.take(raw[:cut])
+            raw = raw[cut:]
+            if raw:
+                await trio.lowlevel.checkpoint()
+
+    def take(self, piece: bytes) -> None:
+        """The other end sends this to us."""
+        if self.deaf or self.closed or self.broken:
+            return
+        due = trio.current_time() + self.wires.delay(self.peer, self.owner)
+        if self.arriving:
+            due = max(due, self.arriving[-1][0])
+        self.arriving.append((due, piece))
+        self.arriving_bytes += len(piece)
+        self.changed.unpark_all()
 
     async def wait_send_all_might_not_block(self) -> None:
         await trio.lowlevel.checkpoint()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        await trio.lowlevel.checkpoint()
+        while True:
+            self._insist()
+            if self.arriving and self.arriving[0][0] <= trio.current_time():
+                return self._read(max_bytes or UNREAD_BYTES_MAX)
+            with trio.move_on_at(self.arriving[0][0] if self.arriving else float("inf")):
+                await self.changed.park()
+
+    def _read(self, size_max: int) -> bytes:
+        due, piece = self.arriving.popleft()
+        if not piece:
+            self.arriving.appendleft((due, piece))
+            return piece
+        size = min(size_max, len(piece))
+        if size > 1 and self.wires.random.random() < 0.2:
+            size = self.wires.random.randrange(1, size)
+        if size < len(piece):
+            self.arriving.appendleft((due, piece[size:]))
+        self.arriving_bytes -= size
+        self.other.changed.unpark_all()
+        return piece[:size]
+
+    def _insist(self) -> None:
         if self.closed:
-            raise trio.ClosedResourceError
-        return await self.back.receive(max_bytes or 65536)
+            raise trio.ClosedResourceError("this end was closed")
+        if self.broken:
+            raise trio.BrokenResourceError("connection reset by peer")
 
     async def aclose(self) -> None:
-        if not self.closed:
-            self.closed = True
-            if not self.dead:
-                self.out.ended = True
-                self.out.wake()
-                self.back.reset = True
-                self.back.wake()
+        self.close()
         await trio.lowlevel.checkpoint()
 
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self.wires.ends.pop(self, None)
+            self.changed.unpark_all()
+            self.other.take(b"")
+            self.other.changed.unpark_all()
 
-class Door(trio.abc.Listener[End]):
-    """Where a node listens."""
+    def reset(self) -> None:
+        """Both ends learn at once that the connection is gone."""
+        for end in (self, self.other):
+            end.broken = True
+            end.changed.unpark_all()
 
-    def __init__(self, net: "Net", address: str) -> None:
-        self.net, self.address = net, address
-        host, _, port = address.rpartition(":")
-        self.socket = SimpleNamespace(getsockname=lambda: (host, int(port)), close=self.close)
-        self.waiting, self.knocking = trio.open_memory_channel[End](100)
 
-    async def accept(self) -> End:
-        try:
-            return await self.knocking.receive()
-        except trio.EndOfChannel:
-            raise trio.ClosedResourceError from None
+class Listener(trio.abc.Listener[Wire]):
+    """Where connections to one address come in."""
+
+    def __init__(self, wires: "Wires", address: str) -> None:
+        self.wires = wires
+        self.address = address
+        self.calls: deque[Wire] = deque()
+        self.changed = trio.lowlevel.ParkingLot()
+        self.socket = self
+        """The shipped code asks a listener's socket for its name, and closes that."""
+
+    async def accept(self) -> Wire:
+        await trio.lowlevel.checkpoint()
+        while not self.calls:
+            if self.wires.listeners.get(self.address) is not self:
+                raise trio.ClosedResourceError
+            await self.changed.park()
+        return self.calls.popleft()
+
+    def getsockname(self) -> tuple[str, int]:
+        host, _, port = self.address.rpartition(":")
+        return host, int(port)
 
     def close(self) -> None:
-        if self.net.doors.get(self.address) is self:
-            del self.net.doors[self.address]
-        self.waiting.close()
+        if self.wires.listeners.get(self.address) is self:
+            del self.wires.listeners[self.address]
+        for wire in self.calls:
+            wire.close()
+        self.calls.clear()
+        self.changed.unpark_all()
 
     async def aclose(self) -> None:
         self.close()
         await trio.lowlevel.checkpoint()
 
 
-class Net:
-    """All connections of a world. Places are named: nodes by their address, clients by a name of theirs."""
+class Wires:
+    """All connections of a world, and what may happen to them."""
 
-    def __init__(self, random: Random, say: Callable[[str], None]) -> None:
-        self.random, self.say = random, say
-        self.doors: dict[str, Door] = {}
-        self.ends: list[tuple[str, str, End, End]] = []
-        self.cut: set[tuple[str, str]] = set()
-        self.slow = 1.0
+    def __init__(self, random: Random) -> None:
+        self.random = random
+        self.listeners: dict[str, Listener] = {}
+        self.owners: dict[str, str] = {}
+        """Who listens at an address."""
+        self.ends: dict[Wire, None] = {}
+        """Those that nobody has closed yet."""
+        self.stalled: dict[tuple[str, str], float] = {}
+        """(from, to): nothing arrives before that time."""
+        self.parted: set[frozenset[str]] = set()
+        """Pairs between which no connection can be made."""
+        self.latency = random.choice((0.0005, 0.002, 0.01))
 
-    def delay(self) -> float:
-        return self.slow * self.random.choice((0.0001, 0.0001, 0.0003, 0.001, 0.01 if self.random.random() < 0.1 else 0.0002))
+    def delay(self, source: str, target: str) -> float:
+        """Seconds until what is sent now arrives."""
+        wait = max(0.0, self.stalled.get((source, target), 0.0) - trio.current_time())
+        return wait + self.latency * self.random.random()
 
-    def stalled(self, source: str, target: str) -> bool:
-        return (source, target) in self.cut or ("*", target) in self.cut or (source, "*") in self.cut
-
-    def set_cut(self, *pairs: tuple[str, str]) -> None:
-        self.cut = set(pairs)
-        for _, _, one, _ in self.ends:
-            one.out.wake()
-            one.back.wake()
-
-    def listen(self, address: str) -> Door:
-        door = self.doors[address] = Door(self, address)
-        return door
-
-    async def dial(self, source: str, address: str) -> End:
-        await trio.sleep(self.delay())
-        door = self.doors.get(address)
-        if door is not None and (self.stalled(source, address) or self.stalled(address, source)):
-            await trio.sleep(GIVEN_UP_SECONDS)
-            raise OSError(errno.ETIMEDOUT, "timed out")
-        if door is None:
-            raise OSError(errno.ECONNREFUSED, "connection refused")
-        there, back = Way(self, source, address), Way(self, address, source)
-        ours, theirs = End(there, back), End(back, there)
-        try:
-            door.waiting.send_nowait(theirs)
-        except (trio.WouldBlock, trio.ClosedResourceError, trio.BrokenResourceError):
-            raise OSError(errno.ECONNREFUSED, "connection refused") from None
-        self.ends = [row for row in self.ends if not (row[2].closed and row[3].closed)]
-        self.ends.append((source, address, ours, theirs))
+    async def open_tcp_stream(self, host: str, port: int, **_: object) -> Wire:
+        await trio.sleep(self.delay(who.get(), who.get()))
+        listener = self.listeners.get(f"{host}:{port}")
+        if listener is None or frozenset((who.get(), self.owners[listener.address])) in self.parted:
+            raise OSError("nobody listens there")
+        ours, theirs = Wire(self, who.get(), self.owners[listener.address]), Wire(self, self.owners[listener.address], who.get())
+        ours.other, theirs.other = theirs, ours
+        self.ends[ours] = self.ends[theirs] = None
+        listener.calls.append(theirs)
+        listener.changed.unpark_all()
         return ours
 
-    def break_off(self, place: str, silently: bool) -> None:
-        """A machine is gone: its connections end, or say nothing any more until the machine is back."""
-        for source, target, ours, theirs in self.ends:
-            if place in (source, target):
-                mine = ours if source == place else theirs
-                mine.dead = True
-                if not silently:
-                    self.forget(ours, theirs)
+    async def open_tcp_listeners(self, port: int, *, host: str = "127.0.0.1") -> list[Listener]:
+        await trio.lowlevel.checkpoint()
+        address = f"{host}:{port}"
+        assert address not in self.listeners, "two nodes listen at one address"
+        self.owners[address] = who.get()
+        listener = self.listeners[address] = Listener(self, address)
+        return [listener]
 
-    def come_back(self, place: str) -> None:
-        """What was connected to the machine's earlier life is reset."""
-        for source, target, ours, theirs in self.ends:
-            if place in (source, target) and (ours.dead or theirs.dead):
-                self.forget(ours, theirs)
+    # -- what happens to connections ----------------------------------------------------------------------------------------
 
-    def forget(self, *ends: End) -> None:
+    def between(self, *names: str) -> list[Wire]:
+        """The connections that have all these at their ends: one end of each, oldest first."""
+        found = [end for end in self.ends if set(names) <= {end.owner, end.peer}]
+        return [end for end in found if end.owner < end.peer or end.other.closed]
+
+    def cut(self, *names: str) -> None:
+        for end in self.between(*names):
+            end.reset()
+
+    async def fall_silent(self, *names: str) -> None:
+        """One end of each connection hears nothing any more; after a while the kernel gives up the rest."""
+        ends = self.between(*names)
         for end in ends:
-            end.out.reset = True
-            end.out.wake()
+            self.random.choice((end, end.other)).deaf = True
+        await trio.sleep(SILENCE_SECONDS)
+        for end in ends:
+            end.reset()
+
+    def stall(self, source: str, target: str, seconds: float) -> None:
+        self.stalled[source, target] = trio.current_time() + seconds
+
+    def part(self, one: str, other: str) -> None:
+        self.parted.add(frozenset((one, other)))
+        self.cut(one, other)
+
+    def heal(self) -> None:
+        self.parted.clear()
+        self.stalled.clear()

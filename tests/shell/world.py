@@ -1,299 +1,285 @@
-"""The shipped shell, whole, in one trio run in virtual time: three servers and their clients, from one seed.
+"""A world of three shipped nodes and their clients within one trio run: virtual time, simulated disks and connections, all from one seed.
 
-Node, driver, gate, applier, checkpoints, transport, server and client are the shipped ones. What is replaced is what no seed can rule:
-sockets (`wires`), the file system (the simulator's disk), threads (done in place, the writer of the log in a task), clocks and dice. trio's
-own choice among tasks that are ready is drawn from the seed, too.
+Nothing of the packages is rebuilt here. `open_server` and `broker.connect` run as they are; what they take from outside (sockets, files,
+threads, clocks, dice) is put in its place, by name, for the length of `World.run`.
 """
 
-import copy
 import hashlib
-import itertools
-import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
 from contextlib import asynccontextmanager, contextmanager
-from functools import partial
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
-import pytest
 import structlog
 import trio
 import trio.testing
 
-import broker.client.client
-import broker.client.producer
-import broker.server.checkpoint
-import broker.server.server
-import zablog.node.applier
-import zablog.node.node
-import zablog.node.writer
-import zablog.transport.network
+import broker
 from broker.server import Server, ServerConfig, open_server
 from broker.server.config import DiskUse, Limits, Pace
-from tests.shell.wires import Net
+from tests.shell.threads import LockStep
+from tests.shell.wires import SILENCE_SECONDS, Wires, who
 from zablog import Identity, Member, NodeStopped, PeerId, give_birth
-from zablog.core.effects import DurableEffect
-from zablog.core.zxid import ZERO
-from zablog.node.writer import Writer
-from zablog.sim.disk import SimDisk
-from zablog.storage.storage import Storage
+from zablog.node.transfer import DiskFailed
+from zablog.sim.disk import PowerLost, SimDisk
 
-EPOCH_SECONDS = 1_800_000_000.0
-"""The wall clock's beginning."""
-SMALL = DiskUse(checkpoint_bytes=1 << 16, checkpoint_seconds=3.0, keep_bytes=0, pin_bytes=1 << 20, file_bytes=1 << 16, scrub_rate=1 << 20)
+NODES = (1, 2, 3)
+PACE = Pace(tick=0.020, heartbeat=0.060, lease=0.300)
+RUN_SECONDS = 150.0
+"""Virtual seconds after which a run hangs."""
+EPOCH_SECONDS = 1_700_000_000
 
 
-class Machine(SimDisk):
-    """A simulated disk with what a directory of the real one has besides."""
+class ShellDisk(SimDisk):
+    """The simulated disk with what else a node asks of its directory."""
 
-    path = Path("machine")
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
 
     def lock(self) -> None:
-        """One life at a time is the world's business."""
+        pass
 
     def free(self) -> int:
         return 1 << 40
 
-    def allocate(self, name: str, size: int) -> None:
-        """No block is taken from anybody here."""
+    def allocate(self, name: str, length: int) -> None:
+        self.create(name)
+        self.write(name, 0, [bytes(length)])
 
 
-class TaskWriter(Writer):
-    """The writer of the log in a task of the world's: a group commit takes its time, and its node may die meanwhile."""
+class Host:
+    """A machine: its disk, and the node while it runs."""
 
-    def __init__(self, world: "World", storage: Storage, done: Callable[[int], None], failed: Callable[[BaseException], None]) -> None:
-        self.world = world
-        self.storage, self.done, self.failed = storage, done, failed
-        self.watermark = ZERO
-        self.queue: list[DurableEffect] = []
-        self.jobs: list[Callable[[], None]] = []
-        self.queued_bytes = 0
-        self.last_seconds = 0.0
-        self.begun_at: float | None = None
-        self.busy = False
-        self.zeros = None
-        self.zeros_again_at = 0.0
-        self.stopping = False
-        self.waiting = trio.lowlevel.ParkingLot()
-        self.token = trio.lowlevel.current_trio_token()
-        self.idle = trio.Event()
-        self.idle.set()
-        self.life = world.life_of(storage)
-        self.wake = SimpleNamespace(put=self.begin)  # type: ignore[assignment]  # whoever wakes the thread starts the task
-
-    def begin(self, _: object) -> None:
-        self.idle = trio.Event()
-        self.world.nursery.start_soon(self.work)
-
-    async def work(self) -> None:
-        try:
-            while (self.queue or self.jobs) and self.life.alive:
-                self.begun_at = trio.current_time()
-                await trio.sleep(self.world.disk_seconds())
-                if not self.life.alive:
-                    break
-                if self.queue:
-                    self.commit(self.take())
-                if self.jobs:
-                    self.jobs.pop(0)()
-        except BaseException as error:
-            self.tell(self.failed, error)
-        finally:
-            self.begun_at, self.busy = None, False
-            self.idle.set()
-
-    def tell(self, call: Callable[..., None], *words: Any) -> None:  # Any: as the thread's
-        if self.life.alive:
-            call(*words)
-
-    async def drain(self) -> None:
-        with trio.CancelScope(shield=True):
-            await self.idle.wait()
-            await trio.lowlevel.checkpoint()
-
-
-class Life:
-    """One life of one node."""
-
-    def __init__(self, number: int, disk: Machine) -> None:
-        self.number, self.disk = number, disk
-        self.alive = True
-        self.scope = trio.CancelScope()
-        self.over = trio.Event()
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.name = f"node{number}"
+        self.disk = ShellDisk(Path("/shell") / self.name)
         self.server: Server | None = None
+        self.scope: trio.CancelScope | None = None
+        self.ended = trio.Event()
 
 
 class World:
-    """Use `open_world`."""
+    """Use `World(seed).run(story)`."""
 
-    def __init__(self, seed: int, nursery: trio.Nursery, nodes: int = 3) -> None:
-        self.seed, self.nursery = seed, nursery
-        self.random = Random(f"world {seed}")
-        self.trace = hashlib.sha256()
-        self.net = Net(Random(f"net {seed}"), self.say)
-        self.addresses = {number: f"127.0.0.1:{7000 + number}" for number in range(1, nodes + 1)}
-        self.disks: dict[int, Machine] = {}
-        self.lives: dict[int, Life] = {}
-        self.slow_disk = 1.0
-        self.counter = itertools.count()
-        members = tuple(Member(PeerId(number), f"{number:032x}", address) for number, address in self.addresses.items())
-        for member in members:
-            disk = self.disks[member.id] = Machine()
-            give_birth(disk, Identity("ab" * 16, member.id, member.incarnation, members))  # type: ignore[arg-type]  # a disk as good as any
-
-    @property
-    def bootstrap(self) -> str:
-        return ",".join(self.addresses.values())
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.random = Random(seed)
+        self.clock = trio.testing.MockClock(autojump_threshold=0)
+        self.hosts = {number: Host(number) for number in NODES}
+        self.wires = Wires(Random(seed + 1))
+        self.disk_seconds = self.random.choice((0.0, 0.001, 0.005))
+        self.slow_until = 0.0
+        """Until then the disks are slow."""
+        self.trace: list[str] = []
+        self.faults: dict[str, int] = {}
+        self.nursery: trio.Nursery
+        self.threads: LockStep
 
     @property
-    def servers(self) -> list[Server]:
-        return [life.server for life in self.lives.values() if life.alive and life.server is not None]
+    def addresses(self) -> str:
+        return ",".join(address_of(number) for number in NODES)
 
-    def say(self, words: str) -> None:
-        """One line of the trace, of which the hash is kept."""
-        self.trace.update(f"{trio.current_time():.6f} {words}\n".encode())
+    def digest(self) -> str:
+        """Of all that happened: the same for the same seed."""
+        return hashlib.sha256("\n".join(self.trace).encode()).hexdigest()
 
-    def disk_seconds(self) -> float:
-        return self.slow_disk * self.random.choice((0.0002, 0.0005, 0.002, 0.02 if self.random.random() < 0.1 else 0.0005))
+    def note(self, *words: object) -> None:
+        self.trace.append(f"{self.clock.current_time():.6f} " + " ".join(map(str, words)))
 
-    def life_of(self, storage: Storage) -> Life:
-        return next(life for life in self.lives.values() if life.disk is storage.disk)
+    def run(self, story: Callable[["World"], Awaitable[None]]) -> None:
+        """The story, from the birth of the nodes to their end. Raises what it raises; AssertionError for a hang or a leak."""
+        with self.installed():
+            trio.run(self._main, story, clock=self.clock, strict_exception_groups=True)
 
-    def dice(self) -> Random:
-        return Random(f"dice {self.seed} {next(self.counter)}")
+    async def _main(self, story: Callable[["World"], Awaitable[None]]) -> None:
+        who.set("world")
+        with trio.move_on_after(RUN_SECONDS) as patience:
+            async with trio.open_nursery() as nursery:
+                self.nursery = nursery
+                self.threads = LockStep(nursery, Random(self.seed + 2), self.disk_pause)
+                self.slow_until = 0.0
+                for host in self.hosts.values():
+                    members = tuple(Member(PeerId(n), f"{n:032x}", address_of(n)) for n in NODES)
+                    give_birth(host.disk, Identity("c" * 32, PeerId(host.number), f"{host.number:032x}", members))
+                    host.ended.set()
+                with patch("trio.to_thread.run_sync", self.threads.run_sync), self._threads_installed():
+                    for number in NODES:
+                        await self.start(number)
+                    await story(self)
+                    for number in NODES:
+                        await self.stop(number)
+                    await trio.sleep(SILENCE_SECONDS + 1.0)  # a disk may be at its last pause, an end may still be silent
+                left = sorted(task.name for task in nursery.child_tasks)
+                assert not left, f"tasks are left over: {left}"
+                open_ends = [f"{end.owner} of {end.owner}-{end.peer}" for end in self.wires.ends]
+                assert not open_ends, f"connections are left open: {open_ends}"
+        assert not patience.cancelled_caught, f"nothing came to an end within {RUN_SECONDS:g} virtual seconds"
 
     # -- nodes --------------------------------------------------------------------------------------------------------------
 
     async def start(self, number: int) -> None:
-        life = self.lives[number] = Life(number, self.disks[number])
-        self.net.come_back(self.addresses[number])
-        self.say(f"node {number} starts")
-        await self.nursery.start(self.live, life)
+        await self.nursery.start(self._serve, self.hosts[number])
 
-    async def live(self, life: Life, task_status: trio.TaskStatus[None]) -> None:
-        config = ServerConfig(Path(f"/{life.number}"), pace=Pace(), limits=Limits(), disk=SMALL)
+    async def stop(self, number: int) -> None:
+        """In order, as SIGTERM does."""
+        host = self.hosts[number]
+        if host.scope is not None:
+            host.scope.cancel()
+        await host.ended.wait()
+
+    async def kill(self, number: int, power_loss: bool, operations: int = 0) -> None:
+        """The node dies at its disk operation after so many more, or soon if there is none; nothing it does after that counts."""
+        host = self.hosts[number]
+        dying = trio.Event()
+        token = trio.lowlevel.current_trio_token()
+
+        def step(operation: str) -> None:
+            nonlocal operations
+            operations -= 1
+            if operations < 0:
+                token.run_sync_soon(dying.set)
+                raise PowerLost
+
+        host.disk.step = step
+        with trio.move_on_after(0.5 if operations else 0):
+            await dying.wait()
+        operations = 0
+        if host.scope is not None:
+            host.scope.cancel()
+        self.wires.cut(host.name)
+        await host.ended.wait()
+        self.wires.cut(host.name)
+        if power_loss:
+            host.disk.power_loss(self.random)
+        host.disk.step = lambda operation: None
+
+    async def _serve(self, host: Host, task_status: trio.TaskStatus[None]) -> None:
+        who.set(host.name)
+        host.ended = trio.Event()
+        config = ServerConfig(
+            host.disk.path,
+            pace=PACE,
+            limits=Limits(fetch_wait=2.0),
+            disk=DiskUse(
+                checkpoint_bytes=8 << 10,
+                checkpoint_seconds=1.0,
+                keep_bytes=4 << 10,
+                pin_bytes=64 << 10,
+                file_bytes=16 << 10,
+                reserve_bytes=1 << 10,
+                retention_seconds=1.0,
+            ),
+        )
+        started = False
         try:
-            with life.scope:
-                async with open_server(config) as life.server:
+            with trio.CancelScope() as host.scope:
+                async with open_server(config) as host.server:
+                    started = True
+                    self.note(host.name, "starts")
                     task_status.started()
                     await trio.sleep_forever()
-        except BaseExceptionGroup as group:
-            if life.alive:
+        except BaseException as error:
+            dead = PowerLost, NodeStopped, DiskFailed
+            if not (host.scope.cancel_called and all(isinstance(each, dead) for each in leaves(error))):
                 raise
-            self.say(f"node {life.number} was gone already: {type(group).__name__}")
-        except NodeStopped as error:
-            if life.alive:
-                raise
-            self.say(f"node {life.number} was gone already: {error}")
         finally:
-            life.server = None
-            life.over.set()
+            self.note(host.name, "ends")
+            host.server = host.scope = None
+            host.ended.set()
+        if not started:
+            task_status.started()
 
-    async def kill(self, *numbers: int, power: bool) -> None:
-        """These processes die as they stand, at once, or their machines lose their power. What the dying still do nobody will see."""
-        for number in numbers:
-            self.die(number, power)
-        for number in numbers:
-            await self.lives[number].over.wait()
+    @property
+    def leader(self) -> int | None:
+        for host in self.hosts.values():
+            if host.server is not None and host.server.node.status().leads:
+                return host.number
+        return None
 
-    def die(self, number: int, power: bool) -> None:
-        life = self.lives[number]
-        if not life.alive:
-            return
-        self.say(f"node {number} {'loses its power' if power else 'is killed'}")
-        life.alive = False
-        self.net.break_off(self.addresses[number], silently=power)
-        survivor = copy.deepcopy(_plain(life.disk))
-        if power:
-            survivor.power_loss(self.random)
-        self.disks[number] = survivor
-        life.scope.cancel()
+    # -- clients ------------------------------------------------------------------------------------------------------------
 
+    @asynccontextmanager
+    async def client(self, name: str) -> AsyncIterator[broker.Client]:
+        """Whoever opens it is called so from then on; one task, one client."""
+        who.set(name)
+        async with broker.connect(self.addresses) as client:
+            yield client
 
-def _plain(disk: Machine) -> Machine:
-    """The disk without the callbacks that belong to a life."""
-    disk.step = lambda operation: None
-    return disk
+    # -- what is put in the place of the machine ----------------------------------------------------------------------------
 
+    def disk_pause(self) -> float:
+        """Seconds that the next operation of some disk takes."""
+        slow = 20.0 if self.clock.current_time() < self.slow_until else 1.0
+        return slow * self.disk_seconds * self.random.random()
 
-class _Disks:
-    """In the place of `FileDisk`: a node's directory is the disk of its current life."""
+    def file_disk(self, path: Path, **_: object) -> ShellDisk:
+        return next(host.disk for host in self.hosts.values() if host.disk.path == path)
 
-    def __init__(self, world: World) -> None:
-        self.world = world
+    def dice(self, *_: object) -> Random:
+        return Random(self.random.getrandbits(64))
 
-    def __call__(self, directory: Path) -> Machine:
-        return self.world.lives[int(directory.name)].disk
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        now = self.clock.current_time
+        time = SimpleNamespace(monotonic=now, time=lambda: EPOCH_SECONDS + now(), time_ns=lambda: int((EPOCH_SECONDS + now()) * 1e9))
+        replaced: dict[str, object] = {
+            "trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING": True,
+            "trio._core._run._r": Random(self.seed),
+            "trio.open_tcp_stream": self.wires.open_tcp_stream,
+            "trio.open_tcp_listeners": self.wires.open_tcp_listeners,
+            "zablog.node.node.FileDisk": self.file_disk,
+            "broker.server.server.FileDisk": self.file_disk,
+            "zablog.node.node.SystemRandom": self.dice,
+            "zablog.transport.network.Random": self.dice,
+            "broker.client.client.random": SimpleNamespace(Random=self.dice),
+            "zablog.node.writer.time": time,
+            "zablog.node.applier.time": time,
+            "broker.server.checkpoint.time": time,
+            "broker.server.server.time": time,
+            "broker.client.producer.time": time,
+        }
+        with patched(replaced), self._log_traced():
+            yield
 
+    def _threads_installed(self) -> Any:  # Any: a context manager without a value
+        return patched({"zablog.node.writer.threading": self.threads, "zablog.node.writer.SimpleQueue": self.threads.SimpleQueue})
 
-async def _in_place(work: Callable[..., object], *words: object, **_: object) -> object:
-    """`trio.to_thread.run_sync` without a thread: others have a turn before and after it."""
-    await trio.lowlevel.checkpoint()
-    result = work(*words)
-    await trio.lowlevel.cancel_shielded_checkpoint()
-    return result
+    @contextmanager
+    def _log_traced(self) -> Iterator[None]:
+        """Each line of the program's log is a line of the trace, and is printed nowhere."""
+
+        def trace(_: object, method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:  # Any: structlog's own
+            self.note(method, *(f"{key}={value}" for key, value in sorted(line.items())))
+            raise structlog.DropEvent
+
+        before = structlog.get_config()
+        structlog.configure(processors=[trace], cache_logger_on_first_use=False)
+        try:
+            yield
+        finally:
+            structlog.configure(**before)
 
 
 @contextmanager
-def replaced(world: World) -> Iterator[None]:
-    """What no seed can rule is ours for as long as the block."""
-    clock = SimpleNamespace(
-        monotonic=trio.current_time,
-        time=lambda: EPOCH_SECONDS + trio.current_time(),
-        time_ns=lambda: int((EPOCH_SECONDS + trio.current_time()) * 1e9),
-    )
-    open_network = zablog.transport.network.open_network
-
-    def network(listen: str, me: Any, contacts: Any, insecure: bool = False) -> Any:  # Any: handed through
-        dial = partial(world.net.dial, world.addresses[me.node])
-        return open_network(listen, me, contacts, insecure=insecure, connect=dial, random=world.dice())
-
-    async def listeners(address: str, insecure: bool) -> Sequence[object]:
-        await trio.lowlevel.checkpoint()
-        return [world.net.listen(address)]
-
-    async def tcp(host: str, port: int) -> object:
-        return await world.net.dial("client", f"{host}:{port}")
-
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (zablog.node.node, broker.server.server):
-            patch.setattr(module, "FileDisk", _Disks(world))
-        patch.setattr(zablog.node.node, "Writer", partial(TaskWriter, world))
-        patch.setattr(zablog.node.node, "SystemRandom", world.dice)
-        patch.setattr(zablog.node.node, "open_network", network)
-        patch.setattr(zablog.transport.network, "open_listeners", listeners)
-        patch.setattr(trio, "open_tcp_stream", tcp)
-        patch.setattr(trio.to_thread, "run_sync", _in_place)
-        for user in (zablog.node.applier, zablog.node.writer, broker.server.checkpoint, broker.server.server, broker.client.producer):
-            patch.setattr(user, "time", clock)
-        patch.setattr(broker.client.client, "random", SimpleNamespace(Random=world.dice))
+def patched(replaced: dict[str, object]) -> Iterator[None]:
+    if not replaced:
+        yield
+        return
+    (name, value), *rest = replaced.items()
+    with patch(name, value), patched(dict(rest)):
         yield
 
 
-@asynccontextmanager
-async def open_world(seed: int, nodes: int = 3) -> AsyncIterator[World]:
-    """All nodes started."""
-    async with trio.open_nursery() as nursery:
-        world = World(seed, nursery, nodes)
-        with replaced(world):
-            for number in world.addresses:
-                await world.start(number)
-            yield world
-            for life in world.lives.values():
-                life.alive = False
-            nursery.cancel_scope.cancel()
+def address_of(number: int) -> str:
+    return f"127.0.0.1:{7000 + number}"
 
 
-def run_world(scene: Callable[..., Any], seed: int, *words: object) -> Any:  # Any: what the scene returns
-    """`scene(seed, ...)` in virtual time, with trio's own dice thrown by the seed."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    before = trio._core._run._r, trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING
-    trio._core._run._r = Random(f"trio {seed}")
-    trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING = True
-    try:
-        return trio.run(scene, seed, *words, clock=trio.testing.MockClock(autojump_threshold=0))
-    finally:
-        trio._core._run._r, trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING = before
-        structlog.reset_defaults()
+def leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for each in error.exceptions for leaf in leaves(each)]
+    return [error]
