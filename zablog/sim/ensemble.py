@@ -172,11 +172,20 @@ class Ensemble:
         count = len(self.invariants.committed)
         return self.serving and not any(self.waiting.values()) and all(len(node.delivered) == count for node in self.nodes.values())
 
+    @property
+    def lag(self) -> int:
+        """How many entries the node lacks that lacks most; more than there are for one whose end is of an earlier epoch."""
+        lasts = [node.peer.last for node in self.nodes.values() if node.running]
+        newest = max(lasts)
+        return max(newest.counter - last.counter if last.epoch == newest.epoch else 1 << 40 for last in lasts)
+
     def wait_for(self, truth: Callable[[], bool], seconds: float, else_say: str) -> None:
-        """Let virtual time pass until something is true, but not for ever."""
-        deadline = self.schedule.now + int(seconds * 1_000_000)
+        """Let virtual time pass until something is true, but not for ever: longer only for a node that catches up all the while."""
+        deadline, lag = self.schedule.now + int(seconds * 1_000_000), self.lag
         while not truth():
-            if self.schedule.now >= deadline:
+            if self.schedule.now >= deadline and self.lag < lag:
+                deadline, lag = self.schedule.now + int(seconds * 1_000_000), self.lag
+            elif self.schedule.now >= deadline:
                 states = {
                     id: (type(node.peer.state.role).__name__, node.peer.state.phase.name, len(node.delivered)) if node.running else "dead"
                     for id, node in self.nodes.items()

@@ -225,8 +225,10 @@ class Injector:
     def hung_disk(self, node: int) -> bool:
         """The next group commit takes seconds, as it does on a disk that is going to die."""
         victim = self.ensemble.nodes[node]
+        if not victim.running:
+            return False
         victim.hang_micros = self.random.randint(600_000, 4_000_000)
-        return victim.running
+        return True
 
     def stale_copy(self, node: int) -> bool:
         """The power fails, and one of the two copies of a record is again what it was before it was written last."""
