@@ -15,7 +15,7 @@ import trio
 from broker.cli import framing, where
 from broker.cli.refusals import NoSuchFile, PartlyWritten, Usage
 from broker.cli.terminal import Terminal
-from broker.errors import BrokerError, Exit, OutcomeUnknown
+from broker.errors import BrokerError, Exit, OutcomeUnknown, RecordTooLarge
 from broker.records import Record
 from zablog.core.zxid import Zxid
 
@@ -176,7 +176,12 @@ async def _produce(screen: Terminal, topic: str, source: Source, tally: Tally) -
                     nursery.start_soon(_watch, screen, tally, everything)
                     while items := await load.take():
                         tally.under_way, tally.moved = len(items), trio.current_time()
-                        receipts = await producer.send_many(topic, items)
+                        try:
+                            receipts = await producer.send_many(topic, items)
+                        except RecordTooLarge as error:
+                            at = max(range(len(items)), key=lambda at: _size(items[at]))
+                            error.message = f"record {tally.acked + at + 1} of the input: {error.message}"
+                            raise
                         tally.zxid_first = tally.zxid_first or receipts[0].zxid
                         tally.zxid_last = receipts[-1].zxid
                         tally.acked += len(receipts)
@@ -192,6 +197,10 @@ async def _produce(screen: Terminal, topic: str, source: Source, tally: Tally) -
             f"no answer for {screen.settings.timeout:g} s: {tally.acked} records are acknowledged, {tally.unknown} may have been written",
             hint="zablog cluster status shows who is there; --timeout allows more",
         )
+
+
+def _size(item: bytes | Record) -> int:
+    return item.size if isinstance(item, Record) else len(item)
 
 
 def _blame(group: BaseExceptionGroup[BrokerError], tally: Tally) -> BrokerError:
