@@ -8,7 +8,7 @@ import pytest
 
 from tests.shell.story import play
 
-FAST = 16
+FAST = 8
 SLOW = 200
 CHUNK = 20
 

@@ -29,6 +29,7 @@ def lossy(monkeypatch: pytest.MonkeyPatch) -> Failure:
     return next(failure for seed in range(1, 200) for failure in run(seed).found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["broken", "lossy"])
 def test_a_shortened_run_breaks_the_same_guarantee_with_less(kind: str, request: pytest.FixtureRequest) -> None:
     failure: Failure = request.getfixturevalue(kind)
@@ -45,6 +46,7 @@ def test_the_same_failure_is_always_shortened_to_the_same_run(broken: Failure) -
     assert shrink(broken, runs_max=20) == shrink(broken, runs_max=20)
 
 
+@pytest.mark.slow
 def test_the_first_part_of_a_run_needs_no_fault_that_did_not_strike(lossy: Failure) -> None:
     seen: list[Failure] = []
 

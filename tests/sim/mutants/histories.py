@@ -246,13 +246,13 @@ def snapshot_lacks_its_last_entry(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(snapshots, "bytes_of", lambda state: original(state[:-1]))
 
 
-@mutant("W5, W3", "DurableBeforeAck")
+@mutant("W5, W3", "DurableBeforeAck", slow=True)
 def snapshot_acknowledged_before_it_is_installed(patch: pytest.MonkeyPatch) -> None:
     """the leader goes on from a place that the follower's disk does not have yet"""
     ungated(patch, AckSnap)
 
 
-@mutant("W5", "DurableBeforeAck")
+@mutant("W5", "DurableBeforeAck", slow=True)
 def log_survives_the_snapshot(patch: pytest.MonkeyPatch) -> None:
     """a snapshot is installed beside the old log instead of in its place"""
 
