@@ -6,6 +6,7 @@ readable is not durable, and a sync that failed in an earlier process may have l
 """
 
 import struct
+from collections.abc import Callable
 
 import google_crc32c
 
@@ -22,10 +23,14 @@ BODY_BYTES_MAX = 16 << 20
 
 
 class Copies:
-    """The record NAME in the files NAME.a and NAME.b."""
+    """The record NAME in the files NAME.a and NAME.b.
 
-    def __init__(self, disk: Disk, name: str) -> None:
+    `ours` tells the record's bytes from another record's: a copy of that, whole and in the wrong place, may have the higher version.
+    """
+
+    def __init__(self, disk: Disk, name: str, ours: Callable[[bytes], bool]) -> None:
         self.disk = disk
+        self.ours = ours
         self.files = (f"{name}.a", f"{name}.b")
         self.version = 0
 
@@ -91,4 +96,4 @@ class Copies:
             return None
         if format > FORMAT:
             raise NewerFormat(f"{file} has format {format}, this version reads up to {FORMAT}: use the version that wrote it.")
-        return version, body
+        return (version, body) if self.ours(body) else None

@@ -6,7 +6,6 @@ from typing import NamedTuple
 from zablog.core.zxid import Epoch, Zxid
 from zablog.storage.copies import Copies
 from zablog.storage.disk import Disk
-from zablog.storage.errors import MetadataLost
 
 RECORD = struct.Struct(">II?IQ")  # accepted, current, is there a suspect range, its end
 
@@ -26,7 +25,7 @@ class EpochsFile:
     """The record `epochs`."""
 
     def __init__(self, disk: Disk) -> None:
-        self.copies = Copies(disk, "epochs")
+        self.copies = Copies(disk, "epochs", lambda body: len(body) == RECORD.size)
 
     def give_birth(self) -> None:
         self.copies.give_birth(self.encode(BIRTH))
@@ -39,8 +38,5 @@ class EpochsFile:
         self.copies.save(self.encode(epochs))
 
     def load(self) -> Epochs:
-        body = self.copies.load()
-        if len(body) != RECORD.size:
-            raise MetadataLost(f"the epochs record has {len(body)} bytes instead of {RECORD.size}: keep the directory, do not start it.")
-        accepted, current, suspected, epoch, counter = RECORD.unpack(body)
+        accepted, current, suspected, epoch, counter = RECORD.unpack(self.copies.load())
         return Epochs(Epoch(accepted), Epoch(current), Zxid(epoch, counter) if suspected else None)

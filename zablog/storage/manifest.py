@@ -75,7 +75,7 @@ class Manifest:
     """The record `manifest`, in JSON, for people to read."""
 
     def __init__(self, disk: Disk) -> None:
-        self.copies = Copies(disk, "manifest")
+        self.copies = Copies(disk, "manifest", lambda body: body[:1] == b"{")
         self.contents = Contents()
         self.identity: Identity | None = None
 

@@ -103,3 +103,23 @@ def test_whatever_fails_within_a_write_is_final() -> None:
 
     with pytest.raises(StorageFailed, match="must not write again"):
         storage.perform(effects, ZERO)
+
+
+@pytest.mark.parametrize(("record", "other"), [("epochs", "manifest"), ("manifest", "epochs")])
+@pytest.mark.parametrize("copy", ["a", "b"])
+def test_the_copy_of_another_record_that_was_written_in_the_wrong_place_is_mended(record: str, other: str, copy: str) -> None:
+    disk, entries = small_log()
+    storage = Storage.open(disk, 600)
+    for _ in range(20):  # of two whole copies the higher version counts: let it be that of the wrong one
+        if other == "epochs":
+            storage.epochs_file.save(storage.epochs)
+        else:
+            storage.manifest.switch(storage.manifest.contents)
+    raw = disk.read(f"{other}.a", 0, disk.size(f"{other}.a"))
+    disk.truncate(f"{record}.{copy}", 0)
+    disk.write(f"{record}.{copy}", 0, [raw])
+
+    again = Storage.open(disk, 600)
+
+    assert contents(again) == entries
+    assert (again.epochs, again.manifest.contents) == (storage.epochs, storage.manifest.contents)
