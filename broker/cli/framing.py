@@ -137,8 +137,10 @@ def from_json(line: bytes, number: int) -> Record:
         headers = record.get("headers") or {}
         if not isinstance(headers, dict) or not all(isinstance(each, str) for each in headers.values()):
             raise ValueError("headers must be an object of strings")
+        for name in headers:
+            name.encode()  # JSON can say characters that UTF-8 cannot
         return Record(value, key, tuple((name, text.encode()) for name, text in headers.items()))
-    except (ValueError, binascii.Error) as error:
+    except (ValueError, binascii.Error, RecursionError) as error:
         raise Usage(
             f"line {number} of the input: {error}",
             hint='--in jsonl: {"value": "text"} or {"value_b64": "..."}, with key and headers if any',
@@ -192,8 +194,12 @@ def _to_json(record: Record) -> bytes:
     return json.dumps(document, ensure_ascii=False).encode() + b"\n"
 
 
-def _rfc3339(milliseconds: int) -> str:
-    moment = datetime.fromtimestamp(milliseconds // 1000, UTC)
+def _rfc3339(milliseconds: int) -> str | int:
+    """The number itself where no calendar has such a time: a timestamp is what its producer says."""
+    try:
+        moment = datetime.fromtimestamp(milliseconds // 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return milliseconds
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03d}Z"
 
 

@@ -91,9 +91,9 @@ class LocalCluster:
                     self.save()
 
     def load(self) -> None:
-        record = _read(self.directory)
+        record, nodes = _read(self.directory)
         self.cluster, self.up, self.made_by = str(record["cluster"]), bool(record["up"]), str(record["made_by"])
-        self.nodes = {node.id: node for node in map(_node, _list(record["nodes"]))}
+        self.nodes = {node.id: node for node in nodes}
 
     def save(self) -> None:
         nodes = [
@@ -225,7 +225,7 @@ def _taken() -> set[str]:
     """The addresses of all clusters kept here: one that rests today wants its ports again tomorrow."""
     taken: set[str] = set()
     for file in home().glob("*/cluster.json"):
-        with suppress(ValueError, KeyError, TypeError, OSError):
+        with suppress(ValueError, KeyError, TypeError, RecursionError, OSError):
             taken.update(str(node["address"]) for node in json.loads(file.read_text("utf-8"))["nodes"])
     return taken
 
@@ -238,19 +238,15 @@ def _checked(name: str) -> str:
     return name
 
 
-def _read(directory: Path) -> Mapping[str, object]:
+def _read(directory: Path) -> tuple[Mapping[str, object], list[Node]]:
     file = directory / "cluster.json"
     try:
         record = json.loads(file.read_text("utf-8"))
         if record["format"] != 1:
             raise Usage(f"{file}: format {record['format']}: written by a later version of zablog", hint="use that version")
-        return {key: record[key] for key in ("cluster", "up", "made_by", "nodes")}
-    except (ValueError, KeyError, TypeError) as error:
+        return {key: record[key] for key in ("cluster", "up", "made_by")}, [_node(each) for each in record["nodes"]]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise Usage(f"{file}: unreadable: {error!r}", hint=f"stop its nodes by hand; their data is in {directory}/node*/data") from error
-
-
-def _list(value: object) -> list[Mapping[str, object]]:
-    return value if isinstance(value, list) else []
 
 
 def _node(record: Mapping[str, object]) -> Node:

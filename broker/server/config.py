@@ -99,7 +99,7 @@ def load(path: str | Path) -> ServerConfig:
         raise ConfigError(f"{file}: cannot read the server's configuration: {_cause(error)}") from error
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"{file}: not TOML: {error}") from error
     return parse(table, str(file), file.parent)
 

@@ -25,7 +25,7 @@ def main(words: list[str]) -> int:
         random = Random(f"{target.name} {said.seed}")
         until, tried, decoded, worst, size = time.monotonic() + said.minutes * 60 / len(wanted), 0, 0, 0.0, 0
         while time.monotonic() < until:
-            raw = damaged(target.examples, random)
+            raw = damaged([*target.examples, *target.hostile], random)
             tried, began = tried + 1, time.process_time()
             try:
                 target.decode(raw)

@@ -12,6 +12,9 @@ from tempfile import TemporaryDirectory
 from google_crc32c import value as crc32c
 
 from broker import snapshot
+from broker.cli.framing import from_json
+from broker.cli.local import LocalCluster
+from broker.cli.refusals import Usage
 from broker.errors import ConfigError, Corrupt
 from broker.log.index import Index
 from broker.log.stored import Place, check_batch, head_of, split
@@ -28,7 +31,12 @@ from tests.zablog.storage.directories import born
 from zablog.core import messages as peers
 from zablog.core.trail import Entries, Mark
 from zablog.core.zxid import ZERO, Epoch, PeerId, Zxid
+from zablog.sim.disk import SimDisk
 from zablog.storage.batch import BatchHeader, FileHeader, NotAHeader, decode_batch_header, decode_body, decode_file_header, encode_body
+from zablog.storage.copies import FORMAT as COPY_FORMAT
+from zablog.storage.copies import HEADER as COPY
+from zablog.storage.copies import MAGIC as COPY_MAGIC
+from zablog.storage.epochs import EpochsFile
 from zablog.storage.errors import StorageError
 from zablog.storage.manifest import Manifest
 from zablog.storage.storage import Storage
@@ -53,6 +61,8 @@ class Target:
     decode: Decode
     refuses: tuple[type[BaseException], ...]
     """What it may raise. Anything else is a defect."""
+    hostile: Sequence[bytes] = ()
+    """Damaged like the examples, and refused before that: what harms a reader that believes what it reads."""
 
 
 def flat(frame: Frame) -> bytes:
@@ -127,14 +137,14 @@ def metadata_of(kind: str) -> list[bytes]:
     return [disk.read(name, 0, 1 << 20) for name in disk.names() if name.startswith(kind)]
 
 
-def metadata(raw: bytes) -> object:
-    """Both copies alike: what one says the other cannot mend."""
-    disk = born()
-    for name in disk.names():
-        if name.startswith("manifest"):
-            disk.truncate(name, 0)
-            disk.write(name, 0, [raw])
-    return Manifest(disk).load()
+def metadata(kind: str, raw: bytes) -> SimDisk:
+    """Both copies alike, under a checksum that is right: what one says the other cannot mend."""
+    disk, body = born(), raw[COPY.size + 4 :]
+    head = COPY.pack(COPY_MAGIC, COPY_FORMAT, 7, len(body))
+    for name in (f"{kind}.a", f"{kind}.b"):
+        disk.truncate(name, 0)
+        disk.write(name, 0, [head + crc32c(head + body).to_bytes(4, "big") + body])
+    return disk
 
 
 BATCH = BatchHeader(1, 2, PLACE, 1, Mark(ZERO, 0), 1, ZERO, 0, 9, 8)
@@ -164,6 +174,19 @@ def index_chunk() -> bytes:
     return made.chunk()
 
 
+def line(raw: bytes) -> object:
+    """A line of `produce --in jsonl`, on its way into a batch."""
+    return encode_batch([from_json(raw, 1)])
+
+
+def cluster(raw: bytes) -> object:
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "cluster.json").write_bytes(raw)
+        found = LocalCluster("local", Path(folder), "", {})
+        found.load()
+        return found
+
+
 def config(raw: bytes) -> object:
     with TemporaryDirectory() as folder:
         (path := Path(folder) / "node.toml").write_bytes(raw)
@@ -191,6 +214,13 @@ WORDS: Sequence[transfer.Word] = [
     transfer.Run(ENTRIES),
 ]
 HANDSHAKES = [Hello(CLIENT_VERSIONS, Purpose.CLIENT, "c" * 32)]
+LINES = [b'{"value": "text", "key": "k", "headers": {"a": "b"}}', b'{"value_b64": "YWJj", "key_b64": "YQ=="}']
+DEEP = bytes(COPY.size + 4) + b'{"format": 2, "members": ' + b"[" * 50_000
+INFINITE = bytes(COPY.size + 4) + b'{"format": Infinity}'
+CLUSTER = (
+    b'{"format": 1, "name": "local", "cluster": "c", "up": true, "made_by": "zablog",'
+    b' "nodes": [{"id": 1, "address": "h:1", "pid": 5, "started": "7"}, {"id": 2, "address": "h:2"}]}'
+)
 TOML = b"""directory = "data"
 listen = "127.0.0.1:1"
 [pace]
@@ -227,7 +257,8 @@ TARGETS: Sequence[Target] = (
     Target("commands", some_commands(), commands.decode, (MalformedCommand, UnknownCommand)),
     Target("apply", some_commands(), apply, (UnknownCommand,)),
     Target("snapshots", [bytes_of(a_history(2, 60))], snapshot.decode, (Corrupt, UnknownLevel)),
-    Target("manifest", metadata_of("manifest"), metadata, (StorageError,)),
+    Target("manifest", metadata_of("manifest"), lambda raw: Manifest(metadata("manifest", raw)).load(), (StorageError,), [DEEP, INFINITE]),
+    Target("epochs", metadata_of("epochs"), lambda raw: EpochsFile(metadata("epochs", raw)).load(), (StorageError,)),
     Target("log files", [FILE.encode()], decode_file_header, (NotAHeader,)),
     Target(
         "log batches",
@@ -236,7 +267,9 @@ TARGETS: Sequence[Target] = (
         (NotAHeader,),
     ),
     Target("log entries", bodies(), a_body, (NotAHeader, StorageError)),
-    Target("configuration", [TOML], config, (ConfigError,)),
+    Target("configuration", [TOML], config, (ConfigError,), [b"directory = " + b"[" * 5000]),
+    Target("lines", LINES, line, (Usage,), [b'{"value": ' + b"[" * 50_000, b'{"value": "", "headers": {"\\ud800": ""}}']),
+    Target("cluster file", [CLUSTER], cluster, (Usage,), [b'{"format": 1, "nodes": ' + b"[" * 50_000]),
 )
 
 

@@ -18,7 +18,7 @@ def fuzz(target: Target, seed: int, count: int) -> int:
     """How many of so many damaged examples were decoded all the same."""
     random, decoded = Random(f"{target.name} {seed}"), 0
     for number in range(count):
-        raw = damaged(target.examples, random)
+        raw = damaged([*target.examples, *target.hostile], random)
         try:
             target.decode(raw)
             decoded += 1
@@ -34,6 +34,9 @@ def fuzz(target: Target, seed: int, count: int) -> int:
 def test_whole_examples_are_understood(target: Target) -> None:
     for example in target.examples:
         target.decode(example)
+    for example in target.hostile:
+        with pytest.raises(target.refuses):
+            target.decode(example)
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)

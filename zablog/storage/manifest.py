@@ -119,7 +119,7 @@ class Manifest:
             )
             identity = Identity(str(record["cluster"]), PeerId(int(record["node"])), str(record["incarnation"]), members)
             contents = _contents(record)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise MetadataLost(f"the manifest is whole but says nothing usable ({error!r}): keep the directory.") from error
         if not HEX.fullmatch(identity.cluster) or identity.node not in identity.configuration.voters:
             raise MetadataLost(f"the manifest names node {identity.node} of cluster {identity.cluster!r}, which cannot be.")

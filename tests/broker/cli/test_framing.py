@@ -92,6 +92,19 @@ def test_bad_jsonl_is_refused_with_its_line(line: bytes) -> None:
         from_json(line, 12)
 
 
+@pytest.mark.parametrize("timestamp", [2**50, -(2**50), 2**63 - 1, -(2**63)])
+def test_a_time_that_no_calendar_has_is_written_in_milliseconds(timestamp: int) -> None:
+    line = writer("jsonl")(Record(b"v", timestamp=timestamp))  # a client took microseconds for milliseconds, or worse
+
+    assert json.loads(line)["time"] == timestamp
+
+
+@pytest.mark.parametrize("line", [b'{"value": ' + b"[" * 50_000, b'{"value": "", "headers": {"\\ud800": ""}}'], ids=["deep", "surrogate"])
+def test_jsonl_that_json_takes_and_no_record_holds_is_refused_with_its_line(line: bytes) -> None:
+    with pytest.raises(Usage, match="line 12"):
+        from_json(line, 12)
+
+
 def test_formats_know_kcat_s_tokens() -> None:
     record = Record(b"v", b"k", (("a", b"1"), ("b", None)), 5, "t", 2, 7, Zxid(1, 4))
 
