@@ -197,7 +197,8 @@ async def open_node(config: NodeConfig, application: Application, clients: Clien
         listen = config.listen or addresses[identity.node]
         reserve = Reserve(disk, config.reserve_bytes)
         await trio.to_thread.run_sync(reserve.begin)
-        storage = await open_repaired(disk, config.file_bytes, me, contacts)
+        restorable_one = application if isinstance(application, Restorable) else None
+        storage = await open_repaired(disk, config.file_bytes, me, contacts, restorable_one)
         async with open_network(listen, me, contacts, insecure=config.insecure) as network, trio.open_nursery() as nursery:
             node, writer = assemble(config, storage, application, network, nursery, addresses)
             try:

@@ -37,6 +37,8 @@ class Fault(NamedTuple):
     """Its last entry."""
     identifier: int
     """Its own."""
+    batches: int = 1
+    """How many batches lie between what is whole before and behind: of several nobody knows where one ended and the next began."""
 
     @property
     def text(self) -> str:
@@ -48,6 +50,8 @@ def rebuilt(fault: Fault, runs: Sequence[Entries]) -> bytes:
 
     Raises Diverged if they are not what stood here, Corrupt if they are and the batch still cannot be made again.
     """
+    if fault.batches != 1:
+        raise Corrupt(f"{fault.text}: {fault.batches} batches are damaged side by side, and where one ended is not known.")
     payloads: list[Payload] = [payload for run in runs for payload in run.payloads]
     first = runs[0].first if runs else fault.before.zxid
     digest = extend_digest(fault.before.digest, fault.before.zxid, first, payloads) if runs else fault.before.digest

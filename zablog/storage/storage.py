@@ -49,6 +49,32 @@ class Storage:
 
         Raises NotBorn, NewerFormat, MetadataLost, Corrupt; OSError where the disk itself fails.
         """
+        storage = cls.recovered(disk, file_bytes)
+        manifest, wal, snapshot = storage.manifest, storage.wal, storage.snapshot
+        covered = snapshot is not None and wal.suspect is not None and wal.suspect <= snapshot.mark.zxid
+        if wal.suspect is not None and not covered:  # the mark is durable before the damaged bytes are left behind
+            storage.save(storage.epochs._replace(suspect=max(wal.suspect, storage.suspect or wal.suspect)))
+        if snapshot is not None and wal.trail.last < snapshot.mark.zxid and wal.suspect is not None:
+            # The last batch is damaged, and the snapshot stands within it. Whole, it is all that the log was through there.
+            verified(disk, snapshot)
+            manifest.switch(Contents(snapshot.mark, wal.generation + 1, wal.generation, snapshot))
+            wal.restart(snapshot.mark, wal.generation + 1)
+        if snapshot is not None and wal.trail.last < snapshot.mark.zxid:
+            raise Corrupt(
+                f"the log ends at {wal.trail.last}, and the snapshot {snapshot.name} stands at {snapshot.mark.zxid}: the log was durable "
+                "through there when the snapshot was taken. Keep the directory; the other nodes go on without this one."
+            )
+        wal.begin()
+        return storage
+
+    @classmethod
+    def open_beyond(cls, disk: Disk, file_bytes: int = FILE_BYTES) -> "Storage":
+        """A directory whose log is Faulty, for `begin_at` alone: its log begins behind the last damage. Raises as `open` does."""
+        return cls.recovered(disk, file_bytes, beyond=True)
+
+    @classmethod
+    def recovered(cls, disk: Disk, file_bytes: int, beyond: bool = False) -> "Storage":
+        """Read and verified; nothing that is damaged was touched."""
         manifest = Manifest(disk)
         identity = manifest.load()
         epochs_file = EpochsFile(disk)
@@ -59,7 +85,7 @@ class Storage:
             manifest.switch(manifest.contents._replace(newest=generation))
 
         wal = Wal(disk, bytes.fromhex(identity.incarnation), file_bytes, contents, rolled)
-        wal.recover()
+        wal.recover(beyond)
         if wal.files and wal.generation > contents.newest:  # the process died before it could say that the file is in use
             rolled(wal.generation)
             contents = manifest.contents
@@ -75,23 +101,6 @@ class Storage:
                 f"the log ends at {wal.trail.last}, but the epochs record knows of no promise above epoch {epochs.accepted}: "
                 "it is an old copy. A voter whose promises are lost must not vote again under its old identity. Go on without this node."
             )
-        snapshot = contents.snapshot
-        covered = snapshot is not None and wal.suspect is not None and wal.suspect <= snapshot.mark.zxid
-        if wal.suspect is not None and not covered:  # the mark is durable before the damaged bytes are left behind
-            suspect = max(wal.suspect, epochs.suspect or wal.suspect)
-            epochs = epochs._replace(suspect=suspect)
-            epochs_file.save(epochs)
-        if snapshot is not None and wal.trail.last < snapshot.mark.zxid and wal.suspect is not None:
-            # The last batch is damaged, and the snapshot stands within it. Whole, it is all that the log was through there.
-            verified(disk, snapshot)
-            manifest.switch(Contents(snapshot.mark, wal.generation + 1, wal.generation, snapshot))
-            wal.restart(snapshot.mark, wal.generation + 1)
-        if snapshot is not None and wal.trail.last < snapshot.mark.zxid:
-            raise Corrupt(
-                f"the log ends at {wal.trail.last}, and the snapshot {snapshot.name} stands at {snapshot.mark.zxid}: the log was durable "
-                "through there when the snapshot was taken. Keep the directory; the other nodes go on without this one."
-            )
-        wal.begin()
         return cls(disk, manifest, identity, epochs_file, epochs, wal)
 
     @property
@@ -252,6 +261,30 @@ class Storage:
             self.wal.restart(snapshot.mark, first)
             self.watermark = max(self.watermark, snapshot.mark.zxid)
             self.forget(last)
+
+    def begin_at(self, snapshot: Snapshot) -> None:
+        """Let a faulty log begin at a snapshot that is not below the damage. What we have above it stays; open the directory anew then.
+
+        The snapshot is on our disk, verified and synced, our own or a peer's. Its place is committed. So it holds every entry up to there
+        that was ever committed, and what else the damaged log held up to there never can be: nothing that we acknowledged is given
+        up, and nobody's word is needed. A promise of its epoch only binds us more.
+
+        Raises Corrupt where it is of no use, Diverged, StorageFailed.
+        """
+        mark, wal, own = snapshot.mark, self.wal, self.snapshot
+        if mark.zxid < max(wal.trail.base.zxid, own.mark.zxid if own else ZERO):
+            raise Corrupt(f"a snapshot at {mark.zxid} does not cover the damage: the log is whole above {wal.trail.base.zxid} only")
+        if mark.zxid <= wal.trail.last and (mark.zxid not in wal.trail or wal.digest_at(mark.zxid) != mark.digest):
+            raise Diverged(f"the snapshot at {mark.zxid} is of another history than our log. Keep this directory and compare the logs.")
+        suspect = max(wal.suspect, self.suspect or wal.suspect) if wal.suspect is not None and wal.suspect > mark.zxid else self.suspect
+        with self.final():
+            epochs = self.epochs._replace(accepted=Epoch(max(self.accepted, mark.zxid.epoch)), suspect=suspect)
+            if epochs != self.epochs:
+                self.save(epochs)
+            self.watermark = max(self.watermark, mark.zxid)
+            wal.carry(mark, self.hint)
+            self.manifest.switch(Contents(mark, wal.generation, wal.generation, snapshot))
+            self.forget(own)
 
     def forget(self, old: Snapshot | None) -> None:
         """No durable manifest names it any longer."""

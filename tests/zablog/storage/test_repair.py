@@ -100,17 +100,19 @@ def test_other_entries_are_refused_and_nothing_is_written() -> None:
     assert disk.read(name, 0, 1 << 20) == before
 
 
-def test_two_damaged_batches_side_by_side_are_not_repaired() -> None:
+def test_two_damaged_batches_side_by_side_are_not_made_again() -> None:
     disk, _ = a_log(False)
+    _, storage = a_log(False)
     name = next(name for name in disk.names() if name.startswith("wal-"))
     first = faulty(disk, name, HEADER_BYTES + 10)
     raw = disk.read(name, 0, 1 << 20)
     following = raw.find(b"\xabZB\x01", first.offset + 4)
     disk.flip(name, following + 20, 1)
 
-    with pytest.raises(Corrupt, match="more than one batch") as caught:
+    with pytest.raises(Faulty, match="more than one batch") as caught:
         Storage.open(copy_of(disk), FILE_BYTES)
-    assert not isinstance(caught.value, Faulty)
+    with pytest.raises(Corrupt, match="side by side"):
+        repair(disk, caught.value.fault, entries_of(storage, caught.value.fault))
 
 
 def test_two_damaged_batches_apart_are_repaired_one_after_the_other() -> None:
