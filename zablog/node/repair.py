@@ -12,11 +12,11 @@ import trio
 from zablog.core.trail import Entries, Mark
 from zablog.core.zxid import Zxid
 from zablog.node.application import Restorable
-from zablog.node.transfer import Answers, DiskFailed, Fetcher, TransferFailed, on_disk
+from zablog.node.transfer import Answers, DiskFailed, Fetcher, TransferFailed
 from zablog.storage.disk import Disk
 from zablog.storage.errors import Corrupt, Diverged, Faulty, StorageFailed
-from zablog.storage.repair import Fault, repair
-from zablog.storage.storage import Storage, verified
+from zablog.storage.repair import Fault
+from zablog.storage.storage import Storage, begin_at_own
 from zablog.transport.ends import BROKEN, broken
 from zablog.transport.errors import HandshakeFailed
 from zablog.transport.greeting import Contact, Self
@@ -42,7 +42,7 @@ async def open_repaired(
         try:
             return await trio.to_thread.run_sync(Storage.open, disk, file_bytes)
         except Faulty as error:
-            if await trio.to_thread.run_sync(covered, disk, file_bytes):
+            if await trio.to_thread.run_sync(begin_at_own, disk, file_bytes):
                 log.warning("the log begins at our snapshot now: it was damaged below", node=me.node, reason=str(error))
                 continue
             others = [contact for contact in contacts if contact.node != me.node]
@@ -58,33 +58,27 @@ async def open_repaired(
                 await trio.sleep(AGAIN_SECONDS)
 
 
-def covered(disk: Disk, file_bytes: int) -> bool:
-    """Blocking: if our own snapshot is not below the damage, let the log begin there."""
-    storage = Storage.open_beyond(disk, file_bytes)
-    snapshot = storage.snapshot
-    if snapshot is None or snapshot.mark.zxid < storage.trail.base.zxid:
-        return False
-    try:
-        verified(disk, snapshot)
-        storage.begin_at(snapshot)
-    except (Corrupt, Diverged) as error:
-        log.error("our own snapshot does not help", node=storage.identity.node, reason=str(error))
-        return False
-    return True
-
-
 async def helped(disk: Disk, file_bytes: int, fault: Fault, me: Self, contact: Contact, application: Restorable | None) -> bool:
     """Ask one peer: for the entries, and if that is no help, for its snapshot. Raises StorageFailed for our own disk."""
+    storage = await trio.to_thread.run_sync(Storage.open_beyond, disk, file_bytes)
     try:
-        try:
-            await put_back(disk, fault, await entries_of(fault, me, contact))
-            log.warning("the log was repaired", node=me.node, peer=contact.node, batch=fault.text)
-        except (TransferFailed, Corrupt) as error:
-            if application is None:
-                raise
-            log.info("no entries from a peer", node=me.node, peer=contact.node, reason=str(error))
-            zxid = await begin_at_theirs(disk, file_bytes, me, contact, application)
-            log.warning("the log begins at a peer's snapshot now", node=me.node, peer=contact.node, zxid=str(zxid), batch=fault.text)
+        async with fetching(me, contact) as (ends, reader):
+            answers = Answers(ends, reader)
+            try:
+                runs = await entries_between(fault.before, storage.trail.base.zxid, answers)
+                await trio.to_thread.run_sync(storage.put_back, fault.before, runs)
+                log.warning("the log was repaired", node=me.node, peer=contact.node, place=fault.text)
+            except (TransferFailed, Diverged) as error:
+                if application is None:
+                    raise
+                log.info("no entries from a peer", node=me.node, peer=contact.node, reason=str(error))
+                fetcher = Fetcher(storage, application, None, lambda mark: mark.zxid >= storage.least)
+                snapshot, _ = await fetcher.run(ends, reader)
+                await trio.to_thread.run_sync(storage.begin_at, snapshot)
+                log.warning(
+                    "the log begins at a peer's snapshot", node=me.node, peer=contact.node, zxid=str(snapshot.mark.zxid), place=fault.text
+                )
+            return True
     except (TransferFailed, HandshakeFailed, WireError, Corrupt, Diverged) as error:
         reason = str(error)
     except DiskFailed as error:
@@ -93,45 +87,18 @@ async def helped(disk: Disk, file_bytes: int, fault: Fault, me: Self, contact: C
         reason = "it did not answer in time"
     except BROKEN as error:
         reason = broken(error)
-    else:
-        return True
     log.info("no help from a peer", node=me.node, peer=contact.node, reason=reason)
     return False
 
 
-async def put_back(disk: Disk, fault: Fault, runs: Sequence[Entries]) -> None:
-    """Raises Diverged, Corrupt; StorageFailed for our own disk."""
-    try:
-        await trio.to_thread.run_sync(repair, disk, fault, runs)
-    except OSError as error:
-        raise StorageFailed(f"the log could not be repaired: {error}") from error
-
-
-async def entries_of(fault: Fault, me: Self, contact: Contact) -> list[Entries]:
-    """What the batch held, from a peer. Raises what a transfer raises."""
+async def entries_between(before: Mark, upto: Zxid, answers: Answers) -> list[Entries]:
+    """What stood where the log is damaged, from a peer. Raises what a transfer raises."""
     runs: list[Entries] = []
-    if fault.before.zxid == fault.after.zxid:
-        return runs  # it held nothing, and only sealed the one before it
-    async with fetching(me, contact) as (ends, reader):
-        answers = Answers(ends, reader)
-        at = fault.before
-        while at.zxid < fault.after.zxid:
-            word = await answers.ask(Read(at, fault.after.zxid))
-            if not isinstance(word, Run) or word.entries.prev != at.zxid or word.entries.last > fault.after.zxid:
-                raise TransferFailed(f"{type(word).__name__} came, and entries above {at.zxid} were asked for")
-            runs.append(word.entries)
-            at = Mark(word.entries.last, word.entries.digest)
+    at = before
+    while at.zxid < upto:
+        word = await answers.ask(Read(at, upto))
+        if not isinstance(word, Run) or word.entries.prev != at.zxid or word.entries.last > upto:
+            raise TransferFailed(f"{type(word).__name__} came, and entries above {at.zxid} were asked for")
+        runs.append(word.entries)
+        at = Mark(word.entries.last, word.entries.digest)
     return runs
-
-
-async def begin_at_theirs(disk: Disk, file_bytes: int, me: Self, contact: Contact, application: Restorable) -> Zxid:
-    """Fetch a peer's snapshot that is not below the damage, and let our log begin there; returns where.
-
-    Raises what a transfer raises, Corrupt, Diverged, DiskFailed.
-    """
-    storage = await on_disk(Storage.open_beyond, disk, file_bytes)
-    least = max(storage.trail.base.zxid, storage.snapshot.mark.zxid) if storage.snapshot else storage.trail.base.zxid
-    async with fetching(me, contact) as (ends, reader):
-        snapshot, _ = await Fetcher(storage, application, None, lambda mark: mark.zxid >= least).run(ends, reader)
-    await trio.to_thread.run_sync(storage.begin_at, snapshot)
-    return snapshot.mark.zxid

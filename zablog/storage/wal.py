@@ -152,7 +152,8 @@ class Wal:
         for file, following in zip_longest(files, files[1:]):
             mark = self.recover_file(file, mark, following, beyond)
         self.files = [file for file in files if file.header.generation >= self.begins]
-        self.hint = self.trail.floor(max(self.hint, self.trail.base.zxid))
+        if not beyond:
+            self.hint = self.trail.floor(self.hint)
         self.disk.sync_names()
         for name in void:  # superseded by a truncation, which is durable from here on; before that, these were the log
             self.disk.unlink(name)
@@ -385,25 +386,30 @@ class Wal:
         for old in reversed(void):
             self.disk.unlink(old)
 
-    def carry(self, start: Mark, hint: Callable[[Zxid], Zxid]) -> None:
-        """What stands above `start`, once more, in a new file that begins there. Durable when it returns; the other files still stand.
+    def carry(self, start: Mark, runs: Sequence[Entries], hint: Callable[[Zxid], Zxid]) -> None:
+        """Let the log go on from `start` in a new file, with `runs` and what we have above those. Durable when it returns.
 
-        `hint`: what a batch that ends there may say to be committed. Nothing is read or written here afterwards.
+        What older files hold above `start` is void then. `hint`: what a batch that ends there may say to be committed. Nothing is read
+        or written here afterwards.
         """
-        last = max(self.trail.last, start.zxid)
-        batches = [header for *_, header in self.batches(start.zxid)] if start.zxid < last else []
-        capacity = max(self.file_bytes, FILE_BYTES + BATCH_BYTES + sum(BATCH_BYTES + header.body_bytes for header in batches))
+        after = runs[-1].last if runs else start.zxid
+        last = max(self.trail.last, after)
+        sizes = [encode_body(run.payloads)[1] for run in runs]
+        sizes += [header.body_bytes for *_, header in self.batches(after)] if after < last else []
+        capacity = max(self.file_bytes, FILE_BYTES + BATCH_BYTES + sum(BATCH_BYTES + size for size in sizes))
         self.fill(capacity)
         self.generation += 1
         header = FileHeader(self.generation, self.owner, capacity, self.sequence, start, self.previous)
         self.disk.write(PREPARED, 0, [header.encode()])
         copy = Wal(self.disk, self.owner, self.file_bytes)
         copy.files, copy.trail, copy.sequence, copy.previous = [File(PREPARED, header)], Trail(start), self.sequence, self.previous
+        for run in runs:
+            copy.append(run, hint(run.last))
         while copy.trail.last < last:
             entries = self.read(copy.trail.last, last, capacity)
             assert entries is not None and copy.trail.follows(entries), "the law that a log is read as it was recovered"
             copy.append(entries, hint(entries.last))
-        if batches:
+        if sizes:
             copy.seal(hint(last))
         self.disk.sync(PREPARED)
         self.disk.rename(PREPARED, file_name(self.generation))

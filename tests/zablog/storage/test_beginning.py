@@ -1,12 +1,15 @@
 """A log that is damaged below a committed snapshot begins at the snapshot: what is above it stays, and nothing else changes."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from random import Random
 
+import google_crc32c
 import pytest
 
 from tests.driving import entries_after
 from tests.zablog.storage.directories import FILE_BYTES, contents, copy_of
+from tests.zablog.storage.test_repair import entries_of
 from tests.zablog.storage.test_snapshots import logs, snapshot_at, written
 from zablog.core.effects import Append, SaveEpochs
 from zablog.core.trail import Mark
@@ -14,6 +17,7 @@ from zablog.core.zxid import BEYOND, ZERO, Epoch, Zxid
 from zablog.sim.disk import PowerLost, SimDisk
 from zablog.storage.batch import BATCH_MAGIC
 from zablog.storage.errors import Corrupt, Diverged, Faulty
+from zablog.storage.manifest import Snapshot
 from zablog.storage.storage import Storage
 
 
@@ -122,35 +126,44 @@ def test_a_damaged_end_stays_suspect_unless_the_snapshot_is_above_it(at: int) ->
 
 
 @pytest.mark.parametrize("power", [False, True], ids=["killed", "power lost"])
-def test_a_crash_at_any_operation_leaves_the_damage_to_be_mended_again_or_mended(power: bool) -> None:
+@pytest.mark.parametrize("by", ["snapshot", "entries"])
+def test_a_crash_at_any_operation_leaves_the_damage_to_be_mended_again_or_mended(by: str, power: bool) -> None:
+    _, peer, _ = written(20)
+
+    def mend(disk: SimDisk, step: Callable[[SimDisk], None]) -> None:
+        with pytest.raises(Faulty) as caught:
+            Storage.open(copy_of(disk), FILE_BYTES)
+        before = caught.value.fault.before
+        snapshot = snapshot_at(disk, marks[9]) if by == "snapshot" and not disk.exists(f"snapshot-{marks[9].zxid}") else None
+        storage = Storage.open_beyond(disk, FILE_BYTES)
+        step(disk)
+        if by == "entries":
+            storage.put_back(before, entries_of(peer, before.zxid, storage.trail.base.zxid))
+        else:
+            storage.begin_at(snapshot or Snapshot(marks[9], f"snapshot-{marks[9].zxid}", 5, google_crc32c.value(b"state")))
+
     steps: list[str] = []
     disk, marks = damaged()
-    snapshot = snapshot_at(disk, marks[9])
-    storage = Storage.open_beyond(disk, FILE_BYTES)
-    disk.step = steps.append
-    storage.begin_at(snapshot)
+    mend(disk, lambda disk: setattr(disk, "step", steps.append))
     seen = set()
     for at in range(len(steps) + 1):
         for fate in range(6 if power else 1):
             disk, marks = damaged()
-            snapshot = snapshot_at(disk, marks[9])
-            storage = Storage.open_beyond(disk, FILE_BYTES)
-            disk.fail_after(at, PowerLost())
             with suppress(PowerLost):
-                storage.begin_at(snapshot)
+                mend(disk, lambda disk, at=at: disk.fail_after(at, PowerLost()))  # type: ignore[misc]  # the loop's own
             disk.step = lambda operation: None
             if power:
                 disk.power_loss(Random(1000 * at + fate))
             try:
-                mended = Storage.open(copy_of(disk), FILE_BYTES).snapshot == snapshot
+                Storage.open(copy_of(disk), FILE_BYTES)
+                seen.add(True)
             except Faulty:
-                mended = False
-                again = Storage.open_beyond(disk, FILE_BYTES)
-                assert again.snapshot is None
-                again.begin_at(snapshot if disk.exists(snapshot.name) else snapshot_at(disk, marks[9]))
-            seen.add(mended)
+                seen.add(False)
+                assert Storage.open_beyond(copy_of(disk), FILE_BYTES).snapshot is None
+                mend(disk, lambda disk: None)
             opened = Storage.open(disk, FILE_BYTES)
-            assert (opened.trail.base, opened.trail.last) == (marks[9], marks[-1].zxid)
-            assert len(above(opened, marks[9].zxid)) == 11
+            base = marks[9] if by == "snapshot" else marks[0]
+            assert (opened.trail.base, opened.trail.last) == (base, marks[-1].zxid)
+            assert above(opened, base.zxid) == [pair for pair in contents(peer) if pair[0] > base.zxid]
             opened.perform([SaveEpochs(1, Epoch(2), Epoch(2), None)], ZERO)
-    assert len(steps) > 8 and seen == {False, True}
+    assert len(steps) > 6 and seen == {False, True}
