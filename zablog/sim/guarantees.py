@@ -72,6 +72,10 @@ class PrimaryIntegrity(Violation):
     """An epoch begins with everything of earlier epochs that is ever delivered, before it or after."""
 
 
+class LinearizableReads(Violation):
+    """A linearizable read sees everything that was committed before it was asked."""
+
+
 # -- logs and watermarks ------------------------------------------------------------------------------------------------------
 
 

@@ -25,6 +25,7 @@ SUMS = (
     "replaced",
     "read_stops",
     "stalls",
+    "reads",
     "acked",
     "committed",
     "seconds",
@@ -85,6 +86,8 @@ class Report:
     """Running nodes that stopped since a read failed."""
     stalls: int = 0
     """Leaders that made room since their disk hung."""
+    reads: int = 0
+    """Linearizable reads that were answered."""
     acked: int = 0
     committed: int = 0
     faults: dict[str, int] = field(default_factory=dict)

@@ -34,6 +34,8 @@ def run(seed: int, options: Options | None = None, tell: Callable[[str], None] |
     injector = Injector(ensemble, options)
     schedule.at(1_000, ensemble.drive, options.proposals_per_second)
     schedule.at(1_000, ensemble.tend)
+    if options.reads_per_second > 0:
+        schedule.at(1_000, ensemble.ask, options.reads_per_second)
     failures = []
     try:
         bounds = () if options.events is None else (options.events,)
@@ -70,6 +72,7 @@ def run(seed: int, options: Options | None = None, tell: Callable[[str], None] |
         partitions=sum(injector.counts[kind] for kind in ("partition", "one_way", "partial")),
         read_stops=sum(node.read_errors for node in nodes_of_it),
         stalls=sum(node.stalls for node in nodes_of_it),
+        reads=invariants.reads,
         acked=len(ensemble.acknowledged),
         committed=len(invariants.committed),
         faults=injector.counts,
