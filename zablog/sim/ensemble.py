@@ -20,6 +20,11 @@ SYNC_MICROS = (50, 3_000)
 class Ensemble:
     """`nodes` are numbered from 1. Nothing happens until `schedule.run_until`."""
 
+    flag = ""
+    """Of `zablog simulate`, for this kind of ensemble."""
+    proposed_once = True
+    """Is each payload proposed but once?"""
+
     def __init__(self, seed: int, nodes: int, timing: Timing | None = None, limits: Limits | None = None, drift: float = 0.1) -> None:
         self.schedule = Schedule(seed)
         self.timing = timing or Timing()
@@ -41,6 +46,8 @@ class Ensemble:
         """What each leader (node, life, generation) was handed and has not committed."""
         self.acknowledged: list[tuple[Zxid, bytes]] = []
         self.number = 0
+        self.counts: dict[str, int] = {}
+        """What a kind of ensemble counts beside what all do."""
         self.clients = True
         """Do clients propose?"""
         for id in ids:
@@ -97,22 +104,28 @@ class Ensemble:
 
     def drive(self, per_second: int) -> None:
         """Clients hand new payloads to whoever says that it leads, and note what was committed while it did."""
-        for id, node in self.nodes.items() if self.clients else ():
+        for node in self.nodes.values() if self.clients else ():
             if node.running and node.paused is None and (room := node.peer.room):
                 payloads = []
                 for _ in range(min(room, self.schedule.random.randint(1, 4))):
                     self.number += 1
                     payloads.append(b"%d" % self.number)
-                self.invariants.proposed.update(payloads)
-                first = node.peer.last
-                key = (id, node.life, node.generation)
-                node.propose(payloads)
-                if node.running and node.generation == key[2]:
-                    epoch = node.peer.last.epoch
-                    begin = first.counter + 1 if first.epoch == epoch else 1
-                    self.waiting.setdefault(key, []).extend((Zxid(epoch, begin + step), payload) for step, payload in enumerate(payloads))
+                self.hand(node, payloads)
         self.collect()
         self.schedule.at(self.schedule.random.randint(1, 2_000_000 // per_second), self.drive, per_second)
+
+    def hand(self, node: Node, payloads: list[bytes]) -> Zxid | None:
+        """Have a leader propose. The zxid of the first payload; None if the node died of it, or leads no longer."""
+        self.invariants.proposed.update(payloads)
+        first = node.peer.last
+        key = (node.id, node.life, node.generation)
+        node.propose(payloads)
+        if not node.running or node.generation != key[2]:
+            return None
+        epoch = node.peer.last.epoch
+        begin = Zxid(epoch, first.counter + 1 if first.epoch == epoch else 1)
+        self.waiting.setdefault(key, []).extend((begin.after(step), payload) for step, payload in enumerate(payloads))
+        return begin
 
     def ask(self, per_second: float) -> None:
         """Clients ask whoever says that it leads for linearizable reads."""
@@ -175,7 +188,7 @@ class Ensemble:
         for id, node in self.nodes.items():
             if node.delivered != log:
                 raise TotalOrder(f"in the end node {id} has delivered another sequence than was committed")
-        if len({payload for _, payload in log}) != len(log):
+        if self.proposed_once and len({payload for _, payload in log}) != len(log):
             raise Integrity("a payload was delivered twice")
         missing = set(self.acknowledged) - set(log)
         if missing:

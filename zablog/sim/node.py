@@ -48,12 +48,13 @@ from zablog.core.state import Leading, Limits, Timing
 from zablog.core.trail import Trail
 from zablog.core.zxid import ZERO, Epoch, PeerId, Zxid
 from zablog.sim import mending
+from zablog.sim.application import Application
 from zablog.sim.disk import PowerLost, SimDisk
 from zablog.sim.image import Image
 from zablog.sim.invariants import Invariants
 from zablog.sim.network import Network
 from zablog.sim.schedule import Schedule
-from zablog.sim.snapshots import fetch, state_of
+from zablog.sim.snapshots import application_of, fetch, state_of
 from zablog.sim.trace import words
 from zablog.storage.batch import FILE_BYTES as HEADER_BYTES
 from zablog.storage.errors import Faulty, StorageError, StorageFailed, Trimmed
@@ -110,6 +111,13 @@ class Node:
         self.delivered: list[tuple[Zxid, bytes]] = []
         self.reading: Zxid | None = None
         """What the linearizable read that was asked here must see."""
+        self.make: Callable[[], Application] | None = None
+        """Makes the application of a life, if it is to have one."""
+        self.application: Application | None = None
+        self.captures: dict[int, bytes] = {}
+        """The application's state after so many deliveries less one, for checkpoints."""
+        self.on_read: Callable[[], None] | None = None
+        """Called when the linearizable read that was asked here may be answered."""
         self.replaced = ZERO
         """Through here a peer's snapshot took the place of a damaged log, before this life."""
 
@@ -163,9 +171,12 @@ class Node:
         self.stepping = False
         self.delivered = []
         self.reading = None
+        self.application = self.make() if self.make is not None else None
+        self.captures = {}
+        self.on_read = None
         self.life += 1
         if storage.snapshot is not None:
-            self.delivered = state_of(storage.read_snapshot())
+            self.take(storage.read_snapshot())
             self.invariants.restored(self, storage.snapshot.mark)
         self.running = True
         self.paused = None
@@ -376,7 +387,7 @@ class Node:
                 case Install(_, mark):
                     self.queue.append(effect)
                     self.history.install(mark)
-                    self.delivered = state_of(self.staged)
+                    self.take(self.staged)
                     self.invariants.installed(self, mark)
                     self.invariants.watermark_moved(self, mark.zxid, news=False)
                     self.schedule.say(f"{self.id} takes the snapshot at {mark.zxid}")
@@ -393,7 +404,7 @@ class Node:
                     if effect.generation != self.generation:
                         self.generation = effect.generation
                         self.void_gate()
-                        self.reading = None
+                        self.reading = self.on_read = None
                     self.invariants.role_changed(self, effect)
                     if self.schedule.witness is not None:
                         self.schedule.witness(self.id, effect)
@@ -402,6 +413,9 @@ class Node:
                     assert self.reading is not None, "the law that what is ready was asked for"
                     owed, self.reading = self.reading, None
                     self.invariants.read_ready(self, owed, upto)
+                    if (answer := self.on_read) is not None:
+                        self.on_read = None
+                        answer()
                 case Halt(reason):
                     self.invariants.halted(self, reason)
         if self.queue and not self.writing:
@@ -429,8 +443,15 @@ class Node:
         self.invariants.sending(self, send)
         self.network.send(self.id, send.link, send.message)
 
+    def take(self, raw: bytes) -> None:
+        """A snapshot in the place of what was delivered."""
+        self.delivered = state_of(raw)
+        self.captures = {}
+        if self.application is not None:
+            self.application.restore(application_of(raw))
+
     def deliver(self, upto: Zxid) -> None:
-        """The application: it only remembers."""
+        """To the application, if there is one; else it is only remembered."""
         after = self.delivered[-1][0] if self.delivered else ZERO
         known = len(self.invariants.committed)
         while after < upto:
@@ -439,6 +460,10 @@ class Node:
             begin = len(self.delivered)
             self.delivered += [(entries.first.after(steps), bytes(payload)) for steps, payload in enumerate(entries.payloads)]
             self.invariants.delivered(self, begin)
+            if self.application is not None:
+                for zxid, payload in self.delivered[begin:]:
+                    self.application.apply(zxid, payload)
+                self.application.applied()
             if self.schedule.witness is not None:
                 for delivery in self.delivered[begin:]:
                     self.schedule.witness(self.id, delivery)

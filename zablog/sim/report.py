@@ -46,6 +46,8 @@ class Failure(NamedTuple):
     reason: str
     strikes: tuple[int, ...] = ()
     """The numbers of the faults that had struck."""
+    flag: str = ""
+    """Of the kind of ensemble."""
 
     def words(self) -> str:
         return f"seed {self.seed}, event {self.event}: {self.reason} ({self.where}) with {self.options.words()}"
@@ -53,7 +55,7 @@ class Failure(NamedTuple):
     @property
     def command(self) -> str:
         """What shows this run again, line by line."""
-        return f"zablog simulate --seeds {self.seed} --options '{self.options.words()}' --trace"
+        return f"zablog simulate{self.flag} --seeds {self.seed} --options '{self.options.words()}' --trace"
 
 
 @dataclass(slots=True)
@@ -91,6 +93,8 @@ class Report:
     acked: int = 0
     committed: int = 0
     faults: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    """What the kind of ensemble counts beside this."""
     found: list[Failure] = field(default_factory=list)
     losses: list[Failure] = field(default_factory=list)
     """What was broken where a disk had lied: nothing can prevent it, and the guarantees do not cover it."""
@@ -114,6 +118,8 @@ class Report:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for kind, count in other.faults.items():
             self.faults[kind] = self.faults.get(kind, 0) + count
+        for name, count in other.counts.items():
+            self.counts[name] = self.counts.get(name, 0) + count
         self.found += other.found
         self.losses += other.losses
         self.trace = (self.trace + other.trace) % HASHES
@@ -125,6 +131,7 @@ class Report:
         record["violations"] = self.violations
         record["expected_losses"] = len(self.losses)
         record |= {f"fault_{kind}": count for kind, count in sorted(self.faults.items())}
+        record |= self.counts
         record["hash"] = self.hash
         record["failures"] = [
             {"seed": failure.seed, "guarantee": failure.guarantee, "reason": failure.reason, "command": failure.command}

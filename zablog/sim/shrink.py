@@ -7,6 +7,7 @@ the same failure is always shortened to the same run.
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from zablog.sim.ensemble import Ensemble
 from zablog.sim.faults import Options
 from zablog.sim.report import Failure
 from zablog.sim.simulate import run
@@ -14,7 +15,9 @@ from zablog.sim.simulate import run
 RUNS_MAX = 150
 
 
-def shrink(failure: Failure, runs_max: int = RUNS_MAX, tell: Callable[[int, Failure], None] | None = None) -> Failure:
+def shrink(
+    failure: Failure, runs_max: int = RUNS_MAX, tell: Callable[[int, Failure], None] | None = None, world: type[Ensemble] = Ensemble
+) -> Failure:
     """The shortest run found within `runs_max` runs that breaks the same guarantee. `tell` hears of each: runs so far, the best yet."""
     best = first_part(failure)
     runs = 0
@@ -25,7 +28,7 @@ def shrink(failure: Failure, runs_max: int = RUNS_MAX, tell: Callable[[int, Fail
             if runs >= runs_max:
                 return best
             runs += 1
-            report = run(failure.seed, options)
+            report = run(failure.seed, options, world=world)
             found = [*report.found, *report.losses]
             if found and found[0].guarantee == failure.guarantee and weight(smaller := first_part(found[0])) < weight(best):
                 best, improved = smaller, True

@@ -22,12 +22,21 @@ class Pool(Protocol):
     def imap_unordered(self, function: Callable[[int], Report], seeds: Iterable[int], /) -> Iterable[Any]: ...
 
 
-def run(seed: int, options: Options | None = None, tell: Callable[[str], None] | None = None, nodes: int | None = None) -> Report:
-    """One run. A violation is counted and described in the report, with the whole set of options. `tell` takes the lines of the trace."""
+def run(
+    seed: int,
+    options: Options | None = None,
+    tell: Callable[[str], None] | None = None,
+    nodes: int | None = None,
+    world: type[Ensemble] = Ensemble,
+) -> Report:
+    """One run of a kind of ensemble. A violation is counted and described in the report, with the whole set of options.
+
+    `tell` takes the lines of the trace.
+    """
     options = options or draw(Random(f"options {seed}"), nodes)
     begun = time.process_time()
     limits = Limits() if options.counter_max is None else Limits(counter_max=options.counter_max)
-    ensemble = Ensemble(seed, options.nodes, limits=limits, drift=options.drift)
+    ensemble = world(seed, options.nodes, limits=limits, drift=options.drift)
     schedule, invariants = ensemble.schedule, ensemble.invariants
     schedule.tell = tell
     ensemble.network.delay = (50, options.delay_micros)
@@ -50,7 +59,7 @@ def run(seed: int, options: Options | None = None, tell: Callable[[str], None] |
         where = f"{schedule.now / 1000:.3f} ms, {frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}"
         reason = str(error) or repr(error)
         name = type(error).__name__
-        failures.append(Failure(seed, options, name, schedule.events, where, reason, tuple(injector.strikes)))
+        failures.append(Failure(seed, options, name, schedule.events, where, reason, tuple(injector.strikes), world.flag))
         schedule.say(f"!! {reason if isinstance(error, Violation) else f'{name}: {reason}'}")
     schedule.hash.update(f"{invariants.digest} {[node.delivered[-1:] for node in ensemble.nodes.values()]}".encode())
     nodes_of_it = ensemble.nodes.values()
@@ -76,6 +85,7 @@ def run(seed: int, options: Options | None = None, tell: Callable[[str], None] |
         acked=len(ensemble.acknowledged),
         committed=len(invariants.committed),
         faults=injector.counts,
+        counts=ensemble.counts,
         found=[] if injector.outside else failures,
         losses=failures if injector.outside else [],
         trace=schedule.hash.intdigest(),
@@ -101,12 +111,13 @@ def run_many(
     pool: Pool | None = None,
     events: int | None = None,
     kinds: Sequence[str] | None = None,
+    world: type[Ensemble] = Ensemble,
 ) -> Iterator[Report]:
     """A report a seed, as they come: from `pool` if there is one, else from so many processes of our own.
 
     `events` is how long each phase of faults is, `kinds` which faults there are; what is not said is drawn from the seed.
     """
-    job = partial(run_drawn, nodes=nodes, events=events, kinds=kinds)
+    job = partial(run_drawn, nodes=nodes, events=events, kinds=kinds, world=world)
     if pool is not None:
         yield from pool.imap_unordered(job, seeds)
     elif workers <= 1:
@@ -124,6 +135,7 @@ def run_drawn(
     events: int | None = None,
     kinds: Sequence[str] | None = None,
     tell: Callable[[str], None] | None = None,
+    world: type[Ensemble] = Ensemble,
 ) -> Report:
     """The run of a seed, with the options that are drawn from it."""
-    return run(seed, draw(Random(f"options {seed}"), nodes, events=events, kinds=kinds), tell)
+    return run(seed, draw(Random(f"options {seed}"), nodes, events=events, kinds=kinds), tell, world=world)

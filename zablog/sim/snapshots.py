@@ -17,14 +17,23 @@ if TYPE_CHECKING:
     from zablog.sim.node import Node
 
 AGAIN = 10_000
+END = b"\0"
+"""No JSON holds it."""
 
 
-def bytes_of(state: list[tuple[Zxid, bytes]]) -> bytes:
-    return json.dumps([[*zxid, payload.decode()] for zxid, payload in state]).encode()
+def bytes_of(state: list[tuple[Zxid, bytes]], application: bytes = b"") -> bytes:
+    """What was delivered, and what the application made of it."""
+    return json.dumps([[*zxid, payload.decode("latin-1")] for zxid, payload in state]).encode() + (
+        END + application if application else b""
+    )
+
+
+def application_of(raw: bytes) -> bytes:
+    return raw.partition(END)[2]
 
 
 def state_of(raw: bytes) -> list[tuple[Zxid, bytes]]:
-    return [(Zxid(epoch, counter), payload.encode()) for epoch, counter, payload in json.loads(raw)]
+    return [(Zxid(epoch, counter), payload.encode("latin-1")) for epoch, counter, payload in json.loads(raw.partition(END)[0])]
 
 
 def checkpoint(node: Node) -> bool:
@@ -37,11 +46,15 @@ def checkpoint(node: Node) -> bool:
         for at in range(max(0, len(node.delivered) - 30), len(node.delivered))
         if node.delivered[at][0] in trail and (last is None or node.delivered[at][0] > last.mark.zxid)
     ]
+    if node.application is not None:
+        # It is captured now, and the capture may be a while on its way to the disk: this checkpoint may be of the one before.
+        node.captures = dict([*node.captures.items(), (len(node.delivered) - 1, node.application.capture())][-2:])
+        places = [at for at in places if at in node.captures]
     if not places:
         return False
     at = node.random.choice(places)
     zxid = node.delivered[at][0]
-    raw = bytes_of(node.delivered[: at + 1])
+    raw = bytes_of(node.delivered[: at + 1], node.captures.get(at, b""))
     keep_bytes = node.random.choice((0, 0, 500, 100_000))
 
     def work() -> None:
