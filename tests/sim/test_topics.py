@@ -5,8 +5,8 @@ from functools import cache
 
 import pytest
 
-from tests.sim import topics
-from tests.sim.topics import CHECKERS, History, Play, Read, anomalies
+from broker.sim.history import CHECKERS, End, History, Read, anomalies
+from tests.sim.topics import PARTITIONS, Play
 
 
 @pytest.mark.parametrize("first", range(0, 60, 20))
@@ -65,7 +65,7 @@ def phantom(history: History) -> None:
 
 def torn(history: History) -> None:
     value = history.sent[acknowledged(history)].values[-1]
-    for partition in range(topics.PARTITIONS):
+    for partition in range(PARTITIONS):
         everywhere(history, partition, lambda log: log.remove(value) if value in log else None)
 
 
@@ -81,6 +81,10 @@ def real_time_inversion(history: History) -> None:
 
 def poll_skip(history: History) -> None:
     history.reads.append(Read(0, 0, len(history.final[0][0]) + 5, ()))
+
+
+def stale_end(history: History) -> None:
+    history.ends.append(End(0, 2, 1))
 
 
 def replica_divergence(history: History) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sim.topics import Read, Sent
+from broker.sim.history import Read, Sent
 from tests.system import chaos
 from tests.system.chaos import DECK, Report, lacking, torment
 from tests.system.traffic import SLOTS, Look, Seen, judge

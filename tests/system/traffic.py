@@ -19,7 +19,7 @@ from broker.client import Client, Producer, connect
 from broker.client.client import ReadLevel
 from broker.client.pending import Pending
 from broker.errors import BrokerError, NotAllowed, OffsetOutOfRange
-from tests.sim.topics import CHECKERS, History, Read, Sent, unanswered
+from broker.sim.history import CHECKERS, History, Read, Sent, unanswered
 
 TOPICS = {"orders": 3, "payments": 1}
 SLOTS = [(topic, partition) for topic, partitions in TOPICS.items() for partition in range(partitions)]

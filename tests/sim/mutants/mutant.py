@@ -13,7 +13,8 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
-from tests.sim.topics import CHECKERS, Play, anomalies
+from broker.sim.history import CHECKERS, anomalies
+from tests.sim.topics import Play
 from zablog.sim import Options, guarantees, run
 from zablog.sim.ensemble import Ensemble
 from zablog.sim.faults import draw
