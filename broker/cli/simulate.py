@@ -43,19 +43,22 @@ def simulate(
     ] = None,
     events: Annotated[int, typer.Option(min=1, help="How long faults strike: after so many events everything is healed.")] = 20_000,
     options: Annotated[str | None, typer.Option(metavar="JSON", help="All options of a run, as a failing seed prints them.")] = None,
+    broker: Annotated[bool, typer.Option("--broker", help="Each node is a broker, with producers, admins and readers.")] = False,
     trace: Annotated[bool, typer.Option("--trace", help="Print one seed's run, one line an event.")] = False,
 ) -> int:
     """Run whole ensembles under faults, in virtual time.
 
     Loss, partitions, crashes, power cuts and disks that fail; the laws of the protocol are checked after every step. The same seed
-    always gives the same run. Exit code 8 if any law was broken; the seed that did it is printed, with the command that shows the
+    always gives the same run. With --broker, what clients were told is checked, too. Exit code 8 if any law was broken; the seed that did it is printed, with the command that shows the
     shortest run found that breaks it too.
 
     Example: zablog simulate --seeds 1..100 --json
     """
     import os
 
+    from broker.sim import BrokerEnsemble
     from zablog.sim import Options, Report, run_many
+    from zablog.sim.ensemble import Ensemble
     from zablog.sim.simulate import run, run_drawn
 
     screen = terminal(context)
@@ -64,14 +67,18 @@ def simulate(
     if (trace or options is not None) and len(wanted) > 1:
         raise Usage("--trace and --options are for one seed", hint="--seeds 7 --trace")
     total = Report()
+    world = BrokerEnsemble if broker else Ensemble
     if trace or options is not None:
         tell = _traced(screen) if trace else None
-        report = run(wanted[0], _options(options, Options), tell) if options else run_drawn(wanted[0], nodes, events, kinds, tell)
+        if options is not None:
+            report = run(wanted[0], _options(options, Options), tell, world=world)
+        else:
+            report = run_drawn(wanted[0], nodes, events, kinds, tell, world)
         _take(report, total, screen, short=options is not None)
     else:
         try:
             with progress(screen, "seeds", len(wanted)) as step:
-                for report in run_many(wanted, nodes, min(os.cpu_count() or 1, len(wanted)), events=events, kinds=kinds):
+                for report in run_many(wanted, nodes, min(os.cpu_count() or 1, len(wanted)), events=events, kinds=kinds, world=world):
                     _take(report, total, screen)
                     step(1)
         except KeyboardInterrupt:
@@ -97,12 +104,14 @@ def _take(report: Report, total: Report, screen: Terminal, short: bool = False) 
 
 
 def _shortened(failure: Failure, screen: Terminal) -> Failure:
+    from broker.sim import BrokerEnsemble
     from zablog.sim import shrink
+    from zablog.sim.ensemble import Ensemble
 
     def tell(runs: int, best: Failure) -> None:
         screen.detail(f"seed {failure.seed}: after {runs} runs, {len(best.strikes)} faults and {best.event} events")
 
-    shorter = shrink(failure, tell=tell)
+    shorter = shrink(failure, tell=tell, world=BrokerEnsemble if failure.flag else Ensemble)
     screen.warn(
         f"the same in short: {len(shorter.strikes)} faults and {shorter.event} events "
         f"instead of {len(failure.strikes)} and {failure.event}: {shorter.reason}"

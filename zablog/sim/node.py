@@ -116,6 +116,7 @@ class Node:
         self.application: Application | None = None
         self.captures: dict[int, bytes] = {}
         """The application's state after so many deliveries less one, for checkpoints."""
+        self.memory_bytes, self.stream_bytes = MEMORY_BYTES, STREAM_BYTES
         self.on_read: Callable[[], None] | None = None
         """Called when the linearizable read that was asked here may be answered."""
         self.replaced = ZERO
@@ -152,7 +153,7 @@ class Node:
             limits,
             storage.snapshot.mark if storage.snapshot else None,
         )
-        self.history = History(storage, MEMORY_BYTES)
+        self.history = History(storage, self.memory_bytes)
         self.gate = Gate()
         self.held: dict[int, Send] = {}
         """What this role has waiting in the gate, by identity."""
@@ -582,7 +583,7 @@ class Node:
         return None
 
     def stream_once(self, effect: Stream, after: Zxid) -> Zxid:
-        entries = self.history.read(after, effect.upto, STREAM_BYTES)
+        entries = self.history.read(after, effect.upto, self.stream_bytes)
         assert entries is not None, "the law that a stream reads our own log"
         self.network.send(self.id, effect.link, Propose(effect.epoch, entries, ZERO))
         return entries.last

@@ -78,3 +78,10 @@ def test_what_makes_no_sense_is_refused(line: str, capsys: pytest.CaptureFixture
     assert run(["simulate", *line.split()]) == 2
 
     assert capsys.readouterr().out == ""
+
+
+def test_a_simulation_of_brokers_counts_what_clients_were_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["simulate", "--broker", "--seeds", "1", "--events", "3000", "--json"]) == 0
+
+    document = json.loads(capsys.readouterr().out)
+    assert min(document[count] for count in ("records_acked", "sends_acked", "polls", "topics")) > 0

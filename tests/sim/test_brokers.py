@@ -1,0 +1,45 @@
+"""Whole ensembles of brokers under faults, each from one seed: no anomaly in what clients were told."""
+
+import pytest
+
+from broker.sim import BrokerEnsemble
+from broker.sim.ensemble import Anomaly
+from broker.sim.replica import Replica
+from zablog.sim import Report, run, run_many
+
+FAST = 4
+ALL = 64
+CHUNK = 16
+
+
+def runs(first: int, count: int) -> Report:
+    total = Report()
+    for report in run_many(range(first, first + count), world=BrokerEnsemble):
+        total.add(report)
+    return total
+
+
+def test_no_seed_shows_an_anomaly() -> None:
+    total = runs(0, FAST)
+
+    assert total.failures == []
+    assert min(total.counts.values()) > 0, f"everything had its turn: {total.counts}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(FAST, FAST + ALL, CHUNK))
+def test_no_seed_of_many_shows_an_anomaly(first: int) -> None:
+    total = runs(first, CHUNK)
+
+    assert total.failures == []
+    assert min(total.snapshots, total.truncations, total.checkpoints, *total.counts.values()) > 0
+
+
+def test_an_anomaly_names_its_checker_and_the_command_that_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Replica, "tables", lambda self: b"%d" % id(self))
+
+    (failure,) = run(1, world=BrokerEnsemble).found
+
+    assert failure.guarantee == Anomaly.__name__
+    assert failure.reason.startswith("replica_divergence: ")
+    assert failure.command.startswith("zablog simulate --broker --seeds 1 ")
