@@ -48,9 +48,9 @@ def simulate(
 ) -> int:
     """Run whole ensembles under faults, in virtual time.
 
-    Loss, partitions, crashes, power cuts and disks that fail; the laws of the protocol are checked after every step. The same seed
-    always gives the same run. With --broker, what clients were told is checked, too. Exit code 8 if any law was broken; the seed that did it is printed, with the command that shows the
-    shortest run found that breaks it too.
+    Loss, partitions, crashes, power cuts and disks that fail; the laws of the protocol are checked after every step, and with --broker
+    what clients were told. The same seed always gives the same run. Exit code 8 if any law was broken; the seed that did it is printed,
+    with the command that shows the shortest run found that breaks it too.
 
     Example: zablog simulate --seeds 1..100 --json
     """
