@@ -60,11 +60,17 @@ def calls_of(work: Callable[[], object]) -> int:
     return calls.made
 
 
+class Cluster:
+    def saw(self, zxid: Zxid) -> None:
+        """The real one remembers it."""
+
+
 class Session:
     """What a producer needs of one: it keeps requests until `answer`."""
 
     def __init__(self) -> None:
         self.lost: BrokerError | None = None
+        self.cluster = Cluster()
         self.changed: Callable[[BrokerError | None], None] = lambda error: None
         self.room = 8
         self.waiting: list[tuple[ProduceRequest, Done]] = []

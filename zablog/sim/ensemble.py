@@ -7,7 +7,7 @@ from zablog.core.messages import Message
 from zablog.core.state import Leading, Limits, Phase, Timing
 from zablog.core.zxid import PeerId, Zxid
 from zablog.sim.disk import SimDisk
-from zablog.sim.guarantees import Integrity, Liveness, TotalOrder
+from zablog.sim.guarantees import Integrity, Liveness, TotalOrder, Unavailable
 from zablog.sim.invariants import Invariants
 from zablog.sim.network import Network
 from zablog.sim.node import TICK, Node
@@ -206,6 +206,12 @@ class Ensemble:
                     id: (type(node.peer.state.role).__name__, node.peer.state.phase.name, len(node.delivered)) if node.running else "dead"
                     for id, node in self.nodes.items()
                 }
-                raise Liveness(f"after {seconds:g} s without faults {else_say}: {states}")
+                words = f"after {seconds:g} s without faults {else_say}: {states}"
+                ill = self.invariants.faulty | {
+                    id for id, node in self.nodes.items() if node.running and node.peer.state.suspect is not None
+                }
+                if self.invariants.faulty and len(ill) > (len(self.nodes) - 1) // 2:
+                    raise Unavailable(words)
+                raise Liveness(words)
             self.schedule.run_until(self.schedule.now + 20_000)
             self.collect()

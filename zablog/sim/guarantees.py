@@ -11,6 +11,10 @@ class Violation(AssertionError):
         super().__init__(f"{type(self).__name__}: {reason}")
 
 
+class Unavailable(Exception):
+    """Nobody may go on: the logs of so many nodes are damaged that something committed may be in none of the others. Not a violation."""
+
+
 # -- promises and acknowledgements --------------------------------------------------------------------------------------------
 
 

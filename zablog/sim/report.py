@@ -26,6 +26,7 @@ SUMS = (
     "read_stops",
     "stalls",
     "reads",
+    "unavailable",
     "acked",
     "committed",
     "seconds",
@@ -86,6 +87,8 @@ class Report:
     """Running nodes that stopped since a read failed."""
     stalls: int = 0
     """Leaders that made room since their disk hung."""
+    unavailable: int = 0
+    """Runs in which nobody could lead in the end, and rightly: more than a minority of logs were damaged, one of them within."""
     reads: int = 0
     """Linearizable reads that were answered."""
     acked: int = 0

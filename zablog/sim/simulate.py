@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from zablog.core.state import Limits
 from zablog.sim.ensemble import Ensemble
 from zablog.sim.faults import Injector, Options, draw
-from zablog.sim.guarantees import Violation
+from zablog.sim.guarantees import Unavailable, Violation
 from zablog.sim.report import Failure, Report
 
 
@@ -36,7 +36,7 @@ def run(seed: int, options: Options | None = None, tell: Callable[[str], None] |
     schedule.at(1_000, ensemble.tend)
     if options.reads_per_second > 0:
         schedule.at(1_000, ensemble.ask, options.reads_per_second)
-    failures = []
+    failures, unavailable = [], 0
     try:
         bounds = () if options.events is None else (options.events,)
         with uncollected():
@@ -45,6 +45,9 @@ def run(seed: int, options: Options | None = None, tell: Callable[[str], None] |
             schedule.say("-- everything works again")
             ensemble.heal()
             ensemble.finish()
+    except Unavailable as error:
+        unavailable = 1
+        schedule.say(f"-- unavailable: {error}")
     except Exception as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{schedule.now / 1000:.3f} ms, {frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}"
@@ -73,6 +76,7 @@ def run(seed: int, options: Options | None = None, tell: Callable[[str], None] |
         read_stops=sum(node.read_errors for node in nodes_of_it),
         stalls=sum(node.stalls for node in nodes_of_it),
         reads=invariants.reads,
+        unavailable=unavailable,
         acked=len(ensemble.acknowledged),
         committed=len(invariants.committed),
         faults=injector.counts,
