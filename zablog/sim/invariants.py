@@ -80,6 +80,8 @@ class Invariants:
         self.suspect: set[int] = set()
         """Nodes that recovered with a suspect tail, and have not been repaired yet."""
         self.checkpoints = self.snapshots = 0
+        self.pieces = self.resumptions = self.superseded = self.anew = self.unread = 0
+        """Of snapshots on their way, see the report."""
         self.elections = self.truncations = self.suspects = self.repairs = 0
 
     # -- what nodes write ---------------------------------------------------------------------------------------------------
