@@ -21,6 +21,7 @@ from broker.state.commands import FOR_EVER, Retention
 from tests.shell.cancelling import CancelledAt
 from tests.shell.wires import who
 from tests.shell.world import EPOCH_SECONDS, NODES, World
+from zablog.storage.batch import FILE_BYTES
 
 TOPIC = "orders"
 PARTITIONS = 2
@@ -218,6 +219,7 @@ class Story:
                     self.kill_leader,
                     self.lose_all,
                     self.stay_away,
+                    self.rot,
                     self.cut,
                     self.silence,
                     self.stall,
@@ -272,6 +274,20 @@ class Story:
                 await producer.send_many("bulk", [bytes(4000)] * 8)
                 await trio.sleep(0.2)
         who.set("story")
+        await self.revive(world, number)
+
+    async def rot(self, world: World, dice: Random) -> None:
+        """A bit of one log decays, once in a run: the node fetches what it lost from the others, which must be within reach."""
+        number = dice.choice(NODES)
+        if world.faults["rot"] > 1 or world.hosts[number].ended.is_set():
+            return
+        world.wires.heal()
+        await world.kill(number, power_loss=False)
+        disk = world.hosts[number].disk
+        name = dice.choice([name for name in disk.names() if name.startswith("wal-")])
+        used = len(disk.read(name, 0, disk.size(name)).rstrip(b"\0"))
+        if used > FILE_BYTES:  # the header of a file nobody can make again: such a node stays out, and says so
+            disk.flip(name, dice.randrange(FILE_BYTES, used), dice.randrange(8))
         await self.revive(world, number)
 
     def pair(self, dice: Random) -> tuple[str, str]:

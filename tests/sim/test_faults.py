@@ -5,14 +5,14 @@ from random import Random
 
 import pytest
 
-from zablog.sim import KINDS, Report, run, run_many
+from zablog.sim import SURVIVABLE, Report, run, run_many
 from zablog.sim.faults import draw
 
 COMPANIONS = {"ambush": ("crash",)}
 """An ambush waits for a recovery, and somebody must have something to recover from."""
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SURVIVABLE)
 def test_a_fault_strikes_and_breaks_nothing(kind: str) -> None:
     total = Report()
     for seed in range(1, 4):

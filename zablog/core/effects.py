@@ -123,13 +123,34 @@ class RoleChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadReady:
+    """What was asked for by ReadAsked: a read that has seen everything through `upto` is linearizable."""
+
+    upto: Zxid
+
+
+@dataclass(frozen=True, slots=True)
 class Halt:
     """This node must not go on: going on would lose data or promises. The reason says what to do."""
 
     reason: str
 
 
-Effect = Append | Truncate | Install | SaveEpochs | Send | DropLink | Deliver | ReadDigest | FetchSnapshot | Stream | RoleChanged | Halt
+Effect = (
+    Append
+    | Truncate
+    | Install
+    | SaveEpochs
+    | Send
+    | DropLink
+    | Deliver
+    | ReadDigest
+    | FetchSnapshot
+    | Stream
+    | RoleChanged
+    | ReadReady
+    | Halt
+)
 
 
 class Effects:

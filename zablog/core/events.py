@@ -97,6 +97,11 @@ class Fetched:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadAsked:
+    """An established leader is asked how far a linearizable read must see. No round of this kind is under way."""
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpointed:
     """A snapshot at `snapshot` is durable, and the log begins at `base` now: what stood before is gone."""
 
@@ -123,4 +128,5 @@ Event = (
     | Fetched
     | Checkpointed
     | Stalled
+    | ReadAsked
 )

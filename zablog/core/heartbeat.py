@@ -1,5 +1,6 @@
 """Liveness in both directions: pings of the leader, echoes of its followers. Timers here may only cost progress, never safety."""
 
+from zablog.core import reads
 from zablog.core.effects import Effects
 from zablog.core.messages import Commit, Ping, Pong
 from zablog.core.state import Following, Leading, Learner, Phase, State
@@ -12,10 +13,12 @@ def on_ping(state: State, following: Following, message: Ping, out: Effects) -> 
         out.send(following.link, Pong(message.epoch, message.nonce))
 
 
-def on_pong(state: State, leading: Leading, learner: Learner, message: Pong) -> None:
-    """Leader: this learner heard a ping that left at tick `nonce`, and we heard it."""
-    if message.epoch == leading.epoch and message.nonce <= state.now:
-        learner.echoed = max(learner.echoed, message.nonce)
+def on_pong(state: State, leading: Leading, learner: Learner, message: Pong, out: Effects) -> None:
+    """Leader: this learner heard the ping of this nonce, and we heard it."""
+    if message.epoch == leading.epoch and learner.nonce < message.nonce <= leading.nonce:
+        learner.nonce = message.nonce
+        learner.echoed = max(learner.echoed, message.nonce // reads.NONCES_A_TICK)
+        reads.confirm(state, leading, out)
 
 
 def on_follower_tick(state: State, following: Following, out: Effects) -> None:
@@ -43,9 +46,7 @@ def on_leader_tick(state: State, leading: Leading, out: Effects) -> None:
     """Ping, tell the watermark to those who missed it, and step down without a quorum of fresh echoes."""
     timing = state.timing
     if leading.epoch is not None and state.now % timing.ping == 0:
-        for learner in leading.learners.values():
-            if learner.invited:
-                out.send(learner.link, Ping(leading.epoch, state.now))
+        reads.ping(state, leading, out)
     match leading.phase:
         case Phase.DISCOVERY:
             if state.now - leading.since > timing.discovery:

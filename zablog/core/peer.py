@@ -7,7 +7,7 @@ Looking ──elected──► Leading   ─┐
 
 from collections.abc import Callable, Sequence
 
-from zablog.core import broadcast, discovery, election, heartbeat, synchronization
+from zablog.core import broadcast, discovery, election, heartbeat, reads, synchronization
 from zablog.core.effects import Effect, Effects
 from zablog.core.events import (
     Checkpointed,
@@ -20,6 +20,7 @@ from zablog.core.events import (
     LinkDown,
     LinkUp,
     Proposals,
+    ReadAsked,
     Received,
     Staged,
     Stalled,
@@ -125,6 +126,9 @@ class Peer:
             case Proposals(payloads):
                 assert isinstance(state.role, Leading), "the law that only a leader is handed proposals"
                 broadcast.on_proposals(state, state.role, payloads, out)
+            case ReadAsked():
+                if isinstance(state.role, Leading) and state.phase is Phase.BROADCAST:  # else the role that was asked has ended
+                    reads.on_read_asked(state, state.role, out)
             case LinkUp(link):
                 self.on_link_up(link)
             case LinkDown(link):
@@ -188,7 +192,7 @@ class Peer:
                     case Ack():
                         return broadcast.on_ack(state, role, learner, message, out)
                     case Pong():
-                        return heartbeat.on_pong(state, role, learner, message)
+                        return heartbeat.on_pong(state, role, learner, message, out)
                     case AckEpoch():
                         return discovery.on_ack_epoch(state, role, learner, message, out)
                     case AckSnap():

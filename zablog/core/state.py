@@ -140,6 +140,8 @@ class Learner:
     """The highest watermark sent; None before UPTODATE."""
     echoed: int = 0
     """The tick at which the last echoed ping was sent."""
+    nonce: int = 0
+    """The highest nonce it has echoed."""
 
 
 @dataclass(slots=True)
@@ -156,6 +158,10 @@ class Leading:
     learners: dict[PeerId, Learner] = field(default_factory=dict)
     initial: Zxid | None = None
     self_acked: Zxid | None = None
+    nonce: int = 0
+    """The highest nonce sent."""
+    reading: tuple[int, Zxid] | None = None
+    """A round of linearizable reads: which nonce a quorum must echo, and the watermark when it was sent."""
     outgrown_at: int | None = None
     """When a voter was first seen that promised a higher epoch than ours."""
     outstanding: deque[tuple[Zxid, int]] = field(default_factory=deque)

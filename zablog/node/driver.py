@@ -23,6 +23,7 @@ from zablog.core.effects import (
     Halt,
     Install,
     ReadDigest,
+    ReadReady,
     RoleChanged,
     SaveEpochs,
     Send,
@@ -39,6 +40,7 @@ from zablog.core.events import (
     LinkDown,
     LinkUp,
     Proposals,
+    ReadAsked,
     Received,
     Stalled,
     Streamed,
@@ -51,6 +53,7 @@ from zablog.core.state import Following, Leading, Phase
 from zablog.core.trail import Mark, Payload
 from zablog.core.zxid import ZERO, Epoch, PeerId, Zxid
 from zablog.node.errors import LeadershipLost, NodeStopped
+from zablog.node.reads import ReadRounds
 from zablog.node.writer import Writer
 from zablog.storage.errors import StorageError, Trimmed
 from zablog.storage.history import History
@@ -115,6 +118,7 @@ class Driver:
         self.advanced = trio.lowlevel.ParkingLot()
         """Those who wait for room, for a commit or for another role."""
         self.proposed = ZERO
+        self.reads = ReadRounds(lambda: self.step(ReadAsked()))
 
     # -- events -------------------------------------------------------------------------------------------------------------
 
@@ -243,6 +247,7 @@ class Driver:
             self.ended = reason
             self.events.clear()
             self.gate.void()
+            self.reads.give_up()
         self.wake()
 
     def insist(self) -> None:
@@ -289,6 +294,8 @@ class Driver:
                     self.drop(link, reason)
                 case RoleChanged():
                     self.change_role(effect)
+                case ReadReady(upto):
+                    self.reads.ready(upto)
                 case Halt(reason):
                     self.stop(reason)
                     return  # what the same step wanted written is not: nobody is ever told that it was
@@ -310,6 +317,7 @@ class Driver:
             self.generation = role.generation
             self.gate.void()
             self.give_up_fetching()
+            self.reads.give_up()
         self.role = role
         self.role_news = True
         log.info(

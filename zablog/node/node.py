@@ -73,9 +73,7 @@ class Node:
         driver.insist()
         if not payloads:
             raise ValueError("nothing to propose: give at least one payload, which may be empty")
-        if not driver.leads:
-            leader = driver.peer.state.leader
-            raise NotLeading(leader, self.addresses.get(leader) if leader is not None else None)
+        self._insist_on_leading()
         room = 0 if driver.behind else driver.peer.room
         if len(payloads) > room:
             raise Full(f"there is room for {room} entries, not for {len(payloads)}. Nothing was proposed.")
@@ -85,6 +83,11 @@ class Node:
                 raise PayloadTooLarge(f"a payload of {size:,} bytes: at most {PAYLOAD_BYTES_MAX:,} are taken. Nothing was proposed.")
             raise Full(f"one call takes payloads of {PAYLOAD_BYTES_MAX:,} bytes in all, not of {size:,}. Nothing was proposed.")
         return driver.propose(payloads)
+
+    def _insist_on_leading(self) -> None:
+        if not self._driver.leads:
+            leader = self._driver.peer.state.leader
+            raise NotLeading(leader, self.addresses.get(leader) if leader is not None else None)
 
     async def propose(self, payload: Payload) -> Zxid:
         """Put a payload into the log, waiting for room. Returns its zxid; see `committed`. Those who wait have their turn in order.
@@ -101,6 +104,16 @@ class Node:
     async def committed(self, zxid: Zxid) -> None:
         """Wait until an entry proposed here is committed. Raises LeadershipLost if this node stops leading before it is known to be."""
         await self._driver.committed(zxid)
+
+    async def read_index(self) -> Zxid:
+        """For a linearizable read: once the application has seen everything through the returned zxid, on whichever node, a read there sees
+        everything that was acknowledged before this call. Costs a round of pings, shared by all who ask at the same time; no clock.
+
+        Raises NotLeading (only a leader can say), LeadershipLost (ask again), NodeStopped.
+        """
+        self._driver.insist()
+        self._insist_on_leading()
+        return await self._driver.reads.wait()
 
     async def wait_applied(self, zxid: Zxid) -> None:
         """Wait until the application has seen everything through `zxid`. Raises NodeStopped."""
@@ -197,7 +210,8 @@ async def open_node(config: NodeConfig, application: Application, clients: Clien
         listen = config.listen or addresses[identity.node]
         reserve = Reserve(disk, config.reserve_bytes)
         await trio.to_thread.run_sync(reserve.begin)
-        storage = await open_repaired(disk, config.file_bytes, me, contacts)
+        restorable_one = application if isinstance(application, Restorable) else None
+        storage = await open_repaired(disk, config.file_bytes, me, contacts, restorable_one)
         async with open_network(listen, me, contacts, insecure=config.insecure) as network, trio.open_nursery() as nursery:
             node, writer = assemble(config, storage, application, network, nursery, addresses)
             try:

@@ -1,6 +1,7 @@
-"""A node whose log has a damaged batch between whole ones: its peers are asked for the entries, before it takes part in anything.
+"""A node whose log is damaged with whole data behind: it is put right before the node takes part in anything.
 
-Until then it does not listen, vote or count: its history would be shorter than what it has promised to keep.
+Until then it does not listen, vote or count: its history would be shorter than what it has promised to keep. Its own snapshot helps if
+it is not below the damage; else a peer that still has the entries; else, where they have been trimmed everywhere, a peer's snapshot.
 """
 
 from collections.abc import Sequence
@@ -9,11 +10,13 @@ import structlog
 import trio
 
 from zablog.core.trail import Entries, Mark
-from zablog.node.transfer import Answers, TransferFailed
+from zablog.core.zxid import Zxid
+from zablog.node.application import Restorable
+from zablog.node.transfer import Answers, DiskFailed, Fetcher, TransferFailed
 from zablog.storage.disk import Disk
-from zablog.storage.errors import Diverged, Faulty, StorageFailed
-from zablog.storage.repair import Fault, repair
-from zablog.storage.storage import Storage
+from zablog.storage.errors import Corrupt, Diverged, Faulty, StorageFailed
+from zablog.storage.repair import Fault
+from zablog.storage.storage import Storage, begin_at_own
 from zablog.transport.ends import BROKEN, broken
 from zablog.transport.errors import HandshakeFailed
 from zablog.transport.greeting import Contact, Self
@@ -27,65 +30,75 @@ AGAIN_SECONDS = 1.0
 log = structlog.get_logger("zablog.node")
 
 
-async def open_repaired(disk: Disk, file_bytes: int, me: Self, contacts: Sequence[Contact]) -> Storage:
-    """Open the storage, with what is faulty in its log repaired from peers, however long that takes.
+async def open_repaired(
+    disk: Disk, file_bytes: int, me: Self, contacts: Sequence[Contact], application: Restorable | None = None
+) -> Storage:
+    """Open the storage, with what is faulty in its log put right, however long that takes.
 
-    Raises what `Storage.open` raises, except Faulty where there are peers; Corrupt if the batch cannot be made again as it was.
+    `application`: whose parts a peer's snapshot may bring. Raises what `Storage.open` raises, except Faulty where there are peers.
     """
     told = ""
     while True:
         try:
             return await trio.to_thread.run_sync(Storage.open, disk, file_bytes)
         except Faulty as error:
+            if await trio.to_thread.run_sync(begin_at_own, disk, file_bytes):
+                log.warning("the log begins at our snapshot now: it was damaged below", node=me.node, reason=str(error))
+                continue
             others = [contact for contact in contacts if contact.node != me.node]
             if not others:
                 raise
             if told != str(error):
                 told = str(error)
                 log.error("the log is faulty, and this node waits for a peer to repair it", node=me.node, reason=told)
-            if not await repaired(disk, error.fault, me, others):
+            for contact in others:
+                if await helped(disk, file_bytes, error.fault, me, contact, application):
+                    break
+            else:
                 await trio.sleep(AGAIN_SECONDS)
 
 
-async def repaired(disk: Disk, fault: Fault, me: Self, contacts: Sequence[Contact]) -> bool:
-    """One round. Raises Corrupt if a peer has the entries, and they are not all that is needed."""
-    for contact in contacts:
-        try:
-            runs = await entries_of(fault, me, contact)
-            await put_back(disk, fault, runs)
-        except (TransferFailed, HandshakeFailed, WireError, Diverged) as error:
-            reason = str(error)
-        except trio.TooSlowError:
-            reason = "it did not answer in time"
-        except BROKEN as error:
-            reason = broken(error)
-        else:
-            log.warning("the log was repaired", node=me.node, peer=contact.node, batch=fault.text)
+async def helped(disk: Disk, file_bytes: int, fault: Fault, me: Self, contact: Contact, application: Restorable | None) -> bool:
+    """Ask one peer: for the entries, and if that is no help, for its snapshot. Raises StorageFailed for our own disk."""
+    storage = await trio.to_thread.run_sync(Storage.open_beyond, disk, file_bytes)
+    try:
+        async with fetching(me, contact) as (ends, reader):
+            answers = Answers(ends, reader)
+            try:
+                runs = await entries_between(fault.before, storage.trail.base.zxid, answers)
+                await trio.to_thread.run_sync(storage.put_back, fault.before, runs)
+                log.warning("the log was repaired", node=me.node, peer=contact.node, place=fault.text)
+            except (TransferFailed, Diverged) as error:
+                if application is None:
+                    raise
+                log.info("no entries from a peer", node=me.node, peer=contact.node, reason=str(error))
+                fetcher = Fetcher(storage, application, None, lambda mark: mark.zxid >= storage.least)
+                snapshot, _ = await fetcher.run(ends, reader)
+                await trio.to_thread.run_sync(storage.begin_at, snapshot)
+                log.warning(
+                    "the log begins at a peer's snapshot", node=me.node, peer=contact.node, zxid=str(snapshot.mark.zxid), place=fault.text
+                )
             return True
-        log.info("no help from a peer", node=me.node, peer=contact.node, reason=reason)
+    except (TransferFailed, HandshakeFailed, WireError, Corrupt, Diverged) as error:
+        reason = str(error)
+    except DiskFailed as error:
+        raise StorageFailed(f"the log could not be repaired: {error}") from error
+    except trio.TooSlowError:
+        reason = "it did not answer in time"
+    except BROKEN as error:
+        reason = broken(error)
+    log.info("no help from a peer", node=me.node, peer=contact.node, reason=reason)
     return False
 
 
-async def put_back(disk: Disk, fault: Fault, runs: Sequence[Entries]) -> None:
-    """Raises Diverged, Corrupt; StorageFailed for our own disk."""
-    try:
-        await trio.to_thread.run_sync(repair, disk, fault, runs)
-    except OSError as error:
-        raise StorageFailed(f"the log could not be repaired: {error}") from error
-
-
-async def entries_of(fault: Fault, me: Self, contact: Contact) -> list[Entries]:
-    """What the batch held, from a peer. Raises what a transfer raises."""
+async def entries_between(before: Mark, upto: Zxid, answers: Answers) -> list[Entries]:
+    """What stood where the log is damaged, from a peer. Raises what a transfer raises."""
     runs: list[Entries] = []
-    if fault.before.zxid == fault.after.zxid:
-        return runs  # it held nothing, and only sealed the one before it
-    async with fetching(me, contact) as (ends, reader):
-        answers = Answers(ends, reader)
-        at = fault.before
-        while at.zxid < fault.after.zxid:
-            word = await answers.ask(Read(at, fault.after.zxid))
-            if not isinstance(word, Run) or word.entries.prev != at.zxid or word.entries.last > fault.after.zxid:
-                raise TransferFailed(f"{type(word).__name__} came, and entries above {at.zxid} were asked for")
-            runs.append(word.entries)
-            at = Mark(word.entries.last, word.entries.digest)
+    at = before
+    while at.zxid < upto:
+        word = await answers.ask(Read(at, upto))
+        if not isinstance(word, Run) or word.entries.prev != at.zxid or word.entries.last > upto:
+            raise TransferFailed(f"{type(word).__name__} came, and entries above {at.zxid} were asked for")
+        runs.append(word.entries)
+        at = Mark(word.entries.last, word.entries.digest)
     return runs

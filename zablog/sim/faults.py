@@ -34,9 +34,12 @@ KINDS = (
     "hung_disk",
     "stale_copy",
 )
+APART = ("rot_sealed",)
+"""Drawn only where there are checkpoints: what nobody has any more is mended by the next one."""
 OUTSIDE = ("lost_write", "stale_file")
 """What no log on a quorum of disks can survive: a disk that says it has what it has not. Never drawn: only whoever asks for it gets it, and
 what is broken then is counted apart, as a loss that was to be expected."""
+SURVIVABLE = (*KINDS, *APART)
 TRAPS = (CEpoch, NewEpoch, AckEpoch, Diff, Trunc, NewLeader, AckNewLeader, UpToDate)
 """What is said between the end of one reign and the next: a few milliseconds, which chance alone hardly ever hits."""
 
@@ -74,8 +77,8 @@ class Options:
         if not isinstance(record, dict) or not record.keys() <= known:
             raise ValueError(f"options are an object with some of the keys {', '.join(sorted(known))}")
         faults: Any = record.get("faults", {})  # Any: JSON
-        if not isinstance(faults, dict) or not faults.keys() <= {*KINDS, *OUTSIDE}:
-            raise ValueError(f"faults are numbers a second of some of {', '.join((*KINDS, *OUTSIDE))}")
+        if not isinstance(faults, dict) or not faults.keys() <= {*SURVIVABLE, *OUTSIDE}:
+            raise ValueError(f"faults are numbers a second of some of {', '.join((*SURVIVABLE, *OUTSIDE))}")
         numbers = [*faults.values(), *(record[key] for key in record.keys() - {"faults", "strikes"}), *(record.get("strikes") or ())]
         if not all(isinstance(number, int | float) and number >= 0 for number in numbers):
             raise ValueError("options are numbers, none of them below zero")
@@ -101,7 +104,7 @@ def draw(
         faults["blackout"] = min(faults["blackout"], 1.0)
     less = min(1.0, RATE_MAX / sum(faults.values())) if faults else 1.0
     faults = {kind: round(rate * less, 3) for kind, rate in faults.items()}
-    return Options(
+    options = Options(
         nodes=nodes or random.choice((3, 3, 3, 3, 5, 5)),
         seconds=seconds if events is None else SECONDS_MAX,
         events=events,
@@ -112,6 +115,9 @@ def draw(
         checkpoints_per_second=random.choice((0.0 if events is None else 0.5, 0.5, 2.0, 20.0)),
         drift=random.choice((0.1, 0.1, 0.3)),
     )
+    if kinds is None and options.checkpoints_per_second > 0 and random.random() < 0.3:
+        options.faults["rot_sealed"] = random.choice((0.3, 1.0))
+    return options
 
 
 class Injector:
@@ -126,7 +132,7 @@ class Injector:
         self.strikes: list[int] = []
         """The numbers of those that had an effect."""
         self.number = 0
-        self.counts = dict.fromkeys((*KINDS, *OUTSIDE), 0)
+        self.counts = dict.fromkeys((*SURVIVABLE, *OUTSIDE), 0)
         self.active = True
         self.trap: type[object] | None = None
         self.traps = 0
@@ -134,7 +140,7 @@ class Injector:
         ensemble.schedule.witness = self.witness
         if options.checkpoints_per_second > 0:
             ensemble.schedule.at(50_000, self.checkpoint)
-        for kind in (*KINDS, *OUTSIDE):
+        for kind in (*SURVIVABLE, *OUTSIDE):
             if options.faults.get(kind, 0) > 0:
                 self.plan(kind)
 
@@ -167,8 +173,8 @@ class Injector:
         self.ensemble.schedule.count(node, kind)
 
     def checkpoint(self) -> None:
-        """Not a fault: somebody puts its state on the disk, and lets go of its log."""
-        if self.active:
+        """Not a fault: somebody puts its state on the disk, and lets go of its log. In peace only while somebody may have need of it."""
+        if self.active or self.ensemble.invariants.faulty:
             self.ensemble.schedule.at(int(self.plans.expovariate(self.options.checkpoints_per_second) * 1_000_000) + 1, self.checkpoint)
             node = self.plans.choice(sorted(self.ensemble.nodes))
             if snapshots.checkpoint(self.ensemble.nodes[node]):
@@ -310,9 +316,22 @@ class Injector:
         """The power fails, and a bit of the last synced batch rots: it looks like a torn one. On a minority of disks at a time."""
         victim = self.ensemble.nodes[node]
         rotted = self.ensemble.invariants.rotted
-        if not victim.running or len(rotted) >= (len(self.ensemble.nodes) - 1) // 2 or not victim.rot(self.random):
+        if (
+            not victim.running
+            or len(rotted | self.ensemble.invariants.faulty) >= (len(self.ensemble.nodes) - 1) // 2
+            or not victim.rot(self.random)
+        ):
             return False
         rotted.add(victim.id)
+        return True
+
+    def rot_sealed(self, node: int) -> bool:
+        """The power fails, and some of the log rots that was synced long ago. On a minority of disks at a time."""
+        victim, invariants = self.ensemble.nodes[node], self.ensemble.invariants
+        ill = invariants.rotted | invariants.faulty | {node}
+        if not victim.running or len(ill) > (len(self.ensemble.nodes) - 1) // 2 or not victim.rot_sealed(self.random):
+            return False
+        invariants.faulty.add(node)
         return True
 
     def rot_copy(self, node: int) -> bool:

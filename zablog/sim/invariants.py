@@ -79,6 +79,10 @@ class Invariants:
         """Nodes whose last synced batch rotted, and that have not been given it back yet."""
         self.suspect: set[int] = set()
         """Nodes that recovered with a suspect tail, and have not been repaired yet."""
+        self.faulty: set[int] = set()
+        """Nodes whose log rotted before its end, and that have not started since."""
+        self.mended = {"own snapshot": 0, "entries": 0, "a peer's snapshot": 0}
+        """What put such logs right, and how often."""
         self.checkpoints = self.snapshots = 0
         self.pieces = self.resumptions = self.superseded = self.anew = self.unread = 0
         """Of snapshots on their way, see the report."""
@@ -175,7 +179,9 @@ class Invariants:
         cut = any(isinstance(effect, Truncate | Install) for effect in self.under_way.pop(node.id, ()))
         if node.id in self.rotted:
             image = Image(image.accepted, image.current, storage.trail)  # what the rotten batch held is missing, and the mark says so
-        if not cut and not self.holds(storage.trail, image.trail.last):
+        self.faulty.discard(node.id)
+        # What a peer's snapshot covers was committed, and is in it, or will never be.
+        if not cut and image.trail.last > node.replaced and not self.holds(storage.trail, image.trail.last):
             raise RestartFidelity(f"node {node.id} had {image.trail.last} on disk and recovers {storage.trail.last}")
         if self.digests.get(storage.trail.last) != storage.trail.digest:
             raise RestartFidelity(f"node {node.id} recovers {storage.trail.last} with another digest than it was broadcast with")

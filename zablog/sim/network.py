@@ -108,6 +108,10 @@ class Network:
         messages = [decode(frame) for frame in wire.readers[receiver].feed(stream)]
         self.received(receiver, Link(PeerId(sender), wire.generation), messages)
 
+    def passes(self, one: int, other: int) -> bool:
+        """Do they hear each other?"""
+        return one != other and not {(one, other), (other, one)} & self.blocked
+
     def cut(self, low: int, high: int) -> None:
         """The link is gone, and what was on the way with it; each end notices in its own time."""
         wire = self.wires.pop((low, high), None)

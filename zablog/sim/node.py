@@ -45,6 +45,7 @@ from zablog.core.peer import Peer
 from zablog.core.state import Leading, Limits, Timing
 from zablog.core.trail import Trail
 from zablog.core.zxid import ZERO, Epoch, PeerId, Zxid
+from zablog.sim import mending
 from zablog.sim.disk import PowerLost, SimDisk
 from zablog.sim.image import Image
 from zablog.sim.invariants import Invariants
@@ -52,9 +53,9 @@ from zablog.sim.network import Network
 from zablog.sim.schedule import Schedule
 from zablog.sim.snapshots import Transfer, state_of
 from zablog.sim.trace import words
-from zablog.storage.errors import StorageError, StorageFailed, Trimmed
+from zablog.storage.batch import FILE_BYTES as HEADER_BYTES
+from zablog.storage.errors import Faulty, StorageError, StorageFailed, Trimmed
 from zablog.storage.history import History
-from zablog.storage.storage import Storage
 
 TICK = 10_000
 MISSED_TICKS_MAX = 100
@@ -107,18 +108,22 @@ class Node:
         self.delivered: list[tuple[Zxid, bytes]] = []
         self.transfer: Transfer | None = None
         """The last try to fetch a snapshot, unless all of it came."""
+        self.replaced = ZERO
+        """Through here a peer's snapshot took the place of a damaged log, before this life."""
 
     # -- lives --------------------------------------------------------------------------------------------------------------
 
     def start(self, timing: Timing, limits: Limits) -> None:
         """Recover, and begin another life."""
         try:
-            self.storage = Storage.open(self.disk, FILE_BYTES)
+            self.storage = mending.opened(self, FILE_BYTES)
         except PowerLost:
             self.schedule.say(f"{self.id} dies while it recovers")
             return self.die(self.power_fails)
-        except OSError as error:
+        except (OSError, StorageFailed) as error:
             return self.schedule.say(f"{self.id} does not start: {error}")
+        except Faulty as error:
+            return self.schedule.say(f"{self.id} waits for who can mend its log: {error}")
         except StorageError as error:
             self.invariants.unrecoverable(self, error)
         self.invariants.recovered(self, self.storage)
@@ -198,6 +203,19 @@ class Node:
         self.die(power_loss=True)
         self.disk.flip(file.name, random.randrange(wal.last_offset, file.end), random.randrange(8))
         self.schedule.say(f"{self.id} has a rotten last batch")
+        return True
+
+    def rot_sealed(self, random: Random) -> bool:
+        """Lose power, and some bits of the log before its last batch, which is synced: what they were in was synced long ago."""
+        wal = self.storage.wal
+        file, last = random.choice(wal.files), wal.files[-1]
+        end = file.end if file is not last else wal.last_offset
+        if len(self.disk.files[last.name].durable) < last.end or end <= HEADER_BYTES:
+            return False
+        self.die(power_loss=True)
+        for _ in range(random.choice((1, 1, 2, 5))):
+            self.disk.flip(file.name, random.randrange(HEADER_BYTES, end), random.randrange(8))
+        self.schedule.say(f"{self.id} has a rotten log")
         return True
 
     def rot_copy(self, random: Random) -> bool:

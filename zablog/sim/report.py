@@ -26,6 +26,8 @@ SUMS = (
     "partitions",
     "suspects",
     "repairs",
+    "mended",
+    "replaced",
     "read_stops",
     "stalls",
     "acked",
@@ -75,6 +77,10 @@ class Report:
     """Nodes that found the end of their log damaged when they started."""
     repairs: int = 0
     """Nodes that were given back what stood there, or were told that nothing did."""
+    mended: int = 0
+    """Logs that had rotted before their end and were put right: by their own snapshot, a peer's entries or a peer's snapshot."""
+    replaced: int = 0
+    """Those of them that begin at a peer's snapshot now."""
     checkpoints: int = 0
     snapshots: int = 0
     """Snapshots that a follower took from its leader in the place of its own log."""

@@ -1,8 +1,7 @@
-"""A damaged batch in the middle of our log, made again as it was, to the bit, out of entries that a peer has.
+"""A damaged batch in the middle of a log, and what its neighbours say of it; how it was to the bit, for those who look for the damage.
 
-What stands behind the batch names it: its two checksums, and the running digest after it. So whatever a peer sends, either it gives
-back exactly the bytes that were synced here, or it is refused. Nothing is decided by that, and no promise changes: the node is the one
-that it was before the damage, which is why it may not run before (zab-protocol: faulty entries).
+What stands behind the batch names it: its two checksums, and the running digest after it. How a node puts its log right is in
+`zablog.node.repair` and `Storage.put_back`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,7 +10,6 @@ from typing import NamedTuple
 from zablog.core.trail import Entries, Mark, Payload, extend_digest
 from zablog.core.zxid import Zxid
 from zablog.storage.batch import BatchHeader, encode_body
-from zablog.storage.disk import Disk
 from zablog.storage.errors import Corrupt, Diverged
 
 HINTS_MAX = 1 << 20
@@ -37,6 +35,8 @@ class Fault(NamedTuple):
     """Its last entry."""
     identifier: int
     """Its own."""
+    batches: int = 1
+    """How many batches lie between what is whole before and behind: of several nobody knows where one ended and the next began."""
 
     @property
     def text(self) -> str:
@@ -48,6 +48,8 @@ def rebuilt(fault: Fault, runs: Sequence[Entries]) -> bytes:
 
     Raises Diverged if they are not what stood here, Corrupt if they are and the batch still cannot be made again.
     """
+    if fault.batches != 1:
+        raise Corrupt(f"{fault.text}: {fault.batches} batches are damaged side by side, and where one ended is not known.")
     payloads: list[Payload] = [payload for run in runs for payload in run.payloads]
     first = runs[0].first if runs else fault.before.zxid
     digest = extend_digest(fault.before.digest, fault.before.zxid, first, payloads) if runs else fault.before.digest
@@ -81,9 +83,3 @@ def hints(fault: Fault) -> Iterator[Zxid]:
     begin = low.counter if low.epoch == high.epoch else 0
     for counter in range(high.counter, max(begin, high.counter - HINTS_MAX) - 1, -1):
         yield Zxid(high.epoch, counter)
-
-
-def repair(disk: Disk, fault: Fault, runs: Sequence[Entries]) -> None:
-    """Put the batch back in its place, durably. Raises Diverged, Corrupt, OSError."""
-    disk.write(fault.name, fault.offset, [rebuilt(fault, runs)])
-    disk.sync(fault.name)

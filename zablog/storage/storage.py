@@ -49,6 +49,30 @@ class Storage:
 
         Raises NotBorn, NewerFormat, MetadataLost, Corrupt; OSError where the disk itself fails.
         """
+        storage = cls.recovered(disk, file_bytes)
+        manifest, wal, snapshot = storage.manifest, storage.wal, storage.snapshot
+        storage.leave_suspect(snapshot.mark.zxid if snapshot else ZERO)
+        if snapshot is not None and wal.trail.last < snapshot.mark.zxid and wal.suspect is not None:
+            # The last batch is damaged, and the snapshot stands within it. Whole, it is all that the log was through there.
+            verified(disk, snapshot)
+            manifest.switch(Contents(snapshot.mark, wal.generation + 1, wal.generation, snapshot))
+            wal.restart(snapshot.mark, wal.generation + 1)
+        if snapshot is not None and wal.trail.last < snapshot.mark.zxid:
+            raise Corrupt(
+                f"the log ends at {wal.trail.last}, and the snapshot {snapshot.name} stands at {snapshot.mark.zxid}: the log was durable "
+                "through there when the snapshot was taken. Keep the directory; the other nodes go on without this one."
+            )
+        wal.begin()
+        return storage
+
+    @classmethod
+    def open_beyond(cls, disk: Disk, file_bytes: int = FILE_BYTES) -> "Storage":
+        """A directory whose log is Faulty, for `put_back` or `begin_at`: its log begins behind the last damage. Raises as `open` does."""
+        return cls.recovered(disk, file_bytes, beyond=True)
+
+    @classmethod
+    def recovered(cls, disk: Disk, file_bytes: int, beyond: bool = False) -> "Storage":
+        """Read and verified; nothing that is damaged was touched."""
         manifest = Manifest(disk)
         identity = manifest.load()
         epochs_file = EpochsFile(disk)
@@ -59,7 +83,7 @@ class Storage:
             manifest.switch(manifest.contents._replace(newest=generation))
 
         wal = Wal(disk, bytes.fromhex(identity.incarnation), file_bytes, contents, rolled)
-        wal.recover()
+        wal.recover(beyond)
         if wal.files and wal.generation > contents.newest:  # the process died before it could say that the file is in use
             rolled(wal.generation)
             contents = manifest.contents
@@ -75,23 +99,6 @@ class Storage:
                 f"the log ends at {wal.trail.last}, but the epochs record knows of no promise above epoch {epochs.accepted}: "
                 "it is an old copy. A voter whose promises are lost must not vote again under its old identity. Go on without this node."
             )
-        snapshot = contents.snapshot
-        covered = snapshot is not None and wal.suspect is not None and wal.suspect <= snapshot.mark.zxid
-        if wal.suspect is not None and not covered:  # the mark is durable before the damaged bytes are left behind
-            suspect = max(wal.suspect, epochs.suspect or wal.suspect)
-            epochs = epochs._replace(suspect=suspect)
-            epochs_file.save(epochs)
-        if snapshot is not None and wal.trail.last < snapshot.mark.zxid and wal.suspect is not None:
-            # The last batch is damaged, and the snapshot stands within it. Whole, it is all that the log was through there.
-            verified(disk, snapshot)
-            manifest.switch(Contents(snapshot.mark, wal.generation + 1, wal.generation, snapshot))
-            wal.restart(snapshot.mark, wal.generation + 1)
-        if snapshot is not None and wal.trail.last < snapshot.mark.zxid:
-            raise Corrupt(
-                f"the log ends at {wal.trail.last}, and the snapshot {snapshot.name} stands at {snapshot.mark.zxid}: the log was durable "
-                "through there when the snapshot was taken. Keep the directory; the other nodes go on without this one."
-            )
-        wal.begin()
         return cls(disk, manifest, identity, epochs_file, epochs, wal)
 
     @property
@@ -253,6 +260,58 @@ class Storage:
             self.watermark = max(self.watermark, snapshot.mark.zxid)
             self.forget(last)
 
+    def put_back(self, before: Mark, runs: Sequence[Entries]) -> None:
+        """Into a log opened beyond damage: what a peer has from the last place before it to where ours is whole again.
+
+        The running digests say whether it is what stood here. Open the directory anew then. Raises Diverged, StorageFailed.
+        """
+        trail = Trail(before)
+        for run in runs:
+            if not trail.follows(run):
+                raise Diverged(f"what a peer has above {trail.last} does not continue our log")
+            trail.append(run)
+        if (trail.last, trail.digest) != self.wal.trail.base:
+            raise Diverged(f"what a peer has through {trail.last} is not what stood here through {self.wal.trail.base.zxid}")
+        with self.final():
+            self.leave_suspect(before.zxid)
+            self.wal.carry(before, runs, self.hint)
+            self.manifest.switch(self.manifest.contents._replace(newest=self.wal.generation))
+
+    def begin_at(self, snapshot: Snapshot) -> None:
+        """Let a log opened beyond damage begin at a snapshot that is not below it. What we have above stays. Open the directory anew then.
+
+        The snapshot is on our disk, verified and synced, our own or a peer's. Its place is committed. So it holds every entry up to there
+        that was ever committed, and what else the damaged log held up to there never can be: nothing that we acknowledged is given
+        up, and nobody's word is needed. A promise of its epoch only binds us more.
+
+        Raises Corrupt where it is of no use, Diverged, StorageFailed.
+        """
+        mark, wal, own = snapshot.mark, self.wal, self.snapshot
+        with self.final():
+            if mark.zxid < self.least:
+                raise Corrupt(f"a snapshot at {mark.zxid} does not cover the damage: the log is whole above {wal.trail.base.zxid} only")
+            if mark.zxid <= wal.trail.last and (mark.zxid not in wal.trail or wal.digest_at(mark.zxid) != mark.digest):
+                raise Diverged(f"the snapshot at {mark.zxid} is of another history than our log. Keep this directory and compare the logs.")
+            if mark.zxid.epoch > self.accepted:
+                self.save(self.epochs._replace(accepted=Epoch(mark.zxid.epoch)))
+            self.leave_suspect(mark.zxid)
+            self.watermark = max(self.watermark, mark.zxid)
+            wal.carry(mark, [], self.hint)
+            self.manifest.switch(Contents(mark, wal.generation, wal.generation, snapshot))
+            self.forget(own)
+
+    @property
+    def least(self) -> Zxid:
+        """Of a log opened beyond damage: a snapshot below this is no help."""
+        base = self.wal.trail.base.zxid
+        return max(base, self.snapshot.mark.zxid) if self.snapshot else base
+
+    def leave_suspect(self, covered: Zxid) -> None:
+        """The damaged end of the log is about to be left behind, and not covered: its mark is made durable first."""
+        suspect = self.wal.suspect
+        if suspect is not None and suspect > covered:
+            self.save(self.epochs._replace(suspect=max(suspect, self.suspect or suspect)))
+
     def forget(self, old: Snapshot | None) -> None:
         """No durable manifest names it any longer."""
         snapshot = self.snapshot
@@ -288,6 +347,20 @@ class Storage:
         if digest is None:
             raise Corrupt(f"the log has no entry {zxid}")
         return digest
+
+
+def begin_at_own(disk: Disk, file_bytes: int = FILE_BYTES) -> bool:
+    """If our own snapshot is whole and not below what is damaged of the log, let the log begin there. False if that is no help."""
+    storage = Storage.open_beyond(disk, file_bytes)
+    snapshot = storage.snapshot
+    if snapshot is None or snapshot.mark.zxid < storage.trail.base.zxid:
+        return False
+    try:
+        verified(disk, snapshot)
+        storage.begin_at(snapshot)
+    except (Corrupt, Diverged):
+        return False
+    return True
 
 
 def verified(disk: Disk, snapshot: Snapshot) -> bytes:

@@ -79,6 +79,15 @@ class Place(NamedTuple):
     """The identifier of the last one."""
 
 
+class Behind(NamedTuple):
+    """The first thing behind a damaged batch that is whole."""
+
+    offset: int | None
+    """None: it is the following file."""
+    place: Place
+    """Between what is damaged and it."""
+
+
 class Wal:
     """One node's log. `append`, `cut` and `seal` are for one thread; `read` and `prepare` may run beside them in others."""
 
@@ -119,11 +128,17 @@ class Wal:
         """The size of the prepared file, 0 if there is none."""
         self.recycled: list[str] = []
         """Files of `file_bytes` that are to become prepared ones."""
+        self.begins = 0
+        """The generation of the first file that is read, where recovery went beyond damage."""
 
     # -- recovery -----------------------------------------------------------------------------------------------------------
 
-    def recover(self) -> None:
-        """Read everything, verify everything. Raises Corrupt where what may have been acknowledged is damaged."""
+    def recover(self, beyond: bool = False) -> None:
+        """Read everything, verify everything. Raises Corrupt where what may have been acknowledged is damaged.
+
+        `beyond`: instead of raising Faulty let the trail begin behind the last damage that has something whole behind it. Such a log
+        is there to be read, and to be carried into another file.
+        """
         for name in self.disk.names():
             if name.endswith(".tmp"):
                 self.disk.unlink(name)
@@ -135,9 +150,10 @@ class Wal:
                 f"what came between is missing. {HELP}"
             )
         for file, following in zip_longest(files, files[1:]):
-            mark = self.recover_file(file, mark, following)
-        self.files = files
-        self.hint = self.trail.floor(self.hint)
+            mark = self.recover_file(file, mark, following, beyond)
+        self.files = [file for file in files if file.header.generation >= self.begins]
+        if not beyond:
+            self.hint = self.trail.floor(self.hint)
         self.disk.sync_names()
         for name in void:  # superseded by a truncation, which is durable from here on; before that, these were the log
             self.disk.unlink(name)
@@ -179,7 +195,7 @@ class Wal:
             )
         return header
 
-    def recover_file(self, file: File, mark: Mark, following: File | None) -> Mark:
+    def recover_file(self, file: File, mark: Mark, following: File | None, beyond: bool) -> Mark:
         """Take the entries of `file` up to where the following one takes over, or to the end. Returns the last place."""
         raw = self.disk.read(file.name, 0, file.header.capacity)
         limit = following.header.start if following else None
@@ -197,8 +213,13 @@ class Wal:
                 header = decode_batch_header(raw, file.salt, offset)
                 entries = self.verify(header, raw, offset, file, mark, sequence, previous)
             except NotAHeader as error:
-                self.damaged(file, raw, offset, Place(mark, sequence, previous), str(error), header, following)
-                break
+                behind = self.damaged(file, raw, offset, Place(mark, sequence, previous), str(error), header, following)
+                if behind is None:
+                    break
+                if not beyond:
+                    raise self.faulty(file, offset, Place(mark, sequence, previous), str(error), behind) from error
+                offset, (mark, sequence, previous) = self.go_on(file, following, behind)
+                continue
             if entries is not None:
                 if limit is not None and entries.last > limit.zxid:
                     entries = part(entries, mark, limit.zxid)
@@ -248,38 +269,52 @@ class Wal:
 
     def damaged(
         self, file: File, raw: bytes, offset: int, place: Place, reason: str, header: BatchHeader | None, following: File | None
-    ) -> None:
+    ) -> Behind | None:
         """A batch is damaged. If anything valid stands behind it, it was synced; if not, nobody can tell, and its range is suspect."""
-        mark, sequence, _ = place
-        search, behind = offset, None
-        while behind is None and (search := raw.find(BATCH_MAGIC, search + 1)) >= 0:
+        search = offset
+        while (search := raw.find(BATCH_MAGIC, search + 1)) >= 0:
             try:
                 later = decode_batch_header(raw, file.salt, search)
             except NotAHeader:
                 continue
-            if later.generation == file.header.generation and later.sequence > sequence:
-                behind = Place(later.prev, later.sequence, later.previous)
-        if behind is None and following is not None:
-            behind = Place(following.header.start, following.header.sequence, following.header.previous)
-        if behind is None:
-            self.suspect = header.last if header is not None else BEYOND
-            return
-        text = f"{file.name}, offset {offset}, after zxid {mark.zxid}: {reason}, with valid data behind it"
-        if behind.sequence != sequence + 1:
-            raise Corrupt(f"{text}, and more than one batch between. {HELP}")
+            if later.generation == file.header.generation and later.sequence > place.sequence:
+                return Behind(search, Place(later.prev, later.sequence, later.previous))
+        if following is not None:
+            return Behind(None, Place(following.header.start, following.header.sequence, following.header.previous))
+        self.suspect = header.last if header is not None else BEYOND
+        return None
+
+    def faulty(self, file: File, offset: int, place: Place, reason: str, behind: Behind) -> Faulty:
+        batches = behind.place.sequence - place.sequence
+        text = f"{file.name}, offset {offset}, after zxid {place.mark.zxid}: {reason}, with valid data behind it"
+        if batches != 1:
+            text += ", and more than one batch between"
         fault = Fault(
             file.name,
             file.salt,
             file.header.generation,
             offset,
-            sequence,
-            mark,
+            place.sequence,
+            place.mark,
             place.previous,
             self.hint,
-            behind.mark,
-            behind.previous,
+            behind.place.mark,
+            behind.place.previous,
+            batches,
         )
-        raise Faulty(f"{text}. {HELP}", fault)
+        return Faulty(f"{text}. {HELP}", fault)
+
+    def go_on(self, file: File, following: File | None, behind: Behind) -> tuple[int, Place]:
+        """Forget what was read, and go on behind the damage: at which offset of this file, if it is in this one."""
+        offset, place = behind
+        if following is not None and (offset is None or place.mark.zxid >= following.header.start.zxid):
+            place = place._replace(mark=following.header.start)
+            self.trail, self.begins, offset = Trail(place.mark), following.header.generation, file.end
+        else:
+            assert offset is not None, "what stands behind the damage is in this file or in the next"
+            self.trail, self.begins = Trail(place.mark), file.header.generation
+            file.rows[:] = [(place.mark.zxid, offset)]
+        return offset, place
 
     # -- writing ------------------------------------------------------------------------------------------------------------
 
@@ -350,6 +385,35 @@ class Wal:
         self.sealed, self.last_offset = True, FILE_BYTES  # the header of the new file names the last batch
         for old in reversed(void):
             self.disk.unlink(old)
+
+    def carry(self, start: Mark, runs: Sequence[Entries], hint: Callable[[Zxid], Zxid]) -> None:
+        """Let the log go on from `start` in a new file, with `runs` and what we have above those. Durable when it returns.
+
+        What older files hold above `start` is void then. `hint`: what a batch that ends there may say to be committed. Nothing is read
+        or written here afterwards.
+        """
+        after = runs[-1].last if runs else start.zxid
+        last = max(self.trail.last, after)
+        sizes = [encode_body(run.payloads)[1] for run in runs]
+        sizes += [header.body_bytes for *_, header in self.batches(after)] if after < last else []
+        capacity = max(self.file_bytes, FILE_BYTES + BATCH_BYTES + sum(BATCH_BYTES + size for size in sizes))
+        self.fill(capacity)
+        self.generation += 1
+        header = FileHeader(self.generation, self.owner, capacity, self.sequence, start, self.previous)
+        self.disk.write(PREPARED, 0, [header.encode()])
+        copy = Wal(self.disk, self.owner, self.file_bytes)
+        copy.files, copy.trail, copy.sequence, copy.previous = [File(PREPARED, header)], Trail(start), self.sequence, self.previous
+        for run in runs:
+            copy.append(run, hint(run.last))
+        while copy.trail.last < last:
+            entries = self.read(copy.trail.last, last, capacity)
+            assert entries is not None and copy.trail.follows(entries), "the law that a log is read as it was recovered"
+            copy.append(entries, hint(entries.last))
+        if sizes:
+            copy.seal(hint(last))
+        self.disk.sync(PREPARED)
+        self.disk.rename(PREPARED, file_name(self.generation))
+        self.disk.sync_names()
 
     def bytes_above(self, zxid: Zxid) -> int:
         """About how many bytes of the log hold what is above `zxid`."""

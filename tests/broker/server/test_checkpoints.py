@@ -12,8 +12,10 @@ from broker.log import split
 from broker.server import Server
 from broker.server.config import DiskUse
 from tests.broker.ensemble import Ensemble, open_ensemble
+from zablog.core.zxid import ZERO, Zxid
 from zablog.storage.files import FileDisk
 from zablog.storage.manifest import Manifest
+from zablog.storage.storage import Storage
 
 SMALL = DiskUse(checkpoint_bytes=1 << 16, checkpoint_seconds=3600, keep_bytes=0, pin_bytes=1 << 20, file_bytes=1 << 16, scrub_rate=1 << 30)
 VALUES = [b"%06d" % number + bytes(200) for number in range(3000)]
@@ -184,22 +186,52 @@ async def test_a_segment_that_rots_is_found_and_restored_from_a_peer(ensemble: E
     assert await everything(ensemble.addresses, node=number) == VALUES
 
 
-async def test_a_damaged_log_is_repaired_by_a_peer_before_its_node_takes_part(tmp_path: Path) -> None:
-    # The peers keep their log: a batch that all of them have let go of is repaired by nobody, and its node would wait for ever.
-    async with open_ensemble(tmp_path, disk_use=replace(SMALL, keep_bytes=1 << 24)) as ensemble:
+@pytest.mark.parametrize("where", ["below our snapshot", "above it", "trimmed everywhere"])
+async def test_a_damaged_log_is_put_right_before_its_node_takes_part(tmp_path: Path, where: str) -> None:
+    keep = 0 if where == "trimmed everywhere" else 1 << 24
+    async with open_ensemble(tmp_path, disk_use=replace(SMALL, keep_bytes=keep)) as ensemble:
         async with connect(ensemble.addresses) as zl:
             await zl.create_topic("numbers")
         await publish(ensemble.addresses, VALUES)
         await applied_alike(ensemble)
         number = (await ensemble.leader()).node.identity.node
+        await until(lambda: ensemble.servers[number].node.status().log_begins > ZERO or keep > 0)
+        await publish(ensemble.addresses, [b"the last %d" % number for number in range(3)])
+        await applied_alike(ensemble)
         await ensemble.stop(number)
-        log = max((tmp_path / f"node{number}").glob("wal-*.log"), key=lambda log: len(log.read_bytes().rstrip(b"\0")))
-        whole = log.read_bytes()
-        log.write_bytes(whole[:20_000] + bytes([whole[20_000] ^ 1]) + whole[20_001:])
+        values = [*VALUES, *(b"the last %d" % number for number in range(3))]
+        if where == "trimmed everywhere":
+            await publish(ensemble.addresses, VALUES)
+            values += VALUES
+            others = [server for id, server in ensemble.servers.items() if id != number]
+            await until(lambda: all(server.node.status().log_begins > last_of(tmp_path / f"node{number}") for server in others))
+        spoil(tmp_path / f"node{number}", below=where == "below our snapshot")
 
         with trio.fail_after(30):
             await ensemble.start(number)
 
-        assert log.read_bytes()[:20_001] == whole[:20_001]
         await publish(ensemble.addresses, VALUES[:10])
         await applied_alike(ensemble)
+        assert await everything(ensemble.addresses, node=number) == [*values, *VALUES[:10]]
+
+
+def last_of(directory: Path) -> Zxid:
+    """Where the log of a node that is down ends."""
+    disk = FileDisk(directory)
+    try:
+        return Storage.open(disk).trail.last
+    finally:
+        disk.close()
+
+
+def spoil(directory: Path, below: bool) -> None:
+    """Change a byte of a batch that has others behind it, below the node's snapshot or above."""
+    disk = FileDisk(directory)
+    storage = Storage.open(disk)
+    assert storage.snapshot is not None
+    at = storage.snapshot.mark.zxid
+    batches = list(storage.wal.batches(storage.trail.base.zxid))
+    file, _, offset, _ = next(each for each in batches[:-1] if (each[3].last < at if below else each[3].last > at))
+    byte = disk.read(file.name, offset + 60, 1)
+    disk.write(file.name, offset + 60, [bytes([byte[0] ^ 1])])
+    disk.close()

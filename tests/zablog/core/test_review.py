@@ -158,7 +158,8 @@ def test_a_late_learner_whose_sync_covered_an_open_entry_commits_it() -> None:
     effects = bench.hear(3, AckNewLeader(bench.epoch, last))
     for _ in range(40):
         effects += bench.tick()
-        effects += bench.hear(3, Pong(bench.epoch, bench.state.now))
+        for ping in [message for _, message, _ in sent(effects, Ping)][-1:]:
+            effects += bench.hear(3, Pong(bench.epoch, ping.nonce))
 
     assert isinstance(bench.state.role, Leading), "3 echoes: the leader stays"
     assert [effect.upto for effect in effects if isinstance(effect, Deliver)] == [last]
