@@ -31,6 +31,7 @@ from broker.protocol import NodeStatus, TopicDetails, TopicEntry
 from broker.records import Record
 from broker.state.commands import Retention
 from broker.state.limits import Limits
+from zablog.core.zxid import ZERO, Zxid
 
 T = TypeVar("T")
 
@@ -78,8 +79,10 @@ class Client:
     def set_limits(self, **values: int) -> Limits:
         return self._thread.call(partial(self._inner.set_limits, **values))
 
-    def read(self, topic: str, partition: int, offset: int, level: ReadLevel = "local") -> Record:
-        return self._thread.call(partial(self._inner.read, topic, partition, offset, level))
+    def read(
+        self, topic: str, partition: int, offset: int, level: ReadLevel = "local", *, node: int | None = None, at_least: Zxid = ZERO
+    ) -> Record:
+        return self._thread.call(partial(self._inner.read, topic, partition, offset, level, node=node, at_least=at_least))
 
     @contextmanager
     def producer(self, *, acks: Acks = "quorum", buffer_bytes: int = BUFFER_BYTES) -> Iterator["Producer"]:
@@ -95,8 +98,11 @@ class Client:
         stop: Stop | None = None,
         partition: int | None = None,
         node: int | None = None,
+        read: ReadLevel | None = None,
+        at_least: Zxid = ZERO,
     ) -> Iterator["Consumer"]:
-        with self._thread.hold(self._inner.consumer(topics, start=start, stop=stop, partition=partition, node=node)) as inner:
+        consumer = self._inner.consumer(topics, start=start, stop=stop, partition=partition, node=node, read=read, at_least=at_least)
+        with self._thread.hold(consumer) as inner:
             yield Consumer(self._thread, inner)
 
 

@@ -18,6 +18,10 @@ def consume(
     ] = None,
     partition: Annotated[int | None, typer.Option("-p", "--partition", min=0, help="Only this partition.")] = None,
     node: Annotated[int | None, typer.Option("--node", metavar="N", help="Read this node's own copy.")] = None,
+    read: Annotated[
+        str | None,
+        typer.Option("--read", metavar="local|session|linearizable", help="How fresh the start and the end must be; local with --node."),
+    ] = None,
     out: Annotated[
         str,
         typer.Option(
@@ -34,5 +38,7 @@ def consume(
     from broker.cli.consuming import Wish, run
 
     screen = terminal(context)
-    wish = Wish(tuple(dict.fromkeys(topics)), begin, until, partition, node, "jsonl" if screen.settings.json and out == "raw" else out)
+    wish = Wish(
+        tuple(dict.fromkeys(topics)), begin, until, partition, node, read, "jsonl" if screen.settings.json and out == "raw" else out
+    )
     return run(screen, wish)

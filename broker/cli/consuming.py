@@ -5,7 +5,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, cast
 
 import trio
 
@@ -13,6 +13,7 @@ from broker.cli import framing, positions, where
 from broker.cli.positions import Count
 from broker.cli.terminal import Terminal
 from broker.client import Client
+from broker.client.client import ReadLevel
 from broker.errors import Exit, NoQuorum
 from broker.records import Record
 
@@ -30,6 +31,7 @@ class Wish:
     until: str | None
     partition: int | None
     node: int | None
+    read: str | None
     out: str
 
 
@@ -67,9 +69,10 @@ async def _consume(
         end: End | None = None if isinstance(stop, Count) else stop
         if wish.node is not None:
             await client.node_status(wish.node)  # raises what is wrong with that node within --timeout
-        if stop == "end" and wish.node is not None:
+        if stop == "end" and wish.node is not None and wish.read is None:
             end = await _committed_ends(screen, client, wish)
-        consumer = client.consumer(wish.topics, start=start, stop=end, partition=wish.partition, node=wish.node)
+        read = cast("ReadLevel | None", wish.read)  # the client refuses what is none
+        consumer = client.consumer(wish.topics, start=start, stop=end, partition=wish.partition, node=wish.node, read=read)
         async with consumer as inbox, trio.open_nursery() as nursery:
             nursery.start_soon(_on_interrupt, tally)
             batches = inbox.batches()

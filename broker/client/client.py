@@ -58,7 +58,7 @@ from broker.protocol import (
 from broker.records import Record
 from broker.state.commands import FOR_EVER, PARTITIONS_MAX, SEQUENCE_MAX, TIME_MAX, Retention
 from broker.state.limits import Limits
-from zablog.core.zxid import Epoch, PeerId
+from zablog.core.zxid import ZERO, Epoch, PeerId, Zxid
 
 BUFFER_BYTES = 32 << 20
 TIMEOUT_SECONDS = 30.0
@@ -188,6 +188,8 @@ class Client:
         stop: Stop | None = None,
         partition: int | None = None,
         node: int | None = None,
+        read: ReadLevel | None = None,
+        at_least: Zxid = ZERO,
     ) -> AsyncIterator[Consumer]:
         """Read topics from `start` on: "earliest", "latest", an offset, a datetime, a Zxid, or offsets by (topic, partition).
 
@@ -195,23 +197,37 @@ class Client:
         reads that node's own copy; otherwise the leader is asked. Records of a partition come in order; several partitions come in
         no particular order among each other.
 
+        `read` is how fresh the node must be that says where things begin and end: "linearizable" sees everything that was acknowledged to
+        anybody before this call (the default, unless a `node` is named), "session" everything this client was told or has read, "local"
+        (the default with `node`) is what the node has. `at_least`: and everything through this `Receipt.token`. What is not there yet is
+        waited for; TimedOut if the node makes no progress.
+
         Raises NoStartPosition, OffsetOutOfRange, TopicNotFound, PartitionNotFound, NodeNotFound, NoQuorum.
         """
-        consumer = Consumer(self._cluster, node)
+        consumer = Consumer(self._cluster, node, await self._floor(read or ("local" if node else "linearizable"), at_least))
         try:
             await consumer.open(self._topics, [topics] if isinstance(topics, str) else topics, partition, start, stop)
             yield consumer
         finally:
             consumer.close()
 
-    async def read(self, topic: str, partition: int, offset: int, level: ReadLevel = "local") -> Record:
-        """One record. This version knows the level "local": what the leader has applied.
+    async def _floor(self, level: ReadLevel, at_least: Zxid) -> Zxid:
+        """What a node must have applied for a read of this level."""
+        if level not in ("local", "session", "linearizable"):
+            raise BadRequest(f'read={level!r}: must be "local", "session" or "linearizable"')
+        if level == "linearizable":
+            at_least = max(at_least, await self._cluster.read_index())
+        return max(at_least, self._cluster.seen) if level == "session" else at_least
 
-        Raises OffsetOutOfRange, TopicNotFound, PartitionNotFound.
+    async def read(
+        self, topic: str, partition: int, offset: int, level: ReadLevel = "local", *, node: int | None = None, at_least: Zxid = ZERO
+    ) -> Record:
+        """One record, of the leader's copy or of `node`'s. The levels are those of `consumer`.
+
+        Raises OffsetOutOfRange, TopicNotFound, PartitionNotFound, NodeNotFound, NoQuorum.
         """
-        if level != "local":
-            raise NotAllowed(f'level="{level}" is not offered yet', hint='level="local" reads what the leader has applied')
-        async with self.consumer(topic, start={(topic, partition): offset}, stop="end", partition=partition) as inbox:
+        wanted = {(topic, partition): offset}
+        async with self.consumer(topic, start=wanted, stop="end", partition=partition, node=node, read=level, at_least=at_least) as inbox:
             async for record in inbox:
                 return record
         details = (await self.describe_topic(topic)).partitions[partition]

@@ -13,9 +13,9 @@ from typing import Final
 import trio
 
 from broker.client.connection import Connection, open_connection
-from broker.errors import Attempt, BrokerError, Code, ConnectionLost, InternalError, NoCluster, NodeNotFound, NoQuorum, error_of
-from broker.protocol import ClusterMetadata, Failed, Metadata, Request, Response
-from zablog.core.zxid import PeerId
+from broker.errors import Attempt, BrokerError, Code, ConnectionLost, InternalError, NoCluster, NodeNotFound, NoQuorum, NotAllowed, error_of
+from broker.protocol import ClusterMetadata, Failed, Metadata, ReadIndex, ReadIndexed, Request, Response
+from zablog.core.zxid import ZERO, PeerId, Zxid
 
 ROUND_SECONDS: Final = 2.0
 """How long one round of questions waits for nodes that do not answer, if none does."""
@@ -26,6 +26,8 @@ PAUSE_SECONDS_MIN: Final = 0.01
 PAUSE_SECONDS_MAX: Final = 0.4
 """The pause after a round that found no leader doubles from the one to the other."""
 ADDRESSES_MAX: Final = 64
+READS_VERSION: Final = 2
+"""The first version of the protocol with ReadIndex."""
 PASSING: Final = frozenset({Code.NOT_LEADING, Code.OUTCOME_UNKNOWN, Code.OVERLOADED})
 """Refusals after which the same request is sent again, to whoever leads then."""
 
@@ -36,7 +38,7 @@ class Cluster:
     def __init__(self, nursery: trio.Nursery, addresses: Iterable[str], timeout: float, dice: random.Random) -> None:
         self._nursery = nursery
         self._addresses = list(dict.fromkeys(addresses))
-        self._timeout = timeout
+        self.timeout = timeout
         self._dice = dice
         self._connections: dict[str, Connection] = {}
         self._connecting: dict[str, trio.Lock] = {}
@@ -44,6 +46,8 @@ class Cluster:
         self._searching = trio.Lock()
         self._attempts: dict[str, str] = {}
         self._answered = False
+        self.seen = ZERO
+        """See `saw`: a read of level session must not go behind it."""
         self._id: str | None = None
         """The cluster that answered first; nobody else is spoken to from then on."""
 
@@ -66,7 +70,7 @@ class Cluster:
         if leader := self.known_leader:
             return leader
         async with self._searching:
-            with trio.move_on_after(self._timeout):
+            with trio.move_on_after(self.timeout):
                 pause, patience = PAUSE_SECONDS_MIN, STRAGGLER_SECONDS
                 while not self.known_leader:
                     await self._ask_everyone(patience=patience)
@@ -87,8 +91,8 @@ class Cluster:
         if number not in members:
             raise NodeNotFound(f"the cluster has no node {number}; its nodes are {', '.join(map(str, sorted(members)))}")
         address = members[PeerId(number)]
-        cause, pause = f"no connection within {self._timeout:g} s", PAUSE_SECONDS_MIN
-        with trio.move_on_after(self._timeout):
+        cause, pause = f"no connection within {self.timeout:g} s", PAUSE_SECONDS_MIN
+        with trio.move_on_after(self.timeout):
             while True:
                 try:
                     return await self.connect(address)
@@ -101,7 +105,7 @@ class Cluster:
     async def ask(self, request: Request) -> Response:
         """The leader's answer to something that may be asked twice. Raises what it is refused with, NoQuorum or NoCluster."""
         pause = PAUSE_SECONDS_MIN
-        with trio.move_on_after(self._timeout):
+        with trio.move_on_after(self.timeout):
             while True:
                 leader = await self.leader()
                 try:
@@ -117,6 +121,22 @@ class Cluster:
                 await trio.sleep(pause * self._dice.uniform(0.5, 1.0))
                 pause = min(2 * pause, PAUSE_SECONDS_MAX)
         raise self._nobody()
+
+    def saw(self, zxid: Zxid) -> None:
+        """This client was told that what is there is committed, or has read it."""
+        if zxid > self.seen:
+            self.seen = zxid
+
+    async def read_index(self) -> Zxid:
+        """What a read on any node must have seen to see everything acknowledged before this call. Raises as `ask` does, and NotAllowed."""
+        if (await self.leader()).version < READS_VERSION:
+            raise NotAllowed(
+                "the leader runs an earlier version, which knows no linearizable reads", hint='read="local" reads what it has applied'
+            )
+        answer = await self.ask(ReadIndex())
+        if not isinstance(answer, ReadIndexed):
+            raise unexpected("ReadIndex", answer)
+        return answer.upto
 
     async def confirm(self, leader: Connection) -> None:
         """Ask a node whether it still leads; if not, `known_leader` is forgotten."""
@@ -137,7 +157,7 @@ class Cluster:
     async def metadata(self) -> ClusterMetadata:
         """What any one node says of the cluster, the leader if it can be reached at once."""
         pause = PAUSE_SECONDS_MIN
-        with trio.move_on_after(self._timeout):
+        with trio.move_on_after(self.timeout):
             while True:
                 answers: list[ClusterMetadata] = []
                 await self._ask_everyone(answers)
@@ -210,8 +230,8 @@ class Cluster:
     def _nobody(self) -> BrokerError:
         attempts = [Attempt(address, cause) for address, cause in self._attempts.items()]
         if self._answered:
-            return NoQuorum(f"no leader with a quorum behind it within {self._timeout:g} s", attempts=attempts)
-        return NoCluster(f"no node answered within {self._timeout:g} s", attempts=attempts)
+            return NoQuorum(f"no leader with a quorum behind it within {self.timeout:g} s", attempts=attempts)
+        return NoCluster(f"no node answered within {self.timeout:g} s", attempts=attempts)
 
 
 def unexpected(question: str, answer: object) -> InternalError:

@@ -32,10 +32,12 @@ Answered = Callable[[Response | ConnectionLost], None]
 class Connection:
     """Use `open_connection`. `lost` is set once and for all."""
 
-    __slots__ = ("_next", "_patient", "_pipe", "_scope", "_waiting", "address", "cause", "cluster", "doubted", "lost", "node")
+    __slots__ = ("_next", "_patient", "_pipe", "_scope", "_waiting", "address", "cause", "cluster", "doubted", "lost", "node", "version")
 
-    def __init__(self, address: str, node: PeerId, cluster: str, pipe: Pipe) -> None:
+    def __init__(self, address: str, node: PeerId, cluster: str, pipe: Pipe, version: int = CLIENT_VERSIONS.highest) -> None:
         self.address = address
+        self.version = version
+        """Of the protocol, as agreed upon."""
         self.node = node
         self.cluster = cluster
         self.lost = trio.Event()
@@ -174,7 +176,7 @@ async def open_connection(nursery: trio.Nursery, address: str, cluster: str | No
     if isinstance(welcome, Refused):
         await trio.aclose_forcefully(stream)
         raise ConnectionLost(address, f"refused: {welcome.text}")
-    connection = Connection(address, welcome.node, welcome.cluster, Pipe(stream, reader=reader))
+    connection = Connection(address, welcome.node, welcome.cluster, Pipe(stream, reader=reader), welcome.version)
     nursery.start_soon(connection.run, name=f"connection to {address}")
     return connection
 

@@ -17,7 +17,7 @@ from broker.client.cluster import PASSING, PAUSE_SECONDS_MAX, PAUSE_SECONDS_MIN,
 from broker.client.connection import Connection
 from broker.client.positions import Start, Stop
 from broker.client.topics import Topics, chunks
-from broker.errors import BadRequest, ConnectionLost, Corrupt, PartitionNotFound, TopicNotFound, error_of
+from broker.errors import BadRequest, ConnectionLost, Corrupt, PartitionNotFound, TimedOut, TopicNotFound, error_of
 from broker.log.stored import StoredBatch, split
 from broker.protocol import (
     Failed,
@@ -34,7 +34,7 @@ from broker.protocol import (
 )
 from broker.protocol.codec import FETCH_PARTITIONS_MAX
 from broker.records import Record, header_of
-from zablog.core.zxid import Zxid
+from zablog.core.zxid import ZERO, Zxid
 
 FETCH_BYTES: Final = 4 << 20
 PARTITION_BYTES: Final = 1 << 20
@@ -72,6 +72,7 @@ class Consumer:
         "_cluster",
         "_connection",
         "_cursors",
+        "_floor",
         "_node",
         "_number",
         "_positions",
@@ -79,9 +80,11 @@ class Consumer:
         "_turn",
     )
 
-    def __init__(self, cluster: Cluster, node: int | None) -> None:
+    def __init__(self, cluster: Cluster, node: int | None, floor: Zxid = ZERO) -> None:
+        """What has not applied everything through `floor` yet is waited for, before it says where anything begins or ends."""
         self._cluster = cluster
         self._node = node
+        self._floor = floor
         self._cursors: list[_Cursor] = []
         self._turn = 0
         """Which partition a fetch names first: each in turn, so that none starves."""
@@ -190,19 +193,36 @@ class Consumer:
                 continue
             first, end = next(found), next(found)
             wanted = positions.offset(place, name, number)
+            if wanted > end and self._node is not None:
+                end = max(end, await self._leaders_end(id, number))  # what was read elsewhere was committed: this node will come to it
             if not is_stop:
                 positions.check_range(name, number, wanted, first, end)
             offsets.append(wanted)
         return offsets
 
+    async def _leaders_end(self, topic: Zxid, partition: int) -> int:
+        answer = await self._cluster.ask(Offsets((OffsetQuery(topic, partition, Where.END),)))
+        if not isinstance(answer, OffsetsFound) or len(answer.offsets) != 1:
+            raise unexpected("Offsets", answer)
+        return answer.offsets[0].offset
+
     async def _offsets(self, queries: Sequence[OffsetQuery], places: Sequence[tuple[str, Zxid, int]]) -> list[int]:
         return [offset for some in chunks(queries) for offset in await self._some_offsets(some, places)]
 
     async def _some_offsets(self, queries: Sequence[OffsetQuery], places: Sequence[tuple[str, Zxid, int]]) -> list[int]:
+        applied, patience = ZERO, trio.current_time() + self._cluster.timeout
         while True:
             answer = await self._ask(Offsets(tuple(queries)))
             if not isinstance(answer, OffsetsFound):
                 raise unexpected("Offsets", answer)
+            if answer.applied < self._floor:
+                now = trio.current_time()
+                if answer.applied > applied:
+                    applied, patience = answer.applied, now + self._cluster.timeout
+                elif now > patience:
+                    raise TimedOut(f"the node has applied {applied}, and does not come as far as {self._floor}, which must be seen")
+                await trio.sleep(PAUSE_SECONDS_MIN)
+                continue
             behind = [
                 query
                 for query, found in zip(queries, answer.offsets, strict=True)
@@ -305,6 +325,7 @@ class Consumer:
     def _take_batch(self) -> Sequence[Record]:
         """The wanted records of the next batch that has arrived."""
         cursor, batch, first, stop = self._batches.popleft()
+        self._cluster.saw(batch.zxid)
         records = batch.records(cursor.topic, cursor.partition)
         base = batch.base_offset
         if first > base or (stop is not None and stop < base + len(records)):

@@ -32,6 +32,11 @@ class Receipt:
     level: Acks
     """The level that was reached."""
 
+    @property
+    def token(self) -> Zxid:
+        """For `at_least`: a read with it sees this record, on whichever node."""
+        return self.zxid
+
     def row(self, row: int) -> "Receipt":
         """The receipt of the record that stands so many rows behind this one in the same batch."""
         return quickly(_Fresh(self.topic, self.partition, self.offset + row, self.zxid, self.level), Receipt)

@@ -336,6 +336,7 @@ class Producer:
         error: BrokerError | None = None
         match response:
             case Produced(level, zxid, offsets) if len(offsets) == len(batches):
+                self._session.cluster.saw(zxid)
                 for (lane, batch), offset in zip(batches, offsets, strict=True):
                     batch.fate.keep(Receipt(lane.name, lane.partition, offset, zxid, _LEVEL_NAMES[level]))
             case Failed(code, text, hint, maybe_written):

@@ -50,7 +50,6 @@ class Session:
 
     __slots__ = (
         "_attempt",
-        "_cluster",
         "_connection",
         "_moved",
         "_next",
@@ -59,6 +58,7 @@ class Session:
         "_unanswered",
         "_wanted",
         "changed",
+        "cluster",
         "lost",
         "producer",
     )
@@ -69,7 +69,7 @@ class Session:
         """The cluster does not know this producer any more: nothing more can be submitted."""
         self.changed: Callable[[BrokerError | None], None] = lambda error: None
         """Called when there may be room again, and with an error when nothing moved for as long as is allowed."""
-        self._cluster = cluster
+        self.cluster = cluster
         self._timeout = timeout
         self._next = 1
         self._unanswered: deque[_Unanswered] = deque()
@@ -139,7 +139,7 @@ class Session:
                 self._wanted = trio.Event()
                 await self._wanted.wait()
             try:
-                connection = await self._cluster.leader()
+                connection = await self.cluster.leader()
             except (NoQuorum, NoCluster) as error:
                 self._give_up(error)
                 continue
@@ -189,7 +189,7 @@ class Session:
         if isinstance(response, ConnectionLost):
             self._detach()
         elif isinstance(response, Failed) and response.code in PASSING:
-            self._cluster.passing(connection, response)
+            self.cluster.passing(connection, response)
             self._detach()
         elif isinstance(response, Failed) and response.code in _LOST:
             self._lose(error_of(response.code, response.text))

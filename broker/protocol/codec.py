@@ -43,6 +43,8 @@ from broker.protocol.messages import (
     Produce,
     Produced,
     ProducerAllocated,
+    ReadIndex,
+    ReadIndexed,
     Request,
     Response,
     SetLimits,
@@ -123,6 +125,8 @@ class Kind(IntEnum):
     TOPIC_ALTERED = 87
     SET_LIMITS = 88
     LIMITS_SET = 89
+    READ_INDEX = 90
+    READ_INDEXED = 91
 
 
 _PRODUCE: Final = struct.Struct(">QHIQQQBH")
@@ -173,6 +177,8 @@ def encode_request(number: int, request: Request) -> list[Payload]:
             return _body(Kind.DESCRIBE_TOPICS, number, [topics])
         case Offsets(queries):
             return _body(Kind.OFFSETS, number, [queries])
+        case ReadIndex():
+            return _body(Kind.READ_INDEX, number, [])
         case Status():
             return _body(Kind.STATUS, number, [])
 
@@ -211,6 +217,8 @@ def encode_response(number: int, response: Response) -> list[Payload]:
             return _body(Kind.TOPICS_DESCRIBED, number, [rows_or_none])
         case OffsetsFound(found, applied):
             return _body(Kind.OFFSETS_FOUND, number, [found, applied])
+        case ReadIndexed(upto):
+            return _body(Kind.READ_INDEXED, number, [upto])
         case NodeStatus():
             return _body(Kind.NODE_STATUS, number, _node_status_fields(response))
 
@@ -440,6 +448,7 @@ _REQUESTS: Final[dict[int, tuple[str, int, Callable[[Fields], Request]]]] = {
     Kind.SET_LIMITS: ("SetLimits", 2, lambda fields: SetLimits(turn_field(fields), limits_field(fields))),
     Kind.DESCRIBE_TOPICS: ("DescribeTopics", 1, _topics),
     Kind.OFFSETS: ("Offsets", 1, lambda fields: Offsets(_each(fields, "queries", TOPICS_MAX, 5, _query))),
+    Kind.READ_INDEX: ("ReadIndex", 0, lambda _: ReadIndex()),
     Kind.STATUS: ("Status", 0, lambda _: Status()),
 }
 """By kind: the name, the number of fields, and how to read them."""
@@ -459,5 +468,6 @@ _RESPONSES: Final[dict[int, tuple[str, int, Callable[[Fields], Response]]]] = {
         2,
         lambda fields: OffsetsFound(_each(fields, "offsets", TOPICS_MAX, 2, _offset_found), fields.zxid("applied")),
     ),
+    Kind.READ_INDEXED: ("ReadIndexed", 1, lambda fields: ReadIndexed(fields.zxid("upto"))),
     Kind.NODE_STATUS: ("NodeStatus", 17, _node_status),
 }

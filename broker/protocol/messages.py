@@ -142,6 +142,11 @@ class Offsets:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadIndex:
+    """What must a read have seen, on whichever node, to see everything that was acknowledged before this was asked? For the leader."""
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """How is the node that answers?"""
 
@@ -158,6 +163,7 @@ Request = (
     | Produce
     | Fetch
     | Offsets
+    | ReadIndex
     | Status
 )
 
@@ -306,6 +312,13 @@ class OffsetsFound:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadIndexed:
+    """A node that has applied this much: a quorum has confirmed that the answering node led after it was asked."""
+
+    upto: Zxid
+
+
+@dataclass(frozen=True, slots=True)
 class PeerStatus:
     """What the answering node knows of another."""
 
@@ -359,5 +372,6 @@ Response = (
     | Produced
     | Fetched
     | OffsetsFound
+    | ReadIndexed
     | NodeStatus
 )

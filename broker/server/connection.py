@@ -27,6 +27,7 @@ from broker.protocol import (
     Ping,
     Ponged,
     Produce,
+    ReadIndex,
     Request,
     Response,
     SetLimits,
@@ -135,6 +136,8 @@ class ClientConnection:
                 reply(Ponged())
             case Status():
                 reply(self._reads.status())
+            case ReadIndex():
+                nursery.start_soon(self._read_index, reply)
             case Metadata() if request.names == ():
                 # Who leads is said at once: nobody's topics depend on it.
                 reply(self._reads.metadata(request))
@@ -144,6 +147,9 @@ class ClientConnection:
 
     async def _fetch_later(self, request: Fetch, reply: "partial[None]") -> None:
         reply(await self._reads.fetch_later(request))
+
+    async def _read_index(self, reply: "partial[None]") -> None:
+        reply(await self._reads.read_index())
 
     async def _read_later(self, request: Metadata | DescribeTopics | Offsets, reply: "partial[None]") -> None:
         await self._reads.caught_up()

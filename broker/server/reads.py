@@ -9,11 +9,12 @@ from collections.abc import Sequence
 
 import trio
 
-from broker.errors import Corrupt
+from broker.errors import Code, Corrupt
 from broker.log import Partition
 from broker.protocol import (
     ClusterMetadata,
     DescribeTopics,
+    Failed,
     Fetch,
     Fetched,
     FetchedPartition,
@@ -28,6 +29,7 @@ from broker.protocol import (
     OffsetsFound,
     PartitionDetails,
     PeerStatus,
+    ReadIndexed,
     TopicDetails,
     TopicEntry,
     TopicsDescribed,
@@ -36,7 +38,7 @@ from broker.protocol import (
 from broker.server.application import BrokerApplication
 from broker.server.config import Limits
 from broker.state import Topic
-from zablog import Node
+from zablog import LeadershipLost, Node, NotLeading
 from zablog.core.zxid import Zxid
 
 
@@ -53,6 +55,15 @@ class Reads:
         status = self._node.status()
         if status.leads and status.applied < status.watermark:
             await self._node.wait_applied(status.watermark)
+
+    async def read_index(self) -> ReadIndexed | Failed:
+        """For a linearizable read, wherever it is made then. Only a leader that a quorum confirms can say."""
+        try:
+            return ReadIndexed(await self._node.read_index())
+        except NotLeading as error:
+            return Failed(Code.NOT_LEADING, str(error), leader=error.leader, leader_address=error.address)
+        except LeadershipLost as error:
+            return Failed(Code.NOT_LEADING, str(error))
 
     def metadata(self, request: Metadata) -> ClusterMetadata:
         status, state = self._node.status(), self._application.state

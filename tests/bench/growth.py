@@ -62,12 +62,11 @@ async def log(gigabytes: float) -> list[Row]:
             end = (await zl.describe_topic("one")).partitions[0].end
             if (missing := int(size * (1 << 30) / SIZE) - end) > 0:
                 await load.fill(zl, "one", SIZE, missing)
-            shape = load.Shape(SIZE, WINDOW)
             rows.append(
                 await measured(
                     nodes,
                     f"{size:g} GB of log",
-                    lambda: load.publish(",".join(nodes.addresses), "one", shape, warm_up=0.5, seconds=SECONDS),
+                    lambda: load.publish(",".join(nodes.addresses), "one", load.Shape(SIZE, WINDOW), warm_up=0.5, seconds=SECONDS),
                 )
             )
     return rows

@@ -14,6 +14,7 @@ from typing import Any
 import trio
 
 import broker
+from broker.client.client import ReadLevel
 from broker.client.pending import Receipt
 from broker.client.producer import Producer
 from broker.records import Record
@@ -26,6 +27,7 @@ from zablog.storage.batch import FILE_BYTES
 
 TOPIC = "orders"
 PARTITIONS = 2
+LEVELS: tuple[ReadLevel, ...] = ("local", "session", "linearizable")
 CALLS = 14
 """Of each producer."""
 CHECKPOINTS = (1, 2, 3, 4, 6, 9)
@@ -248,7 +250,10 @@ class Story:
                     async with client.consumer("passing", start=start, stop="end") as inbox:
                         offsets = [record.offset async for record in inbox]
                     assert offsets == sorted(set(offsets)), "records of one partition come in order, once"
-            record = await client.read("passing", 0, receipts[-1].offset)
+            level = dice.choice(LEVELS)
+            record = await client.read(
+                "passing", 0, receipts[-1].offset, level, node=dice.choice((None, *NODES)) if level != "local" else None
+            )
             assert record.value == bytes(200), "the answer to another's request"
 
         for _ in range(6):

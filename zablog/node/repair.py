@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import structlog
 import trio
 
-from zablog.core.trail import Entries, Mark
+from zablog.core.trail import Entries, Mark, Trail
 from zablog.core.zxid import Zxid
 from zablog.node.application import Restorable
 from zablog.node.transfer import Answers, DiskFailed, Fetcher, TransferFailed
@@ -24,6 +24,8 @@ from zablog.transport.network import fetching
 from zablog.wire.errors import WireError
 from zablog.wire.transfer import Read, Run
 
+REPAIR_BYTES_MAX = 256 << 20
+"""What is missing is held in memory until all of it is there."""
 AGAIN_SECONDS = 1.0
 """Between two rounds of asking everybody."""
 
@@ -94,11 +96,14 @@ async def helped(disk: Disk, file_bytes: int, fault: Fault, me: Self, contact: C
 async def entries_between(before: Mark, upto: Zxid, answers: Answers) -> list[Entries]:
     """What stood where the log is damaged, from a peer. Raises what a transfer raises."""
     runs: list[Entries] = []
-    at = before
-    while at.zxid < upto:
-        word = await answers.ask(Read(at, upto))
-        if not isinstance(word, Run) or word.entries.prev != at.zxid or word.entries.last > upto:
-            raise TransferFailed(f"{type(word).__name__} came, and entries above {at.zxid} were asked for")
+    trail, size = Trail(before), 0
+    while trail.last < upto:
+        word = await answers.ask(Read(Mark(trail.last, trail.digest), upto))
+        if not isinstance(word, Run) or not trail.follows(word.entries) or word.entries.last > upto:
+            raise TransferFailed(f"{type(word).__name__} came, and entries that follow {trail.last} were asked for")
         runs.append(word.entries)
-        at = Mark(word.entries.last, word.entries.digest)
+        trail.append(word.entries)
+        size += word.entries.size
+        if size > REPAIR_BYTES_MAX:
+            raise TransferFailed(f"more than {REPAIR_BYTES_MAX:,} bytes are missing: a snapshot is better")
     return runs

@@ -7,7 +7,7 @@ from zablog.core.messages import Message
 from zablog.core.state import Leading, Limits, Phase, Timing
 from zablog.core.zxid import PeerId, Zxid
 from zablog.sim.disk import SimDisk
-from zablog.sim.guarantees import Integrity, Liveness, TotalOrder
+from zablog.sim.guarantees import Integrity, Liveness, TotalOrder, Unavailable
 from zablog.sim.invariants import Invariants
 from zablog.sim.network import Network
 from zablog.sim.node import TICK, Node
@@ -33,7 +33,7 @@ class Ensemble:
             disk = SimDisk()
             give_birth(disk, Identity("ab" * 16, member.id, member.incarnation, members))
             node = self.nodes[member.id] = Node(member.id, disk, self.schedule, self.invariants, self.network)
-            node.tick_micros = self.schedule.random.randint(int(TICK * (1 - drift)), int(TICK * (1 + drift)))
+            node.usual_micros = node.tick_micros = self.schedule.random.randint(int(TICK * (1 - drift)), int(TICK * (1 + drift)))
         self.invariants.nodes = list(self.nodes.values())
         self.restarts = True
         """Does who dies come back by itself?"""
@@ -90,6 +90,9 @@ class Ensemble:
         self.nodes[node].sync_micros = SYNC_MICROS
         self.nodes[node].full = False
 
+    def mend_clock(self, node: int) -> None:
+        self.nodes[node].tick_micros = self.nodes[node].usual_micros
+
     # -- clients ------------------------------------------------------------------------------------------------------------
 
     def drive(self, per_second: int) -> None:
@@ -110,6 +113,18 @@ class Ensemble:
                     self.waiting.setdefault(key, []).extend((Zxid(epoch, begin + step), payload) for step, payload in enumerate(payloads))
         self.collect()
         self.schedule.at(self.schedule.random.randint(1, 2_000_000 // per_second), self.drive, per_second)
+
+    def ask(self, per_second: float) -> None:
+        """Clients ask whoever says that it leads for linearizable reads."""
+        for node in self.nodes.values() if self.clients else ():
+            if (
+                node.running
+                and node.paused is None
+                and isinstance(node.peer.state.role, Leading)
+                and node.peer.state.phase is Phase.BROADCAST
+            ):
+                node.read()
+        self.schedule.at(self.schedule.random.randint(1, int(2_000_000 / per_second)), self.ask, per_second)
 
     def collect(self) -> None:
         """What is committed under the leader that took it is acknowledged; what a leader that is gone took is unknown for ever."""
@@ -137,6 +152,7 @@ class Ensemble:
             node.crash_at = node.fail_at = node.read_fail_at = None
             node.disk.lies = node.hang_micros = 0
             self.mend_disk(id)
+            self.mend_clock(id)
             if node.running and node.paused is not None:
                 node.resume()
             self.start(id)
@@ -190,6 +206,12 @@ class Ensemble:
                     id: (type(node.peer.state.role).__name__, node.peer.state.phase.name, len(node.delivered)) if node.running else "dead"
                     for id, node in self.nodes.items()
                 }
-                raise Liveness(f"after {seconds:g} s without faults {else_say}: {states}")
+                words = f"after {seconds:g} s without faults {else_say}: {states}"
+                ill = self.invariants.faulty | {
+                    id for id, node in self.nodes.items() if node.running and node.peer.state.suspect is not None
+                }
+                if self.invariants.faulty and len(ill) > (len(self.nodes) - 1) // 2:
+                    raise Unavailable(words)
+                raise Liveness(words)
             self.schedule.run_until(self.schedule.now + 20_000)
             self.collect()

@@ -3,7 +3,7 @@
 import errno
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from random import Random
 from typing import Any
 
@@ -34,8 +34,8 @@ KINDS = (
     "hung_disk",
     "stale_copy",
 )
-APART = ("rot_sealed",)
-"""Drawn only where there are checkpoints: what nobody has any more is mended by the next one."""
+APART = ("rot_sealed", "slow_clock")
+"""Drawn only where there are checkpoints, since what nobody has any more is mended by the next one; and where there are reads."""
 OUTSIDE = ("lost_write", "stale_file")
 """What no log on a quorum of disks can survive: a disk that says it has what it has not. Never drawn: only whoever asks for it gets it, and
 what is broken then is counted apart, as a loss that was to be expected."""
@@ -61,6 +61,8 @@ class Options:
     counter_max: int | None = None
     checkpoints_per_second: float = 0.0
     """Of all nodes together."""
+    reads_per_second: float = 0.0
+    """Linearizable ones, of each node that says it leads."""
     drift: float = 0.1
     """By how much of a tick the clocks of the nodes differ from each other at most, either way."""
     strikes: tuple[int, ...] | None = None
@@ -117,7 +119,10 @@ def draw(
     )
     if kinds is None and options.checkpoints_per_second > 0 and random.random() < 0.3:
         options.faults["rot_sealed"] = random.choice((0.3, 1.0))
-    return options
+    reads = random.choice((0.0, 0.0, 20.0, 100.0))
+    if kinds is None and reads:
+        options.faults["slow_clock"] = random.choice((0.3, 1.0))
+    return replace(options, reads_per_second=reads)
 
 
 class Injector:
@@ -251,6 +256,12 @@ class Injector:
         """The power fails, and the log's last file is again what it was before it was written last."""
         victim = self.ensemble.nodes[node]
         return victim.running and victim.stale_file()
+
+    def slow_clock(self, node: int) -> bool:
+        """For a while a node's clock nearly stands still, and what it thinks of silence with it; otherwise it works as ever."""
+        self.ensemble.nodes[node].tick_micros = 30 * self.ensemble.nodes[node].usual_micros
+        self.ensemble.schedule.at(self.random.randint(300_000, 2_000_000), self.ensemble.mend_clock, node)
+        return True
 
     def link_cut(self, node: int) -> bool:
         """One connection of all that there are: a link, or what a snapshot comes over."""

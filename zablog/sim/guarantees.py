@@ -11,6 +11,10 @@ class Violation(AssertionError):
         super().__init__(f"{type(self).__name__}: {reason}")
 
 
+class Unavailable(Exception):
+    """Nobody may go on: the logs of so many nodes are damaged that something committed may be in none of the others. Not a violation."""
+
+
 # -- promises and acknowledgements --------------------------------------------------------------------------------------------
 
 
@@ -70,6 +74,10 @@ class GlobalOrder(Violation):
 
 class PrimaryIntegrity(Violation):
     """An epoch begins with everything of earlier epochs that is ever delivered, before it or after."""
+
+
+class LinearizableReads(Violation):
+    """A linearizable read sees everything that was committed before it was asked."""
 
 
 # -- logs and watermarks ------------------------------------------------------------------------------------------------------

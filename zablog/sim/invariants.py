@@ -27,6 +27,7 @@ from zablog.sim.guarantees import (
     Integrity,
     LeaderComplete,
     Legal,
+    LinearizableReads,
     LocalOrder,
     LogMatching,
     NoStaleAck,
@@ -83,6 +84,8 @@ class Invariants:
         """Nodes whose log rotted before its end, and that have not started since."""
         self.mended = {"own snapshot": 0, "entries": 0, "a peer's snapshot": 0}
         """What put such logs right, and how often."""
+        self.reads = 0
+        """Linearizable reads that were answered."""
         self.checkpoints = self.snapshots = 0
         self.pieces = self.resumptions = self.superseded = self.anew = self.unread = 0
         """Of snapshots on their way, see the report."""
@@ -334,6 +337,16 @@ class Invariants:
             holders = [other.id for other in self.nodes if other.image.current >= epoch and self.holds(other.image.trail, watermark)]
             if len(holders) < self.quorum - len(self.rotted):
                 raise CommitQuorum(f"{watermark} is committed in epoch {epoch}, and on the disks of {holders} only")
+
+    def read_asked(self) -> Zxid:
+        """What was committed before a read is asked: it must see that."""
+        return self.committed[-1][0] if self.committed else ZERO
+
+    def read_ready(self, node: Node, owed: Zxid, upto: Zxid) -> None:
+        """LinearizableReads."""
+        self.reads += 1
+        if upto < owed:
+            raise LinearizableReads(f"node {node.id} answers a read with what was committed through {upto}; {owed} was before it was asked")
 
     def after_step(self, node: Node) -> None:
         """CwSane: what is known to be committed has been delivered, neither less nor more."""

@@ -46,6 +46,8 @@ class Network:
         self.blocked: set[tuple[int, int]] = set()
         """(from, to): nothing arrives in this direction."""
         self.delay = (50, 1_000)
+        self.unheard: list[tuple[int, Link]] = []
+        """(an end, its link): gone, and that cannot be heard there."""
         self.late: dict[int, int] = {}
         """Nodes that are slow, and by how many microseconds a message to or from them is late at most."""
         self.generation = 0
@@ -117,7 +119,7 @@ class Network:
         wire = self.wires.pop((low, high), None)
         if wire is not None:
             for end, other in ((low, high), (high, low)):
-                self.schedule.at(self.schedule.random.randint(*NOTICE), self.down, end, Link(PeerId(other), wire.generation))
+                self.tell(other, end, wire.generation)
             self.connect_soon(low, high)
 
     def drop(self, node: int, link: Link) -> None:
@@ -126,9 +128,16 @@ class Network:
         wire = self.wires.get(pair)
         if wire is not None and wire.generation == link.generation:
             del self.wires[pair]
-            notice = self.schedule.random.randint(*NOTICE)
-            self.schedule.at(notice, self.down, link.peer, Link(PeerId(node), wire.generation))
+            self.tell(node, link.peer, wire.generation)
             self.connect_soon(*pair)
+
+    def tell(self, gone: int, end: int, generation: int) -> None:
+        """An end will notice that its link is gone: from the other end, so not while nothing arrives from there."""
+        link = Link(PeerId(gone), generation)
+        if (gone, end) in self.blocked:
+            self.unheard.append((end, link))
+        else:
+            self.schedule.at(self.schedule.random.randint(*NOTICE), self.down, end, link)
 
     def isolate(self, node: int) -> None:
         """The process is gone, and its links with it."""
@@ -143,6 +152,9 @@ class Network:
     def heal(self) -> None:
         """Everybody reaches everybody again; what waited behind a dead direction arrives late, or its link is reset."""
         self.blocked.clear()
+        unheard, self.unheard = self.unheard, []
+        for end, link in unheard:
+            self.schedule.at(self.schedule.random.randint(*NOTICE), self.down, end, link)
         for pair in sorted(self.wires):
             wire = self.wires[pair]
             if any(wire.waiting.values()) and self.schedule.random.random() < 0.5:

@@ -19,6 +19,7 @@ from zablog.core.effects import (
     Halt,
     Install,
     ReadDigest,
+    ReadReady,
     RoleChanged,
     SaveEpochs,
     Send,
@@ -34,6 +35,7 @@ from zablog.core.events import (
     LinkDown,
     LinkUp,
     Proposals,
+    ReadAsked,
     Received,
     Stalled,
     Streamed,
@@ -83,7 +85,7 @@ class Node:
         self.paused: list[tuple[int, Event]] | None = None
         """While the process is stopped (SIGSTOP): what reaches it meanwhile, with the life it was meant for."""
         self.missed_ticks = 0
-        self.tick_micros = TICK
+        self.tick_micros = self.usual_micros = TICK
         self.sync_micros = (50, 3_000)
         self.crash_at: int | None = None
         """The process dies at this many disk operations from now, be it while it recovers."""
@@ -108,6 +110,8 @@ class Node:
         self.delivered: list[tuple[Zxid, bytes]] = []
         self.transfer: Transfer | None = None
         """The last try to fetch a snapshot, unless all of it came."""
+        self.reading: Zxid | None = None
+        """What the linearizable read that was asked here must see."""
         self.replaced = ZERO
         """Through here a peer's snapshot took the place of a damaged log, before this life."""
 
@@ -160,6 +164,7 @@ class Node:
         self.events: deque[Event] = deque()
         self.stepping = False
         self.delivered = []
+        self.reading = None
         self.life += 1
         if storage.snapshot is not None:
             try:
@@ -393,10 +398,15 @@ class Node:
                     if effect.generation != self.generation:
                         self.generation = effect.generation
                         self.void_gate()
+                        self.reading = None
                     self.invariants.role_changed(self, effect)
                     if self.schedule.witness is not None:
                         self.schedule.witness(self.id, effect)
                     self.schedule.say(f"{self.id} is {effect.role} in {effect.phase}, epoch {effect.epoch}: {effect.reason}")
+                case ReadReady(upto):
+                    assert self.reading is not None, "the law that what is ready was asked for"
+                    owed, self.reading = self.reading, None
+                    self.invariants.read_ready(self, owed, upto)
                 case Halt(reason):
                     self.invariants.halted(self, reason)
         if self.queue and not self.writing:
@@ -562,6 +572,12 @@ class Node:
         for _, link in sorted(self.peer.state.links.items()):
             if self.random.random() < 0.5:
                 self.meet(Congested(link))
+
+    def read(self) -> None:
+        """A client asks for a linearizable read, if no other is under way."""
+        if self.reading is None:
+            self.reading = self.invariants.read_asked()
+            self.step(ReadAsked())
 
     def propose(self, payloads: list[bytes]) -> None:
         self.schedule.count(self.id, "propose")

@@ -30,6 +30,8 @@ SUMS = (
     "replaced",
     "read_stops",
     "stalls",
+    "reads",
+    "unavailable",
     "acked",
     "committed",
     "seconds",
@@ -100,6 +102,10 @@ class Report:
     """Running nodes that stopped since a read failed."""
     stalls: int = 0
     """Leaders that made room since their disk hung."""
+    unavailable: int = 0
+    """Runs in which nobody could lead in the end, and rightly: more than a minority of logs were damaged, one of them within."""
+    reads: int = 0
+    """Linearizable reads that were answered."""
     acked: int = 0
     committed: int = 0
     faults: dict[str, int] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from zablog.core.state import Limits
 from zablog.sim.ensemble import Ensemble
 from zablog.sim.faults import Injector, Options, draw
-from zablog.sim.guarantees import Violation
+from zablog.sim.guarantees import Unavailable, Violation
 from zablog.sim.report import Failure, Report
 
 
@@ -34,7 +34,9 @@ def run(seed: int, options: Options | None = None, tell: Callable[[str], None] |
     injector = Injector(ensemble, options)
     schedule.at(1_000, ensemble.drive, options.proposals_per_second)
     schedule.at(1_000, ensemble.tend)
-    failures = []
+    if options.reads_per_second > 0:
+        schedule.at(1_000, ensemble.ask, options.reads_per_second)
+    failures, unavailable = [], 0
     try:
         bounds = () if options.events is None else (options.events,)
         with uncollected():
@@ -43,6 +45,9 @@ def run(seed: int, options: Options | None = None, tell: Callable[[str], None] |
             schedule.say("-- everything works again")
             ensemble.heal()
             ensemble.finish()
+    except Unavailable as error:
+        unavailable = 1
+        schedule.say(f"-- unavailable: {error}")
     except Exception as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{schedule.now / 1000:.3f} ms, {frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}"
@@ -75,6 +80,8 @@ def run(seed: int, options: Options | None = None, tell: Callable[[str], None] |
         partitions=sum(injector.counts[kind] for kind in ("partition", "one_way", "partial")),
         read_stops=sum(node.read_errors for node in nodes_of_it),
         stalls=sum(node.stalls for node in nodes_of_it),
+        reads=invariants.reads,
+        unavailable=unavailable,
         acked=len(ensemble.acknowledged),
         committed=len(invariants.committed),
         faults=injector.counts,

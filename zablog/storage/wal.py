@@ -88,6 +88,11 @@ class Behind(NamedTuple):
     """Between what is damaged and it."""
 
 
+def at_file(file: File) -> Behind:
+    """What is damaged ends where this file begins."""
+    return Behind(None, Place(file.header.start, file.header.sequence, file.header.previous))
+
+
 class Wal:
     """One node's log. `append`, `cut` and `seal` are for one thread; `read` and `prepare` may run beside them in others."""
 
@@ -205,9 +210,13 @@ class Wal:
         self.last_offset = offset
         while limit is None or mark.zxid < limit.zxid:
             if raw[offset : offset + BATCH_BYTES].count(0) == min(BATCH_BYTES, len(raw) - offset) and not raw[offset:].strip(b"\0"):
-                if limit is not None:
-                    raise Corrupt(f"{file.name}, offset {offset}: the log ends at {mark.zxid}, but goes on at {limit.zxid}. {HELP}")
-                break
+                if following is None:
+                    break
+                if not beyond:
+                    words = f"the log ends here, but goes on at {following.header.start.zxid}"
+                    raise self.faulty(file, offset, Place(mark, sequence, previous), words, at_file(following))
+                offset, (mark, sequence, previous) = self.go_on(file, following, at_file(following))
+                continue
             header: BatchHeader | None = None
             try:
                 header = decode_batch_header(raw, file.salt, offset)
@@ -280,8 +289,10 @@ class Wal:
             if later.generation == file.header.generation and later.sequence > place.sequence:
                 return Behind(search, Place(later.prev, later.sequence, later.previous))
         if following is not None:
-            return Behind(None, Place(following.header.start, following.header.sequence, following.header.previous))
-        self.suspect = header.last if header is not None else BEYOND
+            return at_file(following)
+        # What is not zero behind the batch was another one: then nobody can tell how far the log went.
+        alone = header is not None and not raw[offset + BATCH_BYTES + header.body_bytes :].strip(b"\0")
+        self.suspect = header.last if header is not None and alone else BEYOND
         return None
 
     def faulty(self, file: File, offset: int, place: Place, reason: str, behind: Behind) -> Faulty:

@@ -30,7 +30,9 @@ FRAME_BYTES_MAX: Final = 128 << 20
 """The largest frame of an established link, unless the connection is set lower: twice the window of proposals."""
 HEADER_BYTES_MAX: Final = 16 << 10
 BUFFER_BYTES: Final = 256 << 10
-BUFFER_BYTES_MIN: Final = 64 << 10
+"""What a busy connection is received into; see BUFFER_BYTES_MIN."""
+BUFFER_BYTES_MIN: Final = 32 << 10
+"""What a connection begins with. It doubles whenever a burst has filled it: most connections of a thousand are idle."""
 JOIN_BYTES_MAX: Final = 64 << 10
 """Below this a memory copy costs less than handing the kernel one more piece."""
 
@@ -72,12 +74,25 @@ class FrameReader:
     After a FrameError the stream has no frame boundaries any more: the connection must be closed.
     """
 
-    __slots__ = ("_begin", "_body", "_body_have", "_body_header", "_body_kind", "_buffer", "_direct_bytes", "_end", "_view", "limit")
+    __slots__ = (
+        "_begin",
+        "_body",
+        "_body_have",
+        "_body_header",
+        "_body_kind",
+        "_buffer",
+        "_direct_bytes",
+        "_end",
+        "_most",
+        "_view",
+        "limit",
+    )
 
     def __init__(self, limit: int = HANDSHAKE_BYTES_MAX, buffer_bytes: int = BUFFER_BYTES) -> None:
         self.limit = limit
         """The largest frame accepted, in bytes of header and payload."""
-        self._allocate(2 * HANDSHAKE_BYTES_MAX if limit <= HANDSHAKE_BYTES_MAX else max(buffer_bytes, BUFFER_BYTES_MIN))
+        self._most = max(buffer_bytes, BUFFER_BYTES_MIN)
+        self._allocate(2 * HANDSHAKE_BYTES_MAX if limit <= HANDSHAKE_BYTES_MAX else BUFFER_BYTES_MIN)
         self._begin = 0
         self._end = 0
         self._body: bytearray | None = None
@@ -88,17 +103,17 @@ class FrameReader:
 
     def admit(self, limit: int = FRAME_BYTES_MAX, buffer_bytes: int = BUFFER_BYTES) -> None:
         """The other side is known now: accept frames of up to `limit` bytes, and receive up to `buffer_bytes` at a time."""
-        rest = bytes(self._view[self._begin : self._end])
         self.limit = limit
-        self._allocate(max(buffer_bytes, BUFFER_BYTES_MIN))
-        self._view[: len(rest)] = rest
-        self._begin, self._end = 0, len(rest)
+        self._most = max(buffer_bytes, BUFFER_BYTES_MIN)
+        self._move(BUFFER_BYTES_MIN)
 
     def space(self) -> memoryview:
         """Where the next bytes belong; never empty."""
         if self._body is not None:
             return memoryview(self._body)[self._body_have :]
-        if self._begin == self._end:
+        if self._end == len(self._buffer) < self._most and self.limit > HANDSHAKE_BYTES_MAX:
+            self._move(2 * len(self._buffer))
+        elif self._begin == self._end:
             self._begin = self._end = 0
         elif len(self._buffer) - self._end < len(self._buffer) // 4:
             rest = self._end - self._begin
@@ -165,6 +180,13 @@ class FrameReader:
             self.received(count)
             out += self.frames()
         return out
+
+    def _move(self, size: int) -> None:
+        """What no frame has been made of yet, into a buffer of another size."""
+        rest = bytes(self._view[self._begin : self._end])
+        self._allocate(size)
+        self._view[: len(rest)] = rest
+        self._begin, self._end = 0, len(rest)
 
     def _allocate(self, size: int) -> None:
         self._buffer = bytearray(size)

@@ -41,7 +41,8 @@ class Versions(NamedTuple):
 
 
 PEER_VERSIONS: Final = Versions(1, 1)
-CLIENT_VERSIONS: Final = Versions(1, 1)
+CLIENT_VERSIONS: Final = Versions(1, 2)
+"""2: ReadIndex."""
 NO_LEVELS: Final = Versions(0, 0)
 """Of an application without feature levels, and of a client."""
 

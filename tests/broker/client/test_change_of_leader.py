@@ -142,7 +142,7 @@ async def test_without_a_quorum_nothing_is_written_and_the_caller_is_told(ensemb
 
 
 async def test_a_cluster_that_is_not_there_is_no_cluster() -> None:
-    async with connect("127.0.0.1:1", timeout=0.1) as zl:
+    async with connect("127.0.0.1:1", timeout=0.5) as zl:
         with pytest.raises(BrokerError) as caught:
             await zl.list_topics()
 

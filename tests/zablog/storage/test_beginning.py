@@ -126,7 +126,7 @@ def test_a_damaged_end_stays_suspect_unless_the_snapshot_is_above_it(at: int) ->
 
 
 @pytest.mark.parametrize("power", [False, True], ids=["killed", "power lost"])
-@pytest.mark.parametrize("by", ["snapshot", "entries"])
+@pytest.mark.parametrize("by", ["snapshot", "snapshot above the log", "entries"])
 def test_a_crash_at_any_operation_leaves_the_damage_to_be_mended_again_or_mended(by: str, power: bool) -> None:
     _, peer, _ = written(20)
 
@@ -134,16 +134,19 @@ def test_a_crash_at_any_operation_leaves_the_damage_to_be_mended_again_or_mended
         with pytest.raises(Faulty) as caught:
             Storage.open(copy_of(disk), FILE_BYTES)
         before = caught.value.fault.before
-        snapshot = snapshot_at(disk, marks[9]) if by == "snapshot" and not disk.exists(f"snapshot-{marks[9].zxid}") else None
+        name = f"snapshot-{mark.zxid}"
+        if by != "entries" and not disk.exists(name):
+            snapshot_at(disk, mark)
         storage = Storage.open_beyond(disk, FILE_BYTES)
         step(disk)
         if by == "entries":
             storage.put_back(before, entries_of(peer, before.zxid, storage.trail.base.zxid))
         else:
-            storage.begin_at(snapshot or Snapshot(marks[9], f"snapshot-{marks[9].zxid}", 5, google_crc32c.value(b"state")))
+            storage.begin_at(Snapshot(mark, name, 5, google_crc32c.value(b"state")))
 
     steps: list[str] = []
     disk, marks = damaged()
+    mark = marks[9] if by != "snapshot above the log" else Mark(Zxid(7, 12), 0xABC)
     mend(disk, lambda disk: setattr(disk, "step", steps.append))
     seen = set()
     for at in range(len(steps) + 1):
@@ -162,8 +165,41 @@ def test_a_crash_at_any_operation_leaves_the_damage_to_be_mended_again_or_mended
                 assert Storage.open_beyond(copy_of(disk), FILE_BYTES).snapshot is None
                 mend(disk, lambda disk: None)
             opened = Storage.open(disk, FILE_BYTES)
-            base = marks[9] if by == "snapshot" else marks[0]
-            assert (opened.trail.base, opened.trail.last) == (base, marks[-1].zxid)
+            base = mark if by != "entries" else marks[0]
+            assert (opened.trail.base, opened.trail.last) == (base, max(base.zxid, marks[-1].zxid))
             assert above(opened, base.zxid) == [pair for pair in contents(peer) if pair[0] > base.zxid]
-            opened.perform([SaveEpochs(1, Epoch(2), Epoch(2), None)], ZERO)
+            opened.perform([SaveEpochs(1, Epoch(8), Epoch(8), None)], ZERO)
     assert len(steps) > 6 and seen == {False, True}
+
+
+@pytest.mark.parametrize("begin", [False, True], ids=["opened", "begun at a snapshot"])
+def test_a_damaged_end_of_several_batches_is_suspect_without_an_end(begin: bool) -> None:
+    """Found by a hostile reader: the range ended with the first of them, and the node was a witness that the others did not exist."""
+    disk, _, marks = written(20)
+    places = batches_of(disk)
+    if begin:
+        disk.flip(places[3][0], places[3][1] + 40, 2)
+    disk.flip(places[-2][0], places[-2][1] + 150, 1)  # the body of the last but one
+    disk.flip(places[-1][0], places[-1][1] + 20, 1)  # the header of the last
+
+    if begin:
+        Storage.open_beyond(disk, FILE_BYTES).begin_at(snapshot_at(disk, marks[19]))
+
+    assert Storage.open(disk, FILE_BYTES).suspect == BEYOND
+
+
+def test_a_file_whose_end_is_lost_is_put_back() -> None:
+    disk, _, _ = written(20)
+    first = logs(disk)[0]
+    end = [offset for name, offset in batches_of(disk) if name == first][-1]
+    disk.write(first, end, [bytes(disk.size(first) - end)])
+    disk.sync(first)
+
+    with pytest.raises(Faulty, match="goes on at") as caught:
+        Storage.open(copy_of(disk), FILE_BYTES)
+    storage = Storage.open_beyond(disk, FILE_BYTES)
+    before = caught.value.fault.before
+    _, whole, _ = written(20)
+    storage.put_back(before, entries_of(whole, before.zxid, storage.trail.base.zxid))
+
+    assert contents(Storage.open(disk, FILE_BYTES)) == contents(whole)
