@@ -104,8 +104,9 @@ class Client:
         check_name(name)
         if isinstance(partitions, bool) or not isinstance(partitions, int) or not 1 <= partitions <= PARTITIONS_MAX:
             raise BadRequest(f"topic {name}: {partitions!r} partitions: 1 to {PARTITIONS_MAX:,} are allowed")
+        kept = check_retention(retention or FOR_EVER)
         try:
-            answer = await self._change(lambda turn: CreateTopic(turn, name, partitions, check_retention(retention or FOR_EVER)))
+            answer = await self._change(lambda turn: CreateTopic(turn, name, partitions, kept))
         except TopicExists:
             entry = await self._topics.ask(name)
             if exist_ok and entry.partitions == partitions:

@@ -53,7 +53,7 @@ from zablog.sim.image import Image
 from zablog.sim.invariants import Invariants
 from zablog.sim.network import Network
 from zablog.sim.schedule import Schedule
-from zablog.sim.snapshots import fetch, state_of
+from zablog.sim.snapshots import Transfer, state_of
 from zablog.sim.trace import words
 from zablog.storage.batch import FILE_BYTES as HEADER_BYTES
 from zablog.storage.errors import Faulty, StorageError, StorageFailed, Trimmed
@@ -93,7 +93,7 @@ class Node:
         """The disk fails once, with the error `failure`, at this many operations from now."""
         self.failure = errno.EIO
         self.read_fail_at: int | None = None
-        """A file of the log or a record cannot be read, once, at this many reads from now."""
+        """A file cannot be read, once, at this many reads from now."""
         self.full = False
         """Nothing can be created or written."""
         self.hang_micros = 0
@@ -108,6 +108,8 @@ class Node:
         self.stalls = 0
         """How often its disk hung while it led."""
         self.delivered: list[tuple[Zxid, bytes]] = []
+        self.transfer: Transfer | None = None
+        """The last try to fetch a snapshot, unless all of it came."""
         self.reading: Zxid | None = None
         """What the linearizable read that was asked here must see."""
         self.replaced = ZERO
@@ -165,7 +167,10 @@ class Node:
         self.reading = None
         self.life += 1
         if storage.snapshot is not None:
-            self.delivered = state_of(storage.read_snapshot())
+            try:
+                self.delivered = state_of(storage.read_snapshot())
+            except OSError as error:
+                return self.schedule.say(f"{self.id} does not start: {error}")
             self.invariants.restored(self, storage.snapshot.mark)
         self.running = True
         self.paused = None
@@ -271,8 +276,8 @@ class Node:
             raise OSError(errno.ENOSPC, f"no space left for the {operation}")
 
     def disk_read(self, name: str) -> None:
-        """Before each reading of a file. A snapshot's reader is another one, which answers for itself."""
-        if self.read_fail_at is not None and not name.startswith("snapshot-"):
+        """Before each reading of a file."""
+        if self.read_fail_at is not None:
             self.read_fail_at -= 1
             if self.read_fail_at <= 0:
                 self.read_fail_at = None
@@ -372,7 +377,7 @@ class Node:
                 case SaveEpochs():
                     self.queue.append(effect)
                 case FetchSnapshot(link, _, mark):
-                    self.schedule.at(self.random.randint(1_000, 200_000), fetch, self, self.life, self.generation, link, mark)
+                    Transfer(self, link, mark).begin()
                 case Install(_, mark):
                     self.queue.append(effect)
                     self.history.install(mark)
