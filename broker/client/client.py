@@ -15,7 +15,7 @@ from typing import Literal
 
 import trio
 
-from broker.client.cluster import Cluster, unexpected
+from broker.client.cluster import READS_VERSION, Cluster, unexpected
 from broker.client.consumer import Consumer
 from broker.client.nursery import quiet_nursery
 from broker.client.pending import Acks
@@ -104,8 +104,9 @@ class Client:
         check_name(name)
         if isinstance(partitions, bool) or not isinstance(partitions, int) or not 1 <= partitions <= PARTITIONS_MAX:
             raise BadRequest(f"topic {name}: {partitions!r} partitions: 1 to {PARTITIONS_MAX:,} are allowed")
+        kept = check_retention(retention or FOR_EVER)
         try:
-            answer = await self._change(lambda turn: CreateTopic(turn, name, partitions, check_retention(retention or FOR_EVER)))
+            answer = await self._change(lambda turn: CreateTopic(turn, name, partitions, kept))
         except TopicExists:
             entry = await self._topics.ask(name)
             if exist_ok and entry.partitions == partitions:
@@ -199,16 +200,20 @@ class Client:
         `read` is how fresh the node must be that says where things begin and end: "linearizable" sees everything that was acknowledged to
         anybody before this call (the default, unless a `node` is named), "session" everything this client was told or has read, "local"
         (the default with `node`) is what the node has. `at_least`: and everything through this `Receipt.token`. What is not there yet is
-        waited for; TimedOut if the node makes no progress.
+        waited for; TimedOut if the node makes no progress, WriteLost if the history with `at_least` was given up.
 
         Raises NoStartPosition, OffsetOutOfRange, TopicNotFound, PartitionNotFound, NodeNotFound, NoQuorum.
         """
-        consumer = Consumer(self._cluster, node, await self._floor(read or ("local" if node else "linearizable"), at_least))
+        consumer = Consumer(self._cluster, node, await self._floor(read or await self._level_of(node), at_least))
         try:
             await consumer.open(self._topics, [topics] if isinstance(topics, str) else topics, partition, start, stop)
             yield consumer
         finally:
             consumer.close()
+
+    async def _level_of(self, node: int | None) -> ReadLevel:
+        """Where none is asked for. A leader of an earlier version serves as it always did."""
+        return "local" if node or (await self._cluster.leader()).version < READS_VERSION else "linearizable"
 
     async def _floor(self, level: ReadLevel, at_least: Zxid) -> Zxid:
         """What a node must have applied for a read of this level."""

@@ -13,8 +13,20 @@ from typing import Final
 import trio
 
 from broker.client.connection import Connection, open_connection
-from broker.errors import Attempt, BrokerError, Code, ConnectionLost, InternalError, NoCluster, NodeNotFound, NoQuorum, NotAllowed, error_of
-from broker.protocol import ClusterMetadata, Failed, Metadata, ReadIndex, ReadIndexed, Request, Response
+from broker.errors import (
+    Attempt,
+    BrokerError,
+    Code,
+    ConnectionLost,
+    InternalError,
+    NoCluster,
+    NodeNotFound,
+    NoQuorum,
+    NotAllowed,
+    TimedOut,
+    error_of,
+)
+from broker.protocol import Applied, ClusterMetadata, Failed, Metadata, ReadIndex, ReadIndexed, Request, Response, WaitApplied
 from zablog.core.zxid import ZERO, PeerId, Zxid
 
 ROUND_SECONDS: Final = 2.0
@@ -27,7 +39,9 @@ PAUSE_SECONDS_MAX: Final = 0.4
 """The pause after a round that found no leader doubles from the one to the other."""
 ADDRESSES_MAX: Final = 64
 READS_VERSION: Final = 2
-"""The first version of the protocol with ReadIndex."""
+"""The first version of the protocol with ReadIndex and WaitApplied."""
+WAIT_MS: Final = 1_000
+"""How long a node is asked to wait at once until it has applied something; then we look whether it comes closer."""
 PASSING: Final = frozenset({Code.NOT_LEADING, Code.OUTCOME_UNKNOWN, Code.OVERLOADED})
 """Refusals after which the same request is sent again, to whoever leads then."""
 
@@ -102,13 +116,17 @@ class Cluster:
                 pause = min(2 * pause, PAUSE_SECONDS_MAX)
         raise ConnectionLost(address, cause)
 
-    async def ask(self, request: Request) -> Response:
-        """The leader's answer to something that may be asked twice. Raises what it is refused with, NoQuorum or NoCluster."""
+    async def ask(self, request: Request, at_least: Zxid = ZERO) -> Response:
+        """The answer to something that may be asked twice, by the leader, once it has applied `at_least`.
+
+        Raises what it is refused with, NoQuorum or NoCluster; and what `cover` raises.
+        """
         pause = PAUSE_SECONDS_MIN
         with trio.move_on_after(self.timeout):
             while True:
                 leader = await self.leader()
                 try:
+                    await self.cover(leader, at_least)
                     answer = await leader.call(request)
                 except ConnectionLost as error:
                     self._attempts[leader.address] = error.cause
@@ -129,14 +147,32 @@ class Cluster:
 
     async def read_index(self) -> Zxid:
         """What a read on any node must have seen to see everything acknowledged before this call. Raises as `ask` does, and NotAllowed."""
-        if (await self.leader()).version < READS_VERSION:
-            raise NotAllowed(
-                "the leader runs an earlier version, which knows no linearizable reads", hint='read="local" reads what it has applied'
-            )
+        insist_on_levels(await self.leader())
         answer = await self.ask(ReadIndex())
         if not isinstance(answer, ReadIndexed):
             raise unexpected("ReadIndex", answer)
         return answer.upto
+
+    async def cover(self, connection: Connection, zxid: Zxid) -> None:
+        """Wait until this node has applied everything through `zxid`, as long as it comes closer.
+
+        Raises WriteLost, TimedOut, NotAllowed, ConnectionLost.
+        """
+        applied, since = ZERO, trio.current_time()
+        while zxid not in (ZERO, connection.covers):
+            insist_on_levels(connection)
+            answer = await connection.call(WaitApplied(zxid, min(WAIT_MS, int(1000 * self.timeout))))
+            if isinstance(answer, Failed):
+                raise error_of(answer.code, answer.text, hint=answer.hint or None)
+            if not isinstance(answer, Applied):
+                raise unexpected("WaitApplied", answer)
+            if answer.zxid >= zxid:
+                connection.covers = zxid
+            elif answer.zxid > applied:
+                applied, since = answer.zxid, trio.current_time()
+            elif trio.current_time() >= since + self.timeout:
+                words = f"node {connection.node} has applied {applied}, and does not come as far as {zxid}, which must be seen"
+                raise TimedOut(words, hint="read another node; `zablog cluster status` shows how far each has come")
 
     async def confirm(self, leader: Connection) -> None:
         """Ask a node whether it still leads; if not, `known_leader` is forgotten."""
@@ -232,6 +268,13 @@ class Cluster:
         if self._answered:
             return NoQuorum(f"no leader with a quorum behind it within {self.timeout:g} s", attempts=attempts)
         return NoCluster(f"no node answered within {self.timeout:g} s", attempts=attempts)
+
+
+def insist_on_levels(connection: Connection) -> None:
+    """Raises NotAllowed if the node is of a build that knows no levels of reading."""
+    if connection.version < READS_VERSION:
+        words = f"node {connection.node} runs an earlier version, which knows local reads only"
+        raise NotAllowed(words, hint='read="local" reads what it has applied')
 
 
 def unexpected(question: str, answer: object) -> InternalError:

@@ -15,7 +15,7 @@ import trio
 from broker.errors import ConnectionLost
 from broker.pipe import Pipe
 from broker.protocol import Failed, Ping, Request, Response, decode_response, encode_request
-from zablog.core.zxid import PeerId
+from zablog.core.zxid import ZERO, PeerId
 from zablog.wire import WireError
 from zablog.wire.frames import FrameReader
 from zablog.wire.handshake import CLIENT_VERSIONS, Hello, Purpose, Refused, Welcome, decode_handshake, encode_handshake
@@ -32,7 +32,21 @@ Answered = Callable[[Response | ConnectionLost], None]
 class Connection:
     """Use `open_connection`. `lost` is set once and for all."""
 
-    __slots__ = ("_next", "_patient", "_pipe", "_scope", "_waiting", "address", "cause", "cluster", "doubted", "lost", "node", "version")
+    __slots__ = (
+        "_next",
+        "_patient",
+        "_pipe",
+        "_scope",
+        "_waiting",
+        "address",
+        "cause",
+        "cluster",
+        "covers",
+        "doubted",
+        "lost",
+        "node",
+        "version",
+    )
 
     def __init__(self, address: str, node: PeerId, cluster: str, pipe: Pipe, version: int = CLIENT_VERSIONS.highest) -> None:
         self.address = address
@@ -40,6 +54,8 @@ class Connection:
         """Of the protocol, as agreed upon."""
         self.node = node
         self.cluster = cluster
+        self.covers = ZERO
+        """What the node was last asked to have applied, and has: all that is read here sees it, since it ends with its connection."""
         self.lost = trio.Event()
         self.cause = ""
         """Why it was lost."""

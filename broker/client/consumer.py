@@ -17,7 +17,7 @@ from broker.client.cluster import PASSING, PAUSE_SECONDS_MAX, PAUSE_SECONDS_MIN,
 from broker.client.connection import Connection
 from broker.client.positions import Start, Stop
 from broker.client.topics import Topics, chunks
-from broker.errors import BadRequest, ConnectionLost, Corrupt, PartitionNotFound, TimedOut, TopicNotFound, error_of
+from broker.errors import BadRequest, ConnectionLost, Corrupt, PartitionNotFound, TopicNotFound, error_of
 from broker.log.stored import StoredBatch, split
 from broker.protocol import (
     Failed,
@@ -160,7 +160,7 @@ class Consumer:
         """Find the topics, and the offsets that `start` and `stop` mean. Raises what `Client.consumer` says."""
         places: list[tuple[str, Zxid, int]] = []
         for name in names:
-            entry = await topics.ask(name)
+            entry = await topics.ask(name, self._floor)
             if partition is not None and not 0 <= partition < entry.partitions:
                 raise PartitionNotFound(f"topic {name!r} has partitions 0 to {entry.partitions - 1}, no partition {partition}")
             wanted = range(entry.partitions) if partition is None else (partition,)
@@ -210,19 +210,10 @@ class Consumer:
         return [offset for some in chunks(queries) for offset in await self._some_offsets(some, places)]
 
     async def _some_offsets(self, queries: Sequence[OffsetQuery], places: Sequence[tuple[str, Zxid, int]]) -> list[int]:
-        applied, patience = ZERO, trio.current_time() + self._cluster.timeout
         while True:
             answer = await self._ask(Offsets(tuple(queries)))
             if not isinstance(answer, OffsetsFound):
                 raise unexpected("Offsets", answer)
-            if answer.applied < self._floor:
-                now = trio.current_time()
-                if answer.applied > applied:
-                    applied, patience = answer.applied, now + self._cluster.timeout
-                elif now > patience:
-                    raise TimedOut(f"the node has applied {applied}, and does not come as far as {self._floor}, which must be seen")
-                await trio.sleep(PAUSE_SECONDS_MIN)
-                continue
             behind = [
                 query
                 for query, found in zip(queries, answer.offsets, strict=True)
@@ -239,10 +230,11 @@ class Consumer:
 
     async def _ask(self, request: Offsets) -> Response:
         if self._node is None:
-            return await self._cluster.ask(request)
+            return await self._cluster.ask(request, self._floor)
         while True:
             connection = await self._connect()  # its own loss of patience is the caller's to hear
             try:
+                await self._cluster.cover(connection, self._floor)
                 answer = await connection.call(request)
             except ConnectionLost:
                 continue

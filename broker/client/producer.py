@@ -19,7 +19,7 @@ import trio
 from broker.client.batching import Lane, OpenBatch
 from broker.client.partitioner import partition_of
 from broker.client.pending import Acks, Fate, Pending, Receipt, Receipts, Run
-from broker.client.session import Session
+from broker.client.session import IN_FLIGHT_FEW, Session
 from broker.client.topics import Topics
 from broker.errors import (
     BadRequest,
@@ -36,6 +36,8 @@ from broker.state.commands import PARTS_MAX, Part, Turn
 from broker.state.limits import Limits, reached
 from zablog.core.zxid import Zxid
 
+IN_FLIGHT_BYTES: Final = 1 << 20
+"""With so many bytes under way a few requests are enough."""
 REQUEST_BYTES: Final = 1 << 20
 """A request takes no more batches once it holds so much."""
 CHECKPOINT_RECORDS: Final = 64
@@ -55,6 +57,7 @@ class Producer:
         "_bytes",
         "_bytes_max",
         "_gathering",
+        "_in_flight_bytes",
         "_lanes",
         "_learning",
         "_level",
@@ -81,6 +84,8 @@ class Producer:
         """The partition to which a topic's records without a key go until their batch is full."""
         self._gathering: dict[Zxid, OpenBatch] = {}
         """That batch, while no request has taken it."""
+        self._in_flight_bytes = 0
+        """Of what requests have taken and nobody has answered."""
         self._submitted = 0
         self._woken = trio.Event()
         self._room = trio.lowlevel.ParkingLot()
@@ -298,8 +303,14 @@ class Producer:
             self._woken = trio.Event()
             # One turn for whoever was woken together with us: their records travel in the same batch.
             await trio.lowlevel.checkpoint()
-            while self._session.room > 0 and self._send_one():
+            while self._may_send and self._send_one():
                 pass
+
+    @property
+    def _may_send(self) -> bool:
+        """Is there room for another request? Many may be under way if they are small."""
+        session = self._session
+        return session.room > 0 and (session.window - session.room < IN_FLIGHT_FEW or self._in_flight_bytes < IN_FLIGHT_BYTES)
 
     def _send_one(self) -> bool:
         """Submit one request of the first topic that has something ready. False if none has."""
@@ -325,6 +336,7 @@ class Producer:
 
     def _submit(self, batches: list[tuple[Lane, OpenBatch]]) -> None:
         parts = [Part(lane.topic, lane.partition, batch.seal()) for lane, batch in batches]
+        self._in_flight_bytes += sum([batch.size for _, batch in batches])
         level = self._level
 
         def build(turn: Turn) -> Produce:
@@ -334,6 +346,7 @@ class Producer:
 
     def _answered(self, batches: list[tuple[Lane, OpenBatch]], response: Response | BrokerError) -> None:
         error: BrokerError | None = None
+        self._in_flight_bytes -= sum([batch.size for _, batch in batches])
         match response:
             case Produced(level, zxid, offsets) if len(offsets) == len(batches):
                 self._session.cluster.saw(zxid)

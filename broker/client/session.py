@@ -20,12 +20,16 @@ import trio
 from broker.client.cluster import PASSING, PAUSE_SECONDS_MAX, PAUSE_SECONDS_MIN, Cluster, unexpected
 from broker.client.connection import Connection
 from broker.errors import Attempt, BrokerError, Code, ConnectionLost, NoCluster, NoQuorum, OutcomeUnknown, ProducerLost, error_of
-from broker.protocol import AllocateProducer, Failed, ProducerAllocated, Request, Response
+from broker.protocol import AllocateProducer, ClusterMetadata, Failed, Metadata, ProducerAllocated, Request, Response
 from broker.state.commands import Turn
+from broker.state.limits import limits_of
 from zablog.core.zxid import Zxid
 
-IN_FLIGHT_MAX: Final = 8
-"""How many requests of one session may be unanswered: fewer than the answers apply keeps, and enough to fill a disk's pauses."""
+IN_FLIGHT_MAX: Final = 512
+"""How many requests of one session may be unanswered, if the cluster keeps the answers to so many: a thousand topics that get a record
+each are a thousand requests."""
+IN_FLIGHT_FEW: Final = 8
+"""So many are enough to fill a disk's pauses; and every cluster keeps the answers to as many."""
 _LOST: Final = frozenset({Code.UNKNOWN_PRODUCER, Code.STALE_PRODUCER, Code.OUT_OF_SEQUENCE})
 _NOT_PROPOSED: Final = frozenset({Code.NOT_LEADING, Code.OVERLOADED})
 
@@ -61,10 +65,13 @@ class Session:
         "cluster",
         "lost",
         "producer",
+        "window",
     )
 
-    def __init__(self, cluster: Cluster, producer: Zxid, timeout: float) -> None:
+    def __init__(self, cluster: Cluster, producer: Zxid, timeout: float, window: int = IN_FLIGHT_FEW) -> None:
         self.producer = producer
+        self.window = window
+        """How many requests may be unanswered."""
         self.lost: BrokerError | None = None
         """The cluster does not know this producer any more: nothing more can be submitted."""
         self.changed: Callable[[BrokerError | None], None] = lambda error: None
@@ -83,7 +90,7 @@ class Session:
     @property
     def room(self) -> int:
         """How many requests may be submitted now."""
-        return IN_FLIGHT_MAX - (self._next - self._lowest)
+        return self.window - (self._next - self._lowest)
 
     @property
     def _lowest(self) -> int:
@@ -232,15 +239,25 @@ class Session:
         self.changed(self.lost)
 
 
+async def _window(cluster: Cluster) -> int:
+    """How many requests a producer that is allocated now may have under way."""
+    answer = await cluster.ask(Metadata(()))
+    if not isinstance(answer, ClusterMetadata):
+        raise unexpected("Metadata", answer)
+    return min(IN_FLIGHT_MAX, limits_of(answer.limits).producer_window)
+
+
 async def open_session(nursery: trio.Nursery, cluster: Cluster, timeout: float) -> tuple[Session, trio.CancelScope]:
     """Allocate a producer id and start the session's task; it ends with the scope or the nursery.
 
     An allocation whose answer is lost has made an id that nobody uses; apply forgets it in time.
     """
+    before = await _window(cluster)
     allocated = await cluster.ask(AllocateProducer())
     if not isinstance(allocated, ProducerAllocated):
         raise unexpected("AllocateProducer", allocated)
-    session = Session(cluster, allocated.producer, timeout)
+    # The limit of the moment of its allocation is this producer's for good: whichever of the two it was, the smaller one is safe.
+    session = Session(cluster, allocated.producer, timeout, min(before, await _window(cluster)))
     scope = trio.CancelScope()
 
     async def run() -> None:

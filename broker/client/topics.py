@@ -13,6 +13,7 @@ from broker.protocol import ClusterMetadata, Metadata, TopicEntry
 from broker.protocol.codec import ROWS_MAX
 from broker.state.limits import DEFAULTS, limits_of
 from broker.state.state import name_problem
+from zablog.core.zxid import ZERO, Zxid
 
 Row = TypeVar("Row")
 
@@ -44,18 +45,18 @@ class Topics:
         """The topic, asked of the leader if need be. Raises TopicNotFound."""
         return self._known.get(name) or await self.ask(name)
 
-    async def ask(self, name: str) -> TopicEntry:
-        """The topic as the leader knows it now. Raises TopicNotFound, BadName."""
+    async def ask(self, name: str, at_least: Zxid = ZERO) -> TopicEntry:
+        """The topic as the leader knows it, once it has applied `at_least`. Raises TopicNotFound, BadName; and see `Cluster.cover`."""
         check_name(name)
         self.forget(name)
-        for entry in await self.list((name,)):
+        for entry in await self.list((name,), at_least):
             if entry.name == name:
                 return entry
         raise TopicNotFound(f"there is no topic {name!r}", hint=f"create it with `zablog topic create {name}`")
 
-    async def list(self, names: tuple[str, ...] | None = None) -> tuple[TopicEntry, ...]:
+    async def list(self, names: tuple[str, ...] | None = None, at_least: Zxid = ZERO) -> tuple[TopicEntry, ...]:
         """These topics, or all of them, as far as they exist."""
-        answer = await self._cluster.ask(Metadata(names))
+        answer = await self._cluster.ask(Metadata(names), at_least)
         if not isinstance(answer, ClusterMetadata):
             raise unexpected("Metadata", answer)
         self.limits = limits_of(answer.limits)

@@ -8,6 +8,7 @@ from broker.protocol.codec import decode_request, decode_response, encode_reques
 from broker.protocol.messages import (
     AllocateProducer,
     AlterTopic,
+    Applied,
     ClusterMetadata,
     CreateTopic,
     DeleteTopic,
@@ -46,12 +47,14 @@ from broker.protocol.messages import (
     TopicDetails,
     TopicEntry,
     TopicsDescribed,
+    WaitApplied,
     Where,
 )
 
 __all__ = [
     "AllocateProducer",
     "AlterTopic",
+    "Applied",
     "ClusterMetadata",
     "CreateTopic",
     "DeleteTopic",
@@ -90,6 +93,7 @@ __all__ = [
     "TopicDetails",
     "TopicEntry",
     "TopicsDescribed",
+    "WaitApplied",
     "Where",
     "decode_request",
     "decode_response",

@@ -17,6 +17,7 @@ from google_crc32c import value as crc32c
 from broker.protocol.messages import (
     AllocateProducer,
     AlterTopic,
+    Applied,
     ClusterMetadata,
     CreateTopic,
     DeleteTopic,
@@ -55,6 +56,7 @@ from broker.protocol.messages import (
     TopicDetails,
     TopicEntry,
     TopicsDescribed,
+    WaitApplied,
     Where,
 )
 from broker.state.commands import (
@@ -127,6 +129,8 @@ class Kind(IntEnum):
     LIMITS_SET = 89
     READ_INDEX = 90
     READ_INDEXED = 91
+    WAIT_APPLIED = 92
+    APPLIED = 93
 
 
 _PRODUCE: Final = struct.Struct(">QHIQQQBH")
@@ -179,6 +183,8 @@ def encode_request(number: int, request: Request) -> list[Payload]:
             return _body(Kind.OFFSETS, number, [queries])
         case ReadIndex():
             return _body(Kind.READ_INDEX, number, [])
+        case WaitApplied(zxid, wait_ms):
+            return _body(Kind.WAIT_APPLIED, number, [zxid, wait_ms])
         case Status():
             return _body(Kind.STATUS, number, [])
 
@@ -219,6 +225,8 @@ def encode_response(number: int, response: Response) -> list[Payload]:
             return _body(Kind.OFFSETS_FOUND, number, [found, applied])
         case ReadIndexed(upto):
             return _body(Kind.READ_INDEXED, number, [upto])
+        case Applied(zxid):
+            return _body(Kind.APPLIED, number, [zxid])
         case NodeStatus():
             return _body(Kind.NODE_STATUS, number, _node_status_fields(response))
 
@@ -449,6 +457,7 @@ _REQUESTS: Final[dict[int, tuple[str, int, Callable[[Fields], Request]]]] = {
     Kind.DESCRIBE_TOPICS: ("DescribeTopics", 1, _topics),
     Kind.OFFSETS: ("Offsets", 1, lambda fields: Offsets(_each(fields, "queries", TOPICS_MAX, 5, _query))),
     Kind.READ_INDEX: ("ReadIndex", 0, lambda _: ReadIndex()),
+    Kind.WAIT_APPLIED: ("WaitApplied", 2, lambda fields: WaitApplied(fields.zxid("zxid"), fields.number("wait_ms", 0, 2**32 - 1))),
     Kind.STATUS: ("Status", 0, lambda _: Status()),
 }
 """By kind: the name, the number of fields, and how to read them."""
@@ -469,5 +478,6 @@ _RESPONSES: Final[dict[int, tuple[str, int, Callable[[Fields], Response]]]] = {
         lambda fields: OffsetsFound(_each(fields, "offsets", TOPICS_MAX, 2, _offset_found), fields.zxid("applied")),
     ),
     Kind.READ_INDEXED: ("ReadIndexed", 1, lambda fields: ReadIndexed(fields.zxid("upto"))),
+    Kind.APPLIED: ("Applied", 1, lambda fields: Applied(fields.zxid("zxid"))),
     Kind.NODE_STATUS: ("NodeStatus", 17, _node_status),
 }

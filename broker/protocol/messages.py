@@ -147,6 +147,14 @@ class ReadIndex:
 
 
 @dataclass(frozen=True, slots=True)
+class WaitApplied:
+    """Answer once `zxid` is applied, or when the wait is over. Whatever is asked on this connection behind the answer sees it."""
+
+    zxid: Zxid
+    wait_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """How is the node that answers?"""
 
@@ -164,6 +172,7 @@ Request = (
     | Fetch
     | Offsets
     | ReadIndex
+    | WaitApplied
     | Status
 )
 
@@ -319,6 +328,13 @@ class ReadIndexed:
 
 
 @dataclass(frozen=True, slots=True)
+class Applied:
+    """How far the answering node has applied the log."""
+
+    zxid: Zxid
+
+
+@dataclass(frozen=True, slots=True)
 class PeerStatus:
     """What the answering node knows of another."""
 
@@ -373,5 +389,6 @@ Response = (
     | Fetched
     | OffsetsFound
     | ReadIndexed
+    | Applied
     | NodeStatus
 )

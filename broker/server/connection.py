@@ -32,6 +32,7 @@ from broker.protocol import (
     Response,
     SetLimits,
     Status,
+    WaitApplied,
     decode_request,
     encode_response,
 )
@@ -138,6 +139,8 @@ class ClientConnection:
                 reply(self._reads.status())
             case ReadIndex():
                 nursery.start_soon(self._read_index, reply)
+            case WaitApplied():
+                nursery.start_soon(self._wait_applied, request, reply)
             case Metadata() if request.names == ():
                 # Who leads is said at once: nobody's topics depend on it.
                 reply(self._reads.metadata(request))
@@ -150,6 +153,9 @@ class ClientConnection:
 
     async def _read_index(self, reply: "partial[None]") -> None:
         reply(await self._reads.read_index())
+
+    async def _wait_applied(self, request: WaitApplied, reply: "partial[None]") -> None:
+        reply(await self._reads.wait_applied(request))
 
     async def _read_later(self, request: Metadata | DescribeTopics | Offsets, reply: "partial[None]") -> None:
         await self._reads.caught_up()

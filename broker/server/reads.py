@@ -12,6 +12,7 @@ import trio
 from broker.errors import Code, Corrupt
 from broker.log import Partition
 from broker.protocol import (
+    Applied,
     ClusterMetadata,
     DescribeTopics,
     Failed,
@@ -33,6 +34,7 @@ from broker.protocol import (
     TopicDetails,
     TopicEntry,
     TopicsDescribed,
+    WaitApplied,
     Where,
 )
 from broker.server.application import BrokerApplication
@@ -64,6 +66,16 @@ class Reads:
             return Failed(Code.NOT_LEADING, str(error), leader=error.leader, leader_address=error.address)
         except LeadershipLost as error:
             return Failed(Code.NOT_LEADING, str(error))
+
+    async def wait_applied(self, request: WaitApplied) -> Applied | Failed:
+        """Wait until we have come so far, as long as the request allows; and look whether our log has that place at all."""
+        with trio.move_on_after(min(request.wait_ms / 1000, self._limits.fetch_wait)):
+            await self._node.wait_applied(request.zxid)
+        applied = self._application.state.applied
+        if request.zxid <= applied and not self._node.covers(request.zxid):
+            words = f"{request.zxid} is not in the log, which is applied through {applied}: its history was given up with its leader"
+            return Failed(Code.WRITE_LOST, words, "read without this token to see what there is; write again what is missing")
+        return Applied(applied)
 
     def metadata(self, request: Metadata) -> ClusterMetadata:
         status, state = self._node.status(), self._application.state

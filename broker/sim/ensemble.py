@@ -19,6 +19,7 @@ PRODUCERS: Final = 3
 READERS: Final = 3
 MEMORY_BYTES: Final = 4_000
 STREAM_BYTES: Final = 1_500
+PIECE_BYTES: Final = (2_000, 20_000, 60_000)
 """Commands are ten times as long as what a bare ensemble broadcasts."""
 PATIENCE_MICROS: Final = 8_000_000
 """How long producers go on asking in the end."""
@@ -49,7 +50,7 @@ class BrokerEnsemble(Ensemble):
             ("records_acked", "sends_acked", "refused", "duplicates", "polls", "jumps", "linearizable_ends", "bounds_moved", "topics"), 0
         )
         for node in self.nodes.values():
-            node.memory_bytes, node.stream_bytes = MEMORY_BYTES, STREAM_BYTES
+            node.memory_bytes, node.stream_bytes, node.piece_bytes = MEMORY_BYTES, STREAM_BYTES, PIECE_BYTES
             node.make = partial(Replica, self.counts)
             self.skews[node.id] = self.random.randint(-SKEW_MS, SKEW_MS)
 

@@ -72,7 +72,7 @@ class Session:
         self.lost: BrokerError | None = None
         self.cluster = Cluster()
         self.changed: Callable[[BrokerError | None], None] = lambda error: None
-        self.room = 8
+        self.window = self.room = 8
         self.waiting: list[tuple[ProduceRequest, Done]] = []
 
     def submit(self, build: Build, done: Done) -> None:

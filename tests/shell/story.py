@@ -5,8 +5,8 @@ records of a producer stand in the order in which they were given; no record tha
 no call failed, for nothing lasted as long as a client is patient.
 """
 
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from random import Random
 from typing import Any
@@ -14,17 +14,20 @@ from typing import Any
 import trio
 
 import broker
+from broker.client.client import ReadLevel
 from broker.client.pending import Receipt
 from broker.client.producer import Producer
 from broker.records import Record
 from broker.state.commands import FOR_EVER, Retention
 from tests.shell.cancelling import CancelledAt
+from tests.shell.strangers import knock
 from tests.shell.wires import who
 from tests.shell.world import EPOCH_SECONDS, NODES, World
 from zablog.storage.batch import FILE_BYTES
 
 TOPIC = "orders"
 PARTITIONS = 2
+LEVELS: tuple[ReadLevel, ...] = ("local", "session", "linearizable")
 CALLS = 14
 """Of each producer."""
 CHECKPOINTS = (1, 2, 3, 4, 6, 9)
@@ -87,6 +90,7 @@ class Story:
                     for number in range(2):
                         work.start_soon(self.produce, world, f"producer{number}", Random(self.seed * 10 + number))
                     work.start_soon(self.administer, world, admin, Random(self.seed * 10 + 8))
+                    work.start_soon(self.be_strange, world, Random(self.seed * 10 + 6))
                     work.start_soon(self.break_things, world, Random(self.seed * 10 + 9))
                 reading.cancel()
             await self.compare(world, admin)
@@ -129,7 +133,20 @@ class Story:
             pending = [await producer.submit(TOPIC, value, partition=partition) for value in values]
             return [await each for each in pending]
 
-        call = dice.choice((submit, send_one if len(values) == 1 else send_many, send_many))
+        async def send_at_once() -> list[Receipt]:
+            await producer.prepare(TOPIC)
+            pending = []
+            for value in values:
+                while True:
+                    try:
+                        pending.append(producer.send_nowait(TOPIC, value, key=b"k", partition=partition))
+                        break
+                    except trio.WouldBlock:
+                        await producer.drain()
+                        await trio.sleep(0.01)  # or the topic is being asked for
+            return [await each for each in pending]
+
+        call = dice.choice((submit, send_at_once, send_one if len(values) == 1 else send_many, send_many))
         receipts = await self.cancelled(world, dice, call)
         if receipts is None:
             return
@@ -179,11 +196,40 @@ class Story:
 
         async def status() -> None:
             await client.status()
-            await client.nodes()
+            for node in await client.nodes():
+                with suppress(broker.ConnectionLost):  # it is down
+                    assert (await client.node_status(node.id)).id == node.id, "the answer of another"
 
         async def limit() -> None:
             wanted = dice.randint(5_000, 6_000)
-            await client.set_limits(topics=wanted)
+            assert (await client.set_limits(topics=wanted)).topics == wanted, "the answer to another's request"
+            small = await client.set_limits(record_bytes=dice.randint(5_000, 6_000))
+            with raising(broker.RecordTooLarge):
+                await send_alone(client, bytes(small.record_bytes + 1))
+            await client.set_limits(record_bytes=20_000)
+            await send_alone(client, bytes(small.record_bytes + 1))  # who learned the old limit asks again
+
+        async def mistake() -> None:
+            """What cannot be done is refused by name, and nothing comes of it."""
+            await client.create_topic(TOPIC, PARTITIONS, exist_ok=True)
+            wrong: list[tuple[type[Exception], Callable[[], Coroutine[Any, Any, object]]]] = [
+                (broker.TopicExists, lambda: client.create_topic(TOPIC, PARTITIONS)),
+                (broker.TopicExists, lambda: client.create_topic(TOPIC, PARTITIONS + 1, exist_ok=True)),
+                (broker.BadName, lambda: client.create_topic("no/name")),
+                (broker.BadRequest, lambda: client.create_topic("wide", 0)),
+                (broker.BadRequest, lambda: client.create_topic("kept", retention=Retention(ms=-1))),
+                (broker.TopicNotFound, lambda: client.alter_topic("nowhere", FOR_EVER)),
+                (broker.TopicNotFound, lambda: send_alone(client, b"", "nowhere")),
+                (broker.PartitionNotFound, lambda: send_alone(client, b"", partition=PARTITIONS)),
+                (broker.OffsetOutOfRange, lambda: client.read(TOPIC, 0, 1 << 40)),
+                (broker.PartitionNotFound, lambda: client.read(TOPIC, PARTITIONS, 0)),
+                (broker.NodeNotFound, lambda: client.node_status(9)),
+                (broker.BadRequest, lambda: client.set_limits(colour=3)),
+                (broker.BadRequest, lambda: client.set_limits()),
+            ]
+            for error, call in dice.sample(wrong, 4):
+                with raising(error):
+                    await call()
 
         async def delete() -> None:
             if made:
@@ -192,7 +238,10 @@ class Story:
 
         async def pass_by() -> None:
             """Records that soon go again, read from every kind of place."""
-            await client.create_topic("passing", retention=Retention(records=10), exist_ok=True)
+            entry = await client.create_topic("passing", retention=Retention(records=10), exist_ok=True)
+            if dice.random() < 0.5:
+                retention = dice.choice((Retention(records=10), Retention(ms=20_000, records=20), Retention(bytes=2_000)))
+                await client.alter_topic(entry.name, retention)
             async with client.producer() as producer:
                 receipts = await producer.send_many("passing", [bytes(200)] * 30)
             moment = datetime.fromtimestamp(EPOCH_SECONDS, UTC)
@@ -201,12 +250,20 @@ class Story:
                     async with client.consumer("passing", start=start, stop="end") as inbox:
                         offsets = [record.offset async for record in inbox]
                     assert offsets == sorted(set(offsets)), "records of one partition come in order, once"
-            record = await client.read("passing", 0, receipts[-1].offset)
+            level = dice.choice(LEVELS)
+            record = await client.read(
+                "passing", 0, receipts[-1].offset, level, node=dice.choice((None, *NODES)) if level != "local" else None
+            )
             assert record.value == bytes(200), "the answer to another's request"
 
         for _ in range(6):
-            await self.cancelled(world, dice, dice.choice((create, alter, look, status, limit, delete, pass_by)))
+            await self.cancelled(world, dice, dice.choice((create, alter, look, status, limit, delete, pass_by, mistake)))
             await trio.sleep(dice.random() * 0.3)
+
+    async def be_strange(self, world: World, dice: Random) -> None:
+        for _ in range(5):
+            await trio.sleep(dice.random() * 0.5)
+            await knock(world, dice)
 
     # -- faults -------------------------------------------------------------------------------------------------------------
 
@@ -327,6 +384,24 @@ class Story:
         for partition, records in self.read.items():
             assert records == list(replicas[1][partition][: len(records)]), f"the reader of {partition} saw what is not there"
         world.note("end", ends, len(self.ledger.acked))
+
+
+@contextmanager
+def raising(error: type[Exception]) -> Iterator[None]:
+    """What is within must be refused so."""
+    try:
+        yield
+    except error:
+        return
+    raise AssertionError(f"no {error.__name__} was raised")
+
+
+async def send_alone(client: broker.Client, value: bytes, topic: str = "passing", partition: int | None = None) -> Receipt:
+    """By a producer of its own."""
+    if topic == "passing":
+        await client.create_topic(topic, retention=Retention(records=10), exist_ok=True)
+    async with client.producer() as producer:
+        return await producer.send(topic, value, partition=partition)
 
 
 def enumerated(ends: Sequence[int]) -> list[tuple[tuple[str, int], int]]:

@@ -12,6 +12,8 @@ import pytest
 import trio
 
 from broker.client import Client, connect
+from broker.errors import ConnectionLost
+from broker.protocol import Failed, ReadIndex
 from tests.system.proxy import Way, split
 from tests.system.rig import LOOK_SECONDS, leader_of, open_cluster
 
@@ -71,6 +73,30 @@ async def test_a_leader_stopped_beyond_the_timeouts_is_succeeded_and_its_late_wo
         assert sorted(records) == sorted([b"before", b"before, too", b"late", b"meanwhile", b"behind"]), "each once"
         assert records[-1] == b"behind"
     print(f"\nleader stopped: a write was acknowledged again after {acknowledged:.2f} s, of which {LEASE_SECONDS} s are the lease")
+
+
+async def test_a_leader_that_was_deposed_while_it_was_stopped_answers_no_linearizable_read(tmp_path: Path) -> None:
+    """It is asked before it goes on: when it reads that, it may believe that it leads still (ZOOKEEPER-1675)."""
+    async with open_cluster(tmp_path) as cluster, connect(cluster.addresses) as zl, connect(cluster.addresses) as reader:
+        await zl.create_topic("numbers")
+        async with zl.producer() as out:
+            await out.send("numbers", b"before")
+            leader = await leader_of(zl)
+            deposed = await reader._cluster.node(leader)
+            answers: list[object] = []
+
+            cluster.servers[leader].pause(True)
+            with trio.fail_after(PATIENCE_SECONDS):
+                receipt = await out.send("numbers", b"meanwhile")
+                deposed.post(ReadIndex(), answers.append)
+                await trio.lowlevel.checkpoint()
+                cluster.servers[leader].pause(False)
+                record = await reader.read("numbers", 0, receipt.offset, "linearizable")
+                while not answers:
+                    await trio.sleep(LOOK_SECONDS)
+
+        assert record.value == b"meanwhile"
+        assert isinstance(answers[0], Failed | ConnectionLost), f"a deposed leader confirmed a read: {answers[0]}"
 
 
 def to_the_others(leader: int) -> list[Way]:

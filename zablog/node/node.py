@@ -121,6 +121,10 @@ class Node:
             self._driver.insist()
             await self._applier.moved.park()
 
+    def covers(self, zxid: Zxid) -> bool:
+        """Is this an entry of our log, or of what a snapshot has taken the place of? One that was given up with its epoch is not."""
+        return self._driver.peer.state.covers(zxid)
+
     def levels(self) -> dict[PeerId, Versions]:
         """Which feature levels this member and each one that it has a link to can apply, by `NodeConfig.levels` of each."""
         return {self.identity.node: self.config.levels, **self._peer_levels()}

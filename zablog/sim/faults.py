@@ -221,7 +221,7 @@ class Injector:
         return victim.running
 
     def read_error(self, node: int) -> bool:
-        """The log or a record cannot be read, once: the process must stop, or not come up."""
+        """A file cannot be read, once: the process must stop, or not come up; only whoever sends a snapshot that it cannot read goes on."""
         victim = self.ensemble.nodes[node]
         victim.read_fail_at = self.random.randint(1, 20)
         return True
@@ -264,10 +264,18 @@ class Injector:
         return True
 
     def link_cut(self, node: int) -> bool:
+        """One connection of all that there are: a link, or what a snapshot comes over."""
+        nodes = self.ensemble.nodes
         wires = sorted(self.ensemble.network.wires)
-        if wires:
-            self.ensemble.network.cut(*self.random.choice(wires))
-        return bool(wires)
+        fetching = [id for id in sorted(nodes) if (transfer := nodes[id].transfer) is not None and transfer.wanted]
+        if not wires:
+            return False
+        number = self.random.randrange(len(wires) + len(fetching))
+        if number < len(wires):
+            self.ensemble.network.cut(*wires[number])
+        elif (transfer := nodes[fetching[number - len(wires)]].transfer) is not None:
+            transfer.lost = True
+        return True
 
     def partition(self, node: int) -> bool:
         """Two groups that do not hear each other, for a while."""

@@ -87,6 +87,8 @@ class Invariants:
         self.reads = 0
         """Linearizable reads that were answered."""
         self.checkpoints = self.snapshots = 0
+        self.pieces = self.resumptions = self.superseded = self.anew = self.unread = 0
+        """Of snapshots on their way, see the report."""
         self.elections = self.truncations = self.suspects = self.repairs = 0
 
     # -- what nodes write ---------------------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ from zablog.sim.image import Image
 from zablog.sim.invariants import Invariants
 from zablog.sim.network import Network
 from zablog.sim.schedule import Schedule
-from zablog.sim.snapshots import application_of, fetch, state_of
+from zablog.sim.snapshots import PIECE_BYTES, Transfer, application_of, state_of
 from zablog.sim.trace import words
 from zablog.storage.batch import FILE_BYTES as HEADER_BYTES
 from zablog.storage.errors import Faulty, StorageError, StorageFailed, Trimmed
@@ -94,7 +94,7 @@ class Node:
         """The disk fails once, with the error `failure`, at this many operations from now."""
         self.failure = errno.EIO
         self.read_fail_at: int | None = None
-        """A file of the log or a record cannot be read, once, at this many reads from now."""
+        """A file cannot be read, once, at this many reads from now."""
         self.full = False
         """Nothing can be created or written."""
         self.hang_micros = 0
@@ -109,6 +109,8 @@ class Node:
         self.stalls = 0
         """How often its disk hung while it led."""
         self.delivered: list[tuple[Zxid, bytes]] = []
+        self.transfer: Transfer | None = None
+        """The last try to fetch a snapshot, unless all of it came."""
         self.reading: Zxid | None = None
         """What the linearizable read that was asked here must see."""
         self.make: Callable[[], Application] | None = None
@@ -116,7 +118,7 @@ class Node:
         self.application: Application | None = None
         self.captures: dict[int, bytes] = {}
         """The application's state after so many deliveries less one, for checkpoints."""
-        self.memory_bytes, self.stream_bytes = MEMORY_BYTES, STREAM_BYTES
+        self.memory_bytes, self.stream_bytes, self.piece_bytes = MEMORY_BYTES, STREAM_BYTES, PIECE_BYTES
         self.on_read: Callable[[], None] | None = None
         """Called when the linearizable read that was asked here may be answered."""
         self.replaced = ZERO
@@ -177,7 +179,10 @@ class Node:
         self.on_read = None
         self.life += 1
         if storage.snapshot is not None:
-            self.take(storage.read_snapshot())
+            try:
+                self.take(storage.read_snapshot())
+            except OSError as error:
+                return self.schedule.say(f"{self.id} does not start: {error}")
             self.invariants.restored(self, storage.snapshot.mark)
         self.running = True
         self.paused = None
@@ -283,8 +288,8 @@ class Node:
             raise OSError(errno.ENOSPC, f"no space left for the {operation}")
 
     def disk_read(self, name: str) -> None:
-        """Before each reading of a file. A snapshot's reader is another one, which answers for itself."""
-        if self.read_fail_at is not None and not name.startswith("snapshot-"):
+        """Before each reading of a file."""
+        if self.read_fail_at is not None:
             self.read_fail_at -= 1
             if self.read_fail_at <= 0:
                 self.read_fail_at = None
@@ -384,7 +389,7 @@ class Node:
                 case SaveEpochs():
                     self.queue.append(effect)
                 case FetchSnapshot(link, _, mark):
-                    self.schedule.at(self.random.randint(1_000, 200_000), fetch, self, self.life, self.generation, link, mark)
+                    Transfer(self, link, mark).begin()
                 case Install(_, mark):
                     self.queue.append(effect)
                     self.history.install(mark)

@@ -16,6 +16,11 @@ SUMS = (
     "truncations",
     "checkpoints",
     "snapshots",
+    "pieces",
+    "resumptions",
+    "superseded",
+    "anew",
+    "unread",
     "power_losses",
     "torn_tails",
     "partitions",
@@ -83,6 +88,16 @@ class Report:
     checkpoints: int = 0
     snapshots: int = 0
     """Snapshots that a follower took from its leader in the place of its own log."""
+    pieces: int = 0
+    """Pieces of snapshots that a follower took."""
+    resumptions: int = 0
+    """Fetches of a snapshot that went on from what an earlier one had left on the disk."""
+    superseded: int = 0
+    """Fetches that did not end before a newer snapshot was offered."""
+    anew: int = 0
+    """Fetches that found what an earlier one had left torn, and began again."""
+    unread: int = 0
+    """Leaders that could not read a snapshot they were to send."""
     power_losses: int = 0
     partitions: int = 0
     read_stops: int = 0

@@ -1,8 +1,14 @@
-"""A simulated node's checkpoints, and snapshots on their way from a leader to a follower. The state is what was delivered."""
+"""A simulated node's checkpoints, and snapshots on their way from a leader to a follower, in pieces. The state is what was delivered.
+
+The twin of `zablog.node.transfer`: a connection of its own beside the link, the shipped words on it, one piece after the other. What came
+of an earlier try stays on the follower's disk, whatever became of that try; the rest is asked for, and what is here in the end is verified
+as a whole, or fetched anew, once. Anything may happen between two pieces, and between any two operations of either disk.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import google_crc32c
@@ -11,7 +17,12 @@ from zablog.core.effects import Install
 from zablog.core.events import Checkpointed, Fetched, Link, Staged
 from zablog.core.trail import Mark
 from zablog.core.zxid import Zxid
+from zablog.sim.guarantees import SnapshotExact
+from zablog.storage.errors import StorageError
 from zablog.storage.manifest import Snapshot
+from zablog.storage.storage import verified
+from zablog.wire.frames import BUFFER_BYTES_MIN, FRAME_BYTES_MAX, FrameReader
+from zablog.wire.transfer import Ask, Found, Get, Gone, Piece, Word, decode_word, encode_word
 
 if TYPE_CHECKING:
     from zablog.sim.node import Node
@@ -19,13 +30,16 @@ if TYPE_CHECKING:
 AGAIN = 10_000
 END = b"\0"
 """No JSON holds it."""
+ARRIVING = "arriving"
+"""The file into which the pieces go, until it is known to be whole."""
+PIECE_BYTES = (60, 600, 6_000)
 
 
 def bytes_of(state: list[tuple[Zxid, bytes]], application: bytes = b"") -> bytes:
-    """What was delivered, and what the application made of it."""
-    return json.dumps([[*zxid, payload.decode("latin-1")] for zxid, payload in state]).encode() + (
-        END + application if application else b""
-    )
+    """A line an entry: a later state begins with an earlier one, so that what came of that is of use for this. Then what the application
+    made of it."""
+    lines = b"".join(json.dumps([*zxid, payload.decode("latin-1")]).encode() + b"\n" for zxid, payload in state)
+    return lines + END + application if application else lines
 
 
 def application_of(raw: bytes) -> bytes:
@@ -33,7 +47,8 @@ def application_of(raw: bytes) -> bytes:
 
 
 def state_of(raw: bytes) -> list[tuple[Zxid, bytes]]:
-    return [(Zxid(epoch, counter), payload.encode("latin-1")) for epoch, counter, payload in json.loads(raw.partition(END)[0])]
+    lines = map(json.loads, raw.partition(END)[0].splitlines())
+    return [(Zxid(epoch, counter), payload.encode("latin-1")) for epoch, counter, payload in lines]
 
 
 def checkpoint(node: Node) -> bool:
@@ -74,9 +89,7 @@ def checkpoint(node: Node) -> bool:
 def put(node: Node, mark: Mark, raw: bytes) -> Snapshot:
     """A snapshot's file, on the disk for certain."""
     name = f"snapshot-{mark.zxid}"
-    for stale in node.disk.names():
-        if stale.startswith("snapshot-") and (node.storage.snapshot is None or stale != node.storage.snapshot.name):
-            node.disk.unlink(stale)
+    remove_stale(node)
     node.disk.create(name)
     node.disk.write(name, 0, [raw])
     node.disk.sync(name)
@@ -84,23 +97,163 @@ def put(node: Node, mark: Mark, raw: bytes) -> Snapshot:
     return Snapshot(mark, name, len(raw), google_crc32c.value(raw))
 
 
-def fetch(node: Node, life: int, generation: int, link: Link, mark: Mark) -> None:
-    """The leader's snapshot has come over, if both are there still, and the leader has it still."""
-    if life != node.life or not node.running or generation != node.generation or node.peer.state.links.get(link.peer) != link:
-        return
-    if node.paused is not None:
-        node.schedule.at(AGAIN, fetch, node, life, generation, link, mark)
-        return
-    leader = node.invariants.nodes[link.peer - 1]
-    pair = (min(node.id, link.peer), max(node.id, link.peer))
-    if not leader.running or leader.paused is not None or leader.storage.snapshot is None or leader.storage.snapshot.mark != mark:
-        node.network.cut(*pair)
-        return
-    leader.meet(Fetched(Link(node.id, link.generation)))
-    node.staged = leader.storage.read_snapshot()
+def remove_stale(node: Node) -> None:
+    """Snapshots that no manifest names."""
+    for stale in node.disk.names():
+        if stale.startswith("snapshot-") and (node.storage.snapshot is None or stale != node.storage.snapshot.name):
+            node.disk.unlink(stale)
 
-    def work() -> None:
-        node.storage.staged = put(node, mark, node.staged)
 
-    if node.running and node.on_disk(work):
-        node.step(Staged(link, mark))
+class Transfer:
+    """One try to fetch the snapshot at `mark`, both ends of it. `begin` starts it; it ends by itself when nobody wants it any longer."""
+
+    def __init__(self, node: Node, link: Link, mark: Mark) -> None:
+        self.node, self.link, self.mark = node, link, mark
+        self.life, self.generation = node.life, node.generation
+        self.leader = node.invariants.nodes[link.peer - 1]
+        self.leader_life = self.leader.life
+        self.reader = FrameReader(FRAME_BYTES_MAX, BUFFER_BYTES_MIN)
+        self.served = b""
+        """What the leader has read of its own disk to answer from: a newer snapshot of its own changes nothing about it."""
+        self.found: Found | None = None
+        self.have = 0
+        """How much of it is on the follower's disk."""
+        self.kept = 0
+        """How much of that came with earlier tries."""
+        self.lost = False
+
+    def begin(self) -> None:
+        if (before := self.node.transfer) is not None and before.mark != self.mark:
+            self.node.invariants.superseded += 1
+        self.node.transfer = self
+        self.node.schedule.at(self.node.random.randint(1_000, 20_000), self.say, Ask(self.mark))
+
+    @property
+    def wanted(self) -> bool:
+        """Does the role go on that wants it, on the link on which it was offered?"""
+        node = self.node
+        same = node.running and (node.life, node.generation) == (self.life, self.generation)
+        return same and node.transfer is self and node.peer.state.links.get(self.link.peer) == self.link
+
+    # -- the connection -----------------------------------------------------------------------------------------------------
+
+    def say(self, word: Ask | Get) -> None:
+        self.pass_on(self.answer, word)
+
+    def pass_on(self, to: Callable[[Word], None], word: Word) -> None:
+        """The word arrives at one of the ends some time later."""
+        network = self.node.network
+        late = sum(network.late.get(end, 0) for end in (self.node.id, self.link.peer))
+        self.node.schedule.at(self.node.random.randint(*network.delay) + late, self.arrive, to, word)
+
+    def arrive(self, to: Callable[[Word], None], word: Word) -> None:
+        """While an end is stopped, or nothing passes between them, it waits. A connection that is gone is noticed, and so is its link."""
+        if not self.wanted:
+            return
+        ends = (self.node.id, self.link.peer)
+        if self.lost or not self.leader.running or self.leader.life != self.leader_life:
+            self.fail("the connection is lost")
+        elif self.leader.paused is not None or self.node.paused is not None or not self.node.network.blocked.isdisjoint({ends, ends[::-1]}):
+            self.node.schedule.at(AGAIN, self.arrive, to, word)
+        else:
+            (frame,) = self.reader.feed(b"".join(encode_word(word)))
+            heard = decode_word(frame)
+            self.node.schedule.count(self.node.id if to == self.take else self.link.peer, type(heard).__name__)
+            to(heard)
+
+    def fail(self, reason: str) -> None:
+        """The link goes, so that what is there then is offered when it comes back."""
+        self.node.schedule.say(f"{self.node.id} gets no snapshot at {self.mark.zxid}: {reason}")
+        self.node.network.cut(min(self.node.id, self.link.peer), max(self.node.id, self.link.peer))
+
+    # -- the leader ---------------------------------------------------------------------------------------------------------
+
+    def answer(self, word: Word) -> None:
+        leader, storage = self.leader, self.leader.storage
+        try:
+            if isinstance(word, Get):
+                leader.disk.reading("snapshot")  # the parts of a snapshot are read as they are asked for
+                answer: Word = Piece(self.served[word.offset : word.offset + word.length])
+            elif storage.snapshot is None or storage.snapshot.mark != self.mark:
+                answer = Gone(f"there is no snapshot at {self.mark.zxid} here any longer")
+            else:
+                self.served = verified(storage.disk, storage.snapshot)
+                answer = Found(self.mark, len(self.served), storage.snapshot.crc)
+        except (StorageError, OSError) as error:
+            leader.invariants.unread += 1
+            answer = Gone(f"it cannot be read: {error}")
+        leader.meet(Fetched(Link(self.node.id, self.link.generation)))
+        self.pass_on(self.take, answer)
+
+    # -- the follower -------------------------------------------------------------------------------------------------------
+
+    def take(self, word: Word) -> None:
+        node, disk = self.node, self.node.disk
+        match word:
+            case Found():
+                self.found = word
+                if not disk.exists(ARRIVING) and not node.on_disk(lambda: disk.create(ARRIVING)):
+                    return None
+                self.have = self.kept = min(disk.size(ARRIVING), word.length)
+                node.invariants.resumptions += self.kept > 0
+                self.piece_bytes = node.random.choice(node.piece_bytes)
+            case Piece(data):
+                node.invariants.pieces += 1
+                piece, offset = bytes(data), self.have
+                if not node.on_disk(lambda: self.put(offset, piece)):
+                    return None
+                self.have += len(piece)
+            case Gone(text):
+                return self.fail(text)
+            case _:
+                raise AssertionError("the law that a leader answers")
+        assert self.found is not None, "the law that pieces are asked for of what was found"
+        if self.have < self.found.length:
+            self.say(Get("", self.have, min(self.piece_bytes, self.found.length - self.have)))
+        else:
+            self.finish(self.found)
+        return None
+
+    def put(self, offset: int, piece: bytes) -> None:
+        self.node.disk.write(ARRIVING, offset, [piece])
+
+    def whole(self, raw: bytes, found: Found) -> bool:
+        """Is it what was offered, whatever it is made of?"""
+        return bool(google_crc32c.value(raw) == found.crc)
+
+    def finish(self, found: Found) -> None:
+        """All of it is here: verified, it is made durable under its name, and the core may have it installed."""
+        node, disk, name = self.node, self.node.disk, f"snapshot-{self.mark.zxid}"
+        raw = b""
+
+        def verify() -> None:
+            nonlocal raw
+            raw = disk.read(ARRIVING, 0, found.length)
+
+        if not node.on_disk(verify):
+            return None
+        if not self.whole(raw, found):
+            if not self.kept:
+                return self.fail("its checksum is another than that of what was offered")
+            node.invariants.anew += 1
+            self.have = self.kept = 0  # ours may be what is torn: written over from the beginning
+            return self.say(Get("", 0, min(self.piece_bytes, found.length)))
+
+        def work() -> None:
+            if disk.size(ARRIVING) > found.length:
+                disk.truncate(ARRIVING, found.length)
+            disk.sync(ARRIVING)
+            remove_stale(node)
+            disk.rename(ARRIVING, name)
+            disk.sync_names()
+            node.storage.staged = Snapshot(self.mark, name, found.length, found.crc)
+
+        if node.on_disk(work):
+            if raw != self.served:
+                raise SnapshotExact(
+                    f"node {node.id} takes a snapshot at {self.mark.zxid} that is not the one that {self.leader.id} has sent"
+                )
+            node.transfer = None
+            node.staged = raw
+            node.step(Staged(self.link, self.mark))
+        return None

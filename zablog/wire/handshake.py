@@ -42,7 +42,7 @@ class Versions(NamedTuple):
 
 PEER_VERSIONS: Final = Versions(1, 1)
 CLIENT_VERSIONS: Final = Versions(1, 2)
-"""2: ReadIndex."""
+"""2: ReadIndex and WaitApplied."""
 NO_LEVELS: Final = Versions(0, 0)
 """Of an application without feature levels, and of a client."""
 

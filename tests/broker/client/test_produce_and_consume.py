@@ -1,6 +1,10 @@
 """A producer and a consumer on three real nodes."""
 
+import pytest
+
 from broker.client import connect
+from broker.errors import BadRequest
+from broker.state.commands import Retention
 from tests.broker.ensemble import Ensemble
 
 
@@ -15,3 +19,15 @@ async def test_a_record_that_was_acknowledged_is_read_back(ensemble: Ensemble) -
 
         assert [(record.value, record.key, record.headers) for record in records] == [(b"paid", b"42", (("src", b"web"),))]
         assert (receipt.partition, receipt.offset, receipt.zxid, receipt.level) == (0, 0, records[0].zxid, "quorum")
+
+
+async def test_a_retention_that_is_refused_costs_the_client_nothing(ensemble: Ensemble) -> None:
+    """It was refused when it was about to be sent, with a sequence of its own: the next change had a gap before it, and was lost."""
+    async with connect(ensemble.addresses) as zl:
+        await zl.create_topic("orders")
+
+        with pytest.raises(BadRequest):
+            await zl.create_topic("kept", retention=Retention(ms=-1))
+
+        await zl.create_topic("kept")
+        assert [entry.name for entry in await zl.list_topics()] == ["kept", "orders"]

@@ -7,10 +7,11 @@ import pytest
 import trio
 
 from broker.client import Client, Receipt, connect
-from broker.errors import BadRequest, NotAllowed, OffsetOutOfRange, TimedOut
+from broker.errors import BadRequest, NotAllowed, OffsetOutOfRange, TimedOut, WriteLost
 from broker.protocol import Failed, ReadIndex, ReadIndexed
 from broker.server import Server
 from tests.broker.ensemble import Ensemble, open_ensemble
+from zablog.core.zxid import Zxid
 
 
 @pytest.fixture
@@ -75,6 +76,19 @@ async def test_a_node_that_makes_no_progress_is_not_waited_for_without_end(ensem
             await zl.read("orders", 0, receipt.offset, "linearizable", node=behind.node.identity.node)
 
 
+async def test_a_token_whose_history_was_given_up_is_told_so(ensemble: Ensemble) -> None:
+    """The next leader's log goes on without what the last one had not committed: a higher zxid is no proof of a lower one."""
+    async with connect(ensemble.addresses) as zl:
+        receipt = await sent(zl, b"paid")
+        await ensemble.stop_leader()
+        assert (await sent(zl, b"shipped")).zxid.epoch > receipt.zxid.epoch
+
+        assert (await zl.read("orders", 0, 0, at_least=receipt.token)).value == b"paid"
+        for node in (None, *ensemble.servers):
+            with pytest.raises(WriteLost, match="given up"):
+                await zl.read("orders", 0, 0, node=node, at_least=Zxid(receipt.zxid.epoch, receipt.zxid.counter + 1_000))
+
+
 async def test_a_consumer_that_goes_on_at_a_node_that_is_behind_waits_for_it(ensemble: Ensemble) -> None:
     behind = await follower(ensemble)
     behind.node._applier.hold()
@@ -123,3 +137,7 @@ async def test_an_earlier_leader_and_a_level_that_there_is_not_are_refused_in_wo
         (await zl._cluster.leader()).version = 1
         with pytest.raises(NotAllowed, match="earlier version"):
             await zl.read("orders", 0, 0, "linearizable")
+        with pytest.raises(NotAllowed, match="earlier version"):
+            await zl.read("orders", 0, 0, at_least=Zxid(1, 1))
+        async with zl.consumer("orders", start="earliest", stop="end") as inbox:
+            assert [record async for record in inbox] == [], "who asks for nothing is served as ever"

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from broker.protocol import (
     AllocateProducer,
     AlterTopic,
+    Applied,
     ClusterMetadata,
     CreateTopic,
     DeleteTopic,
@@ -36,6 +37,8 @@ from broker.protocol import (
     Produce,
     Produced,
     ProducerAllocated,
+    ReadIndex,
+    ReadIndexed,
     SetLimits,
     Status,
     TopicAltered,
@@ -44,6 +47,7 @@ from broker.protocol import (
     TopicDetails,
     TopicEntry,
     TopicsDescribed,
+    WaitApplied,
     Where,
     decode_request,
     decode_response,
@@ -81,6 +85,8 @@ REQUESTS = [
     Fetch([FetchFrom(TOPIC, row, row, 1) for row in range(500)], 1, 0),
     Offsets((OffsetQuery(TOPIC, 0, Where.END), OffsetQuery(TOPIC, 1, Where.TIME, 99), OffsetQuery(TOPIC, 2, Where.ZXID, 0, Zxid(1, 9)))),
     Status(),
+    ReadIndex(),
+    WaitApplied(TOPIC, 2**32 - 1),
     SetLimits(Turn(TOPIC, 0, 9, 9), (("topics", 5), ("nonsense", -1))),
 ]
 
@@ -94,6 +100,8 @@ RESPONSES = [
         (("topics", 9), ("a limit to come", 2**40)),
     ),
     LimitsSet(),
+    ReadIndexed(TOPIC),
+    Applied(Zxid(2**32 - 1, 2**64 - 1)),
     ClusterMetadata("c", PeerId(1), Epoch(0), None, (), tuple(TopicEntry(Zxid(1, row), "n" * 240, 1) for row in range(10_000))),
     ProducerAllocated(TOPIC),
     TopicCreated(TOPIC),

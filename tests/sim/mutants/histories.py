@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.sim.mutants.mutant import LAW, decay, mutant, storm
+from tests.sim.mutants.mutant import LAW, decay, ferry, mutant, storm
 from tests.sim.mutants.promises import ungated
 from zablog.core import discovery, election, synchronization
 from zablog.core.effects import DurableEffect, Effects, SaveEpochs
@@ -16,6 +16,7 @@ from zablog.core.trail import Trail
 from zablog.core.zxid import Zxid
 from zablog.sim import snapshots
 from zablog.sim.network import Network
+from zablog.sim.snapshots import Transfer
 from zablog.storage import history, wal
 from zablog.storage.manifest import Snapshot
 from zablog.storage.storage import Storage
@@ -243,7 +244,7 @@ def snapshot_below_the_followers_last_entry(patch: pytest.MonkeyPatch) -> None:
 def snapshot_lacks_its_last_entry(patch: pytest.MonkeyPatch) -> None:
     """a snapshot is labelled above its content (ZOOKEEPER-3104)"""
     original = snapshots.bytes_of
-    patch.setattr(snapshots, "bytes_of", lambda state: original(state[:-1]))
+    patch.setattr(snapshots, "bytes_of", lambda state, application: original(state[:-1], application))
 
 
 @mutant("W5, W3", "DurableBeforeAck", slow=True)
@@ -266,3 +267,16 @@ def log_survives_the_snapshot(patch: pytest.MonkeyPatch) -> None:
 def log_is_let_go_above_the_snapshot(patch: pytest.MonkeyPatch) -> None:
     """a checkpoint lets go of entries that no snapshot covers"""
     patch.setattr(Wal, "trimmed", lambda self, upto, keep_bytes: self.files[-1])
+
+
+@mutant("§9 checksum", "SnapshotExact", arena=ferry)
+def pieces_are_not_verified(patch: pytest.MonkeyPatch) -> None:
+    """a snapshot that came in pieces over several tries is installed as it lies there"""
+    patch.setattr(Transfer, "whole", lambda self, raw, found: True)
+
+
+@mutant("§4 SNAP", "Liveness", arena=ferry)
+def pieces_at_the_wrong_place(patch: pytest.MonkeyPatch) -> None:
+    """a piece is written where the one before it stands"""
+    original = Transfer.put
+    patch.setattr(Transfer, "put", lambda self, offset, piece: original(self, max(0, offset - len(piece)), piece))

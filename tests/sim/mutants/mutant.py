@@ -34,6 +34,9 @@ GALE: Final = Options(nodes=5, proposals_per_second=20, faults={"ambush": 3.0, "
 DECAY: Final = Options(
     nodes=3, proposals_per_second=20, faults={"disk_error": 3.0, "power_loss": 2.0, "rot": 2.0, "rot_copy": 2.0, "crash_in_write": 1.0}
 )
+FERRY: Final = Options(
+    nodes=3, faults={"power_loss": 3.0, "link_cut": 3.0, "partition": 1.0, "crash_in_write": 2.0}, checkpoints_per_second=20.0
+)
 NAMED = re.compile(r"event \d+: (\w+): ")
 
 
@@ -98,6 +101,11 @@ def gale(seed: int) -> list[Catch]:
 def decay(seed: int) -> list[Catch]:
     """For those that need a disk that fails, and then the power."""
     return simulated(seed, DECAY)
+
+
+def ferry(seed: int) -> list[Catch]:
+    """For those that need snapshots on their way, and what interrupts them."""
+    return simulated(seed, FERRY)
 
 
 def topic(seed: int) -> list[Catch]:
