@@ -119,8 +119,8 @@ def draw(
     )
     if kinds is None and options.checkpoints_per_second > 0 and random.random() < 0.3:
         options.faults["rot_sealed"] = random.choice((0.3, 1.0))
-    reads = random.choice((0.0, 0.0, 20.0, 100.0))
-    if kinds is None and reads:
+    reads = random.choice((0.0, 0.0, 20.0, 100.0)) if kinds is None else 0.0
+    if reads:
         options.faults["slow_clock"] = random.choice((0.3, 1.0))
     return replace(options, reads_per_second=reads)
 
