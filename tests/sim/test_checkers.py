@@ -27,6 +27,7 @@ HISTORY: Final = Options(
     proposals_per_second=150,
     faults={"crash": 1.0, "power_loss": 1.0, "link_cut": 1.0, "partition": 1.0, "pause": 1.0},
     checkpoints_per_second=20.0,
+    reads_per_second=50.0,
 )
 FAR: Final = 10**6
 """Further than any log of the run goes."""
@@ -173,6 +174,11 @@ def an_entry_of_an_epoch_that_is_over_is_delivered(checkers, node, index):
 def an_earlier_epoch_delivered_more(checkers, node, epoch, initial):
     checkers.last_of[epoch - 1] = Zxid(epoch, FAR)
     return node, epoch, initial
+
+
+@edit("LinearizableReads", "read_ready")
+def a_read_is_answered_with_less(checkers, node, owed, upto):
+    return (node, owed, ZERO) if owed > ZERO else None
 
 
 # -- logs and watermarks ------------------------------------------------------------------------------------------------------

@@ -165,7 +165,8 @@ def test_what_was_torn_by_then_is_fetched_anew() -> None:
     assert at_piece(ferry, 3)
 
     ferry.behind.die(power_loss=False)
-    ferry.behind.disk.flip(snapshots.ARRIVING, 300, 2)
+    disk = ferry.behind.disk
+    disk.flip(snapshots.ARRIVING, disk.size(snapshots.ARRIVING) // 2, 2)
     ferry.end()
 
     assert (ferry.ensemble.invariants.resumptions, ferry.ensemble.invariants.anew) == (1, 1)

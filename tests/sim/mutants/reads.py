@@ -21,7 +21,7 @@ def schism(seed: int) -> list[Catch]:
     return simulated(seed, SCHISM)
 
 
-@mutant("§7 reads", "LinearizableReads", arena=schism)
+@mutant("§7 reads", "LinearizableReads", slow=True, arena=schism)
 def leader_reads_alone(patch: pytest.MonkeyPatch) -> None:
     """a leader answers from its watermark and asks nobody (ZOOKEEPER-1675)"""
 
@@ -31,7 +31,7 @@ def leader_reads_alone(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(reads, "on_read_asked", on_read_asked)
 
 
-@mutant("§7 reads", "LinearizableReads", arena=schism)
+@mutant("§7 reads", "LinearizableReads", slow=True, arena=schism)
 def earlier_echo_confirms_a_read(patch: pytest.MonkeyPatch) -> None:
     """a quorum that has echoed a ping lately, though before the read was asked, is enough: a lease by the leader's own clock"""
 
@@ -46,7 +46,7 @@ def earlier_echo_confirms_a_read(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(reads, "confirm", confirm)
 
 
-@mutant("§7 reads", "LinearizableReads", arena=schism)
+@mutant("§7 reads", "LinearizableReads", slow=True, arena=schism)
 def one_echo_less_confirms_a_read(patch: pytest.MonkeyPatch) -> None:
     """a quorum less one is asked"""
 
