@@ -42,7 +42,7 @@ def test_a_leader_whose_disk_hangs_makes_room() -> None:
     assert total.elections > total.seeds
 
 
-@pytest.mark.parametrize("kind", ["lost_write", "stale_file"])
+@pytest.mark.parametrize("kind", [pytest.param("lost_write", marks=pytest.mark.slow), "stale_file"])
 def test_what_a_lying_disk_loses_is_no_violation(kind: str) -> None:
     total = Report()
     for report in run_many(range(1, 60), kinds=(kind, "blackout")):

@@ -133,6 +133,7 @@ def test_what_ends_a_fetch_between_two_pieces_costs_a_try(fate: Callable[[Ferry]
         assert min(resumed[1:-1]) > 0, "what came stays, and the next try goes on from there"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("power_loss", [False, True])
 def test_a_follower_may_die_at_any_operation_of_its_disk(power_loss: bool) -> None:
     for number in count(1):

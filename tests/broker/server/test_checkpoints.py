@@ -12,7 +12,7 @@ from broker.log import split
 from broker.server import Server
 from broker.server.config import DiskUse
 from tests.broker.ensemble import Ensemble, open_ensemble
-from zablog.core.zxid import ZERO, Zxid
+from zablog.core.zxid import Zxid
 from zablog.storage.files import FileDisk
 from zablog.storage.manifest import Manifest
 from zablog.storage.storage import Storage
@@ -147,7 +147,9 @@ async def test_a_state_that_is_damaged_at_the_start_is_restored_from_a_peer(ense
         await zl.create_topic("numbers")
     await publish(ensemble.addresses, VALUES)
     await applied_alike(ensemble)
-    number = (await ensemble.leader()).node.identity.node
+    leader = await ensemble.leader()
+    number = leader.node.identity.node
+    await until(lambda: leader.node._driver.peer.state.snapshot is not None)
     await ensemble.stop(number)
     damage(tmp_path / f"node{number}", what)
 
@@ -195,11 +197,15 @@ async def test_a_damaged_log_is_put_right_before_its_node_takes_part(tmp_path: P
         await publish(ensemble.addresses, VALUES)
         await applied_alike(ensemble)
         number = (await ensemble.leader()).node.identity.node
-        await until(lambda: ensemble.servers[number].node.status().log_begins > ZERO or keep > 0)
-        await publish(ensemble.addresses, [b"the last %d" % number for number in range(3)])
+        values = list(VALUES)
+        while not rests(ensemble.servers[number]):
+            values += [bytes(1000)]
+            await publish(ensemble.addresses, values[-1:])
+        for last in range(3):
+            values += [b"the last %d" % last]
+            await publish(ensemble.addresses, values[-1:])
         await applied_alike(ensemble)
         await ensemble.stop(number)
-        values = [*VALUES, *(b"the last %d" % number for number in range(3))]
         if where == "trimmed everywhere":
             await publish(ensemble.addresses, VALUES)
             values += VALUES
@@ -213,6 +219,13 @@ async def test_a_damaged_log_is_put_right_before_its_node_takes_part(tmp_path: P
         await publish(ensemble.addresses, VALUES[:10])
         await applied_alike(ensemble)
         assert await everything(ensemble.addresses, node=number) == [*values, *VALUES[:10]]
+
+
+def rests(server: Server) -> bool:
+    """There is a checkpoint, and not enough above it for another."""
+    driver = server.node._driver
+    snapshot = driver.peer.state.snapshot
+    return snapshot is not None and driver.history.storage.wal.bytes_above(snapshot.zxid) < SMALL.checkpoint_bytes - 4096
 
 
 def last_of(directory: Path) -> Zxid:

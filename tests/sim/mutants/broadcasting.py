@@ -111,7 +111,7 @@ def gate_releases_the_last_first(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Gate, "open_to", lambda self, token: original(self, token)[::-1])
 
 
-@mutant("W12", "Legal")
+@mutant("W12", "Legal", slow=True)
 def gate_survives_the_role(patch: pytest.MonkeyPatch) -> None:
     """a role that has ended still says what it had to say (ZOOKEEPER-4712)"""
     patch.setattr(Gate, "void", lambda self: None)

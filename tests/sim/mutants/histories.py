@@ -55,7 +55,7 @@ def recency_by_zxid_alone(patch: pytest.MonkeyPatch) -> None:
     abdicates_if(patch, lambda state, message: message.last > state.trail.last)
 
 
-@mutant("§2 NEWLEADER", "LeaderComplete", arena=storm)
+@mutant("§2 NEWLEADER", "LeaderComplete", arena=storm, slow=True)
 def history_fixed_before_a_quorum_promised(patch: pytest.MonkeyPatch) -> None:
     """synchronization begins with the first ACKEPOCH instead of a quorum of them"""
 

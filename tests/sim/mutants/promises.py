@@ -118,7 +118,7 @@ def epoch_named_without_a_quorum(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(State, "decides", decide)
 
 
-@mutant("§1 acceptedEpoch", "PromiseMono")
+@mutant("§1 acceptedEpoch", "PromiseMono", slow=True)
 def promise_guessed_from_the_log(patch: pytest.MonkeyPatch) -> None:
     """a restart takes acceptedEpoch from the last entry (ZOOKEEPER-335, 2355)"""
     original = Storage.open.__func__  # type: ignore[attr-defined]  # a classmethod's function

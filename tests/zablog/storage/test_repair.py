@@ -50,7 +50,7 @@ def put_back(disk: SimDisk, fault: Fault, peer: Storage) -> None:
     storage.put_back(fault.before, entries_of(peer, fault.before.zxid, storage.trail.base.zxid))
 
 
-@pytest.mark.parametrize("files", [False, True])
+@pytest.mark.parametrize("files", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_every_flipped_byte_of_the_log_is_put_back_or_refused(files: bool) -> None:
     disk, storage = a_log(files)
     expected = contents(Storage.open(copy_of(disk), FILE_BYTES))
