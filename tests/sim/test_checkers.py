@@ -71,6 +71,7 @@ def record_edited(patch: pytest.MonkeyPatch, record: str, change: Edit) -> list[
     return edited
 
 
+@pytest.mark.slow
 def test_without_an_edit_the_history_is_sound_and_holds_every_kind_of_record() -> None:
     report = runs(lambda found: all((found.elections, found.truncations, found.checkpoints, found.snapshots, found.power_losses)))
 

@@ -117,6 +117,7 @@ def leader_cannot_read(ferry: Ferry) -> None:
     until(ferry.ensemble, lambda: ferry.leader.read_fail_at is None or ferry.behind.transfer is None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fate", [follower_dies, follower_loses_its_power, leader_dies, connection_breaks, leader_cannot_read])
 def test_what_ends_a_fetch_between_two_pieces_costs_a_try(fate: Callable[[Ferry], None]) -> None:
     resumed = []
