@@ -33,6 +33,7 @@ def test_many_seeds_keep_every_promise(first: int) -> None:
     assert len(faults) == 10 and cancelled > CHUNK and acked > 50 * CHUNK, (faults, cancelled, acked)
 
 
+@pytest.mark.slow
 def test_the_same_seed_is_the_same_run_in_any_process() -> None:
     here = play(5)[0]
 

@@ -45,6 +45,7 @@ def test_no_seed_of_many_breaks_a_guarantee(first: int) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_seed_is_the_same_run_in_every_process() -> None:
     """Nothing iterates over a set, nothing is random but the seed."""
     program = "from zablog.sim import run; import json; print(json.dumps([run(seed).hash for seed in (7, 8, 9)]))"

@@ -161,6 +161,7 @@ def test_a_batch_holds_one_epoch() -> None:
     assert Storage.open(disk, 6000).trail == trail
 
 
+@pytest.mark.slow
 def test_any_number_of_tiny_entries_can_be_read_back() -> None:
     disk = born()
     storage = Storage.open(disk, 600)
