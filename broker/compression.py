@@ -61,6 +61,7 @@ def decompress(codec: Codec, compressed: bytes, bytes_max: int) -> bytes:
             except cramjam.DecompressionError:
                 if room == bytes_max:
                     raise
+            del out  # before there is the next one
             room = min(bytes_max, 4 * room)
     except (cramjam.DecompressionError, ValueError, OverflowError) as error:
         raise Corrupt(f"a batch does not decompress with {codec.name.lower()} to at most {bytes_max:,} bytes: {error}") from None

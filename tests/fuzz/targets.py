@@ -3,11 +3,12 @@
 Where a checksum stands before what is interesting, the target makes it right again, so that the damage comes through.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from google_crc32c import value as crc32c
 
@@ -32,7 +33,17 @@ from zablog.core import messages as peers
 from zablog.core.trail import Entries, Mark
 from zablog.core.zxid import ZERO, Epoch, PeerId, Zxid
 from zablog.sim.disk import SimDisk
-from zablog.storage.batch import BatchHeader, FileHeader, NotAHeader, decode_batch_header, decode_body, decode_file_header, encode_body
+from zablog.storage.batch import (
+    BATCH_BYTES,
+    FILE_BYTES,
+    BatchHeader,
+    FileHeader,
+    NotAHeader,
+    decode_batch_header,
+    decode_body,
+    decode_file_header,
+    encode_body,
+)
 from zablog.storage.copies import FORMAT as COPY_FORMAT
 from zablog.storage.copies import HEADER as COPY
 from zablog.storage.copies import MAGIC as COPY_MAGIC
@@ -83,6 +94,33 @@ def frames_of(*encoded: Sequence[object]) -> list[bytes]:
     return [flat(frame) for pieces in encoded for frame in FrameReader(FRAME_BYTES_MAX).feed(b"".join(map(bytes, pieces)))]  # type: ignore[arg-type]
 
 
+def again(decode: Decode, encode: Callable[[Any], Iterable[object]]) -> Decode:
+    """What was understood is said, and understood, again."""
+
+    def both(raw: bytes) -> object:
+        value = decode(raw)
+        said = b"".join(map(bytes, encode(value)))  # type: ignore[arg-type]  # bytes and views of them
+        assert decode(said) == value, "what is said again is what was understood"
+        return value
+
+    return both
+
+
+def framed_again(decode: Callable[[Frame], object], encode: Callable[[Any], Sequence[object]]) -> Decode:
+    return again(lambda raw: decode(framed(raw)), lambda value: frames_of(encode(value)))
+
+
+def the_same(decode: Callable[[bytes], Any], size: int, encode: Callable[[Any], bytes]) -> Decode:
+    """There is one way to say it."""
+
+    def both(raw: bytes) -> object:
+        value = decode(raw)
+        assert encode(value) == raw[:size], "there is one way to say it"
+        return value
+
+    return both
+
+
 def batches() -> list[bytes]:
     records = [Record(b"value", b"key", (("name", b"x"), ("none", None)), 5), Record(None, None, (), 6), Record(b"y" * 300, timestamp=7)]
     return [encode_batch(records, codec) for codec in Codec]
@@ -90,7 +128,8 @@ def batches() -> list[bytes]:
 
 def a_batch(raw: bytes) -> object:
     """Under a checksum that is right, or nothing but the checksum would be tried."""
-    return read_batch(raw[:17] + crc32c(raw[BATCH_CHECKED:]).to_bytes(4, "big") + raw[BATCH_CHECKED:])
+    read = read_batch(raw[:17] + crc32c(raw[BATCH_CHECKED:]).to_bytes(4, "big") + raw[BATCH_CHECKED:])
+    return [Record(record.value, record.key, record.headers, record.timestamp) for record in read]
 
 
 def stored() -> bytes:
@@ -236,34 +275,38 @@ SMALL = [each for each in (*REQUESTS, *RESPONSES) if len(repr(each)) < 5000]
 
 TARGETS: Sequence[Target] = (
     Target("frames", [b"".join(map(bytes, encode(m))) for m in PEER_MESSAGES], lambda raw: FrameReader(1 << 20).feed(raw), (WireError,)),
-    Target("peers", frames_of(*map(encode, PEER_MESSAGES)), lambda raw: decode(framed(raw)), (WireError,)),
-    Target("transfer", frames_of(*map(transfer.encode_word, WORDS)), lambda raw: transfer.decode_word(framed(raw)), (WireError,)),
-    Target("handshake", frames_of(*map(encode_handshake, HANDSHAKES)), lambda raw: decode_handshake(framed(raw)), (WireError,)),
+    Target("peers", frames_of(*map(encode, PEER_MESSAGES)), framed_again(decode, encode), (WireError,)),
+    Target(
+        "transfer", frames_of(*map(transfer.encode_word, WORDS)), framed_again(transfer.decode_word, transfer.encode_word), (WireError,)
+    ),
+    Target("handshake", frames_of(*map(encode_handshake, HANDSHAKES)), framed_again(decode_handshake, encode_handshake), (WireError,)),
     Target(
         "requests",
         frames_of(*(encode_request(1, each) for each in SMALL if each in REQUESTS)),  # type: ignore[arg-type]  # mixed lists
-        lambda raw: decode_request(framed(raw)),
+        framed_again(decode_request, lambda value: encode_request(*value)),
         (WireError,),
     ),
     Target(
         "responses",
         frames_of(*(encode_response(1, each) for each in SMALL if each in RESPONSES)),  # type: ignore[arg-type]  # mixed lists
-        lambda raw: decode_response(framed(raw)),
+        framed_again(decode_response, lambda value: encode_response(*value)),
         (WireError,),
     ),
-    Target("batches", batches(), a_batch, (Corrupt,)),
+    Target("batches", batches(), again(a_batch, lambda records: [encode_batch(records)]), (Corrupt,)),
     Target("segments", [stored()], lambda raw: [check_batch(each) for each in split(raw)], (Corrupt,)),
     Target("index", [index_chunk()], index, (Corrupt,)),
-    Target("commands", some_commands(), commands.decode, (MalformedCommand, UnknownCommand)),
+    Target(
+        "commands", some_commands(), again(commands.decode, lambda command: [encode_command(command)]), (MalformedCommand, UnknownCommand)
+    ),
     Target("apply", some_commands(), apply, (UnknownCommand,)),
     Target("snapshots", [bytes_of(a_history(2, 60))], snapshot.decode, (Corrupt, UnknownLevel)),
     Target("manifest", metadata_of("manifest"), lambda raw: Manifest(metadata("manifest", raw)).load(), (StorageError,), [DEEP, INFINITE]),
     Target("epochs", metadata_of("epochs"), lambda raw: EpochsFile(metadata("epochs", raw)).load(), (StorageError,)),
-    Target("log files", [FILE.encode()], decode_file_header, (NotAHeader,)),
+    Target("log files", [FILE.encode()], the_same(decode_file_header, FILE_BYTES, FileHeader.encode), (NotAHeader,)),
     Target(
         "log batches",
         [BatchHeader(1, 2, PLACE, 1, Mark(ZERO, 0), 1, ZERO, 0, 9, 8).encode(5)],
-        lambda raw: decode_batch_header(raw, 5),
+        the_same(lambda raw: decode_batch_header(raw, 5), BATCH_BYTES, lambda header: header.encode(5)),
         (NotAHeader,),
     ),
     Target("log entries", bodies(), a_body, (NotAHeader, StorageError)),

@@ -222,7 +222,7 @@ class Wal:
                 header = decode_batch_header(raw, file.salt, offset)
                 entries = self.verify(header, raw, offset, file, mark, sequence, previous)
             except NotAHeader as error:
-                behind = self.damaged(file, raw, offset, Place(mark, sequence, previous), str(error), header, following)
+                behind = self.damaged(file, raw, offset, sequence, header, following)
                 if behind is None:
                     break
                 if not beyond:
@@ -277,7 +277,7 @@ class Wal:
         return entries
 
     def damaged(
-        self, file: File, raw: bytes, offset: int, place: Place, reason: str, header: BatchHeader | None, following: File | None
+        self, file: File, raw: bytes, offset: int, sequence: int, header: BatchHeader | None, following: File | None
     ) -> Behind | None:
         """A batch is damaged. If anything valid stands behind it, it was synced; if not, nobody can tell, and its range is suspect."""
         search = offset
@@ -286,7 +286,7 @@ class Wal:
                 later = decode_batch_header(raw, file.salt, search)
             except NotAHeader:
                 continue
-            if later.generation == file.header.generation and later.sequence > place.sequence:
+            if later.generation == file.header.generation and later.sequence > sequence:
                 return Behind(search, Place(later.prev, later.sequence, later.previous))
         if following is not None:
             return at_file(following)
@@ -296,6 +296,7 @@ class Wal:
         return None
 
     def faulty(self, file: File, offset: int, place: Place, reason: str, behind: Behind) -> Faulty:
+        """What stands at `place` is damaged, and was synced: the error that says where, and what its neighbours tell."""
         batches = behind.place.sequence - place.sequence
         text = f"{file.name}, offset {offset}, after zxid {place.mark.zxid}: {reason}, with valid data behind it"
         if batches != 1:

@@ -1,8 +1,10 @@
 """A producer and a consumer on three real nodes."""
 
 import pytest
+import trio
 
 from broker.client import connect
+from broker.client.session import IN_FLIGHT_MAX
 from broker.errors import BadRequest
 from broker.state.commands import Retention
 from tests.broker.ensemble import Ensemble
@@ -31,3 +33,23 @@ async def test_a_retention_that_is_refused_costs_the_client_nothing(ensemble: En
 
         await zl.create_topic("kept")
         assert [entry.name for entry in await zl.list_topics()] == ["kept", "orders"]
+
+
+@pytest.mark.parametrize("window", [8, 1024])
+async def test_a_producer_has_no_more_requests_under_way_than_the_cluster_keeps_answers_for(ensemble: Ensemble, window: int) -> None:
+    topics = [f"topic-{number}" for number in range(40)]
+    async with connect(ensemble.addresses) as zl:
+        for topic in topics:
+            await zl.create_topic(topic)
+        await zl.set_limits(producer_window=window)
+
+        async with zl.producer() as out:
+            pendings = [await out.submit(topic, b"paid") for topic in topics]  # a request each
+            most = 0
+            while not all(pending.done for pending in pendings):
+                most = max(most, len(out._session._unanswered))
+                await trio.lowlevel.checkpoint()
+
+        assert [pending.receipt().topic for pending in pendings] == topics
+        assert most <= min(window, IN_FLIGHT_MAX)
+        assert (most > 8) == (window > 8), "many small requests travel together where they may"

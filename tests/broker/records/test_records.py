@@ -1,6 +1,7 @@
 """A batch is Kafka's v2, byte for byte, and nothing that is not one is read as one."""
 
 import struct
+import tracemalloc
 
 import pytest
 from google_crc32c import value as crc32c
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from broker.compression import Codec, compress
 from broker.errors import Corrupt
-from broker.records import BatchBuilder, Record, encode_batch, header_of, read_batch, varint, verify
+from broker.records import CONTENT_BYTES_MAX, BatchBuilder, Record, encode_batch, header_of, read_batch, varint, verify
 from zablog.core.zxid import Zxid
 
 VALUES = st.none() | st.binary(max_size=200)
@@ -159,11 +160,19 @@ def test_length_must_be_exact():
             header_of(wrong)
 
 
-def test_small_content_that_claims_to_be_gigabytes_is_corrupt():
-    bomb = compress(Codec.GZIP, bytes(100 << 20))
+@pytest.mark.parametrize("codec", [codec for codec in Codec if codec is not Codec.NONE])
+def test_small_content_that_becomes_too_much_is_corrupt_and_takes_no_more_room_than_is_allowed(codec):
+    bomb = forged(checked_header(5, codec), compress(codec, bytes(72 << 20)))
 
-    with pytest.raises(Corrupt, match="decompress"):
-        read_batch(forged(checked_header(5, Codec.GZIP), bomb))
+    tracemalloc.start()
+    try:
+        with pytest.raises(Corrupt, match="decompress"):
+            read_batch(bomb)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < CONTENT_BYTES_MAX + 4 * len(bomb) + (1 << 20)
 
 
 def test_snappy_is_read_with_and_without_the_frame_of_java():

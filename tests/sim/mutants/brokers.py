@@ -9,6 +9,7 @@ from broker.state import State
 from broker.state.outcomes import Appended, Outcome
 from broker.state.producers import Producers
 from tests.sim.mutants.mutant import ANOMALIES, LAW, Catch, mutant
+from tests.sim.mutants.topics import commands_carried_out_twice
 from zablog.sim import run
 from zablog.sim.faults import draw
 
@@ -25,18 +26,7 @@ def brokers(seed: int) -> list[Catch]:
 @mutant("§7 idempotent retry", "duplicate", arena=brokers)
 def resent_commands_carried_out_again(patch: pytest.MonkeyPatch) -> None:
     """what a producer sends again, in doubt, to this leader or the next, is carried out again"""
-    judge, take = Producers.judge, Producers.take
-
-    def judged(self: Producers, turn) -> Outcome | None:
-        settled = judge(self, turn)
-        return None if settled is not None and settled.duplicate else settled
-
-    def taken(self: Producers, zxid, turn, answer) -> None:
-        if turn.sequence > self.rows[turn.producer].sequence:
-            take(self, zxid, turn, answer)
-
-    patch.setattr(Producers, "judge", judged)
-    patch.setattr(Producers, "take", taken)
+    commands_carried_out_twice(patch)
 
 
 @mutant("offsets are given out at apply", "inconsistent_offset", arena=brokers)

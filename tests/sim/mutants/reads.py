@@ -1,5 +1,7 @@
 """Broken linearizable reads (zab-protocol, section 7)."""
 
+from collections.abc import Callable
+
 import pytest
 
 from tests.sim.mutants.mutant import Catch, mutant, simulated
@@ -31,31 +33,36 @@ def leader_reads_alone(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(reads, "on_read_asked", on_read_asked)
 
 
-@mutant("§7 reads", "LinearizableReads", slow=True, arena=schism)
-def earlier_echo_confirms_a_read(patch: pytest.MonkeyPatch) -> None:
-    """a quorum that has echoed a ping lately, though before the read was asked, is enough: a lease by the leader's own clock"""
+def confirmed_if(patch: pytest.MonkeyPatch, enough: Callable[[State, Leading, int], bool]) -> None:
+    """A round of reads ends by another rule; `enough` is given the nonce that a quorum should echo."""
 
     def confirm(state: State, leading: Leading, out: Effects) -> None:
         if leading.reading is not None:
-            _, watermark = leading.reading
-            fresh = {peer for peer, learner in leading.learners.items() if state.now - learner.echoed <= state.timing.echo}
-            if state.configuration.is_quorum(fresh | {state.id}):
+            nonce, watermark = leading.reading
+            if enough(state, leading, nonce):
                 leading.reading = None
                 out.emit(ReadReady(watermark))
 
     patch.setattr(reads, "confirm", confirm)
+
+
+@mutant("§7 reads", "LinearizableReads", slow=True, arena=schism)
+def earlier_echo_confirms_a_read(patch: pytest.MonkeyPatch) -> None:
+    """a quorum that has echoed a ping lately, though before the read was asked, is enough: a lease by the leader's own clock"""
+
+    def enough(state: State, leading: Leading, nonce: int) -> bool:
+        fresh = {peer for peer, learner in leading.learners.items() if state.now - learner.echoed <= state.timing.echo}
+        return state.configuration.is_quorum(fresh | {state.id})
+
+    confirmed_if(patch, enough)
 
 
 @mutant("§7 reads", "LinearizableReads", slow=True, arena=schism)
 def one_echo_less_confirms_a_read(patch: pytest.MonkeyPatch) -> None:
     """a quorum less one is asked"""
 
-    def confirm(state: State, leading: Leading, out: Effects) -> None:
-        if leading.reading is not None:
-            nonce, watermark = leading.reading
-            echoed = {peer for peer, learner in leading.learners.items() if learner.nonce >= nonce}
-            if len(echoed) + 2 > len(state.configuration.voters) / 2:
-                leading.reading = None
-                out.emit(ReadReady(watermark))
+    def enough(state: State, leading: Leading, nonce: int) -> bool:
+        echoed = [peer for peer, learner in leading.learners.items() if learner.nonce >= nonce]
+        return len(echoed) + 2 > len(state.configuration.voters) / 2
 
-    patch.setattr(reads, "confirm", confirm)
+    confirmed_if(patch, enough)

@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zablog.wire.errors import FrameError
-from zablog.wire.frames import BUFFER_BYTES, FRAME_BYTES_MAX, HANDSHAKE_BYTES_MAX, PREFIX_BYTES, Frame, FrameReader, pieces
+from zablog.wire.frames import (
+    BUFFER_BYTES,
+    BUFFER_BYTES_MIN,
+    FRAME_BYTES_MAX,
+    HANDSHAKE_BYTES_MAX,
+    PREFIX_BYTES,
+    Frame,
+    FrameReader,
+    pieces,
+)
 
 FRAMES = st.builds(Frame, st.integers(0, 127), st.binary(max_size=300), st.binary(max_size=2000))
 
@@ -113,3 +122,18 @@ def test_a_flipped_bit_ahead_of_the_payload_is_seen(frame: Frame, data: st.DataO
 def test_words_of_another_protocol_are_no_frame() -> None:
     with pytest.raises(FrameError, match="or this is not our protocol"):
         FrameReader().feed(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+
+
+def test_a_buffer_is_small_until_bursts_fill_it_and_then_grows_to_its_bound() -> None:
+    """Most connections of a thousand are idle: 256 KiB for each of them were most of what a node held."""
+    frame = Frame(5, b"head", bytes(1000))
+    reader = FrameReader(FRAME_BYTES_MAX)
+    sizes = [len(reader.space())]
+
+    for _ in range(8):
+        burst = stream_of([frame] * (len(reader.space()) // 1000 + 1))
+        assert reader.feed(burst) == [frame] * (len(burst) // len(stream_of([frame])))
+        sizes.append(len(reader._buffer))
+
+    assert sizes[0] == BUFFER_BYTES_MIN
+    assert sizes == sorted(sizes) and sizes[-1] == BUFFER_BYTES
