@@ -53,15 +53,26 @@ async def open_repaired(
             if told != str(error):
                 told = str(error)
                 log.error("the log is faulty, and this node waits for a peer to repair it", node=me.node, reason=told)
-            for contact in others:
-                if await helped(disk, file_bytes, error.fault, me, contact, application):
-                    break
-            else:
+            if not await helped_by_any(disk, file_bytes, error.fault, me, others, application):
                 await trio.sleep(AGAIN_SECONDS)
 
 
+async def helped_by_any(
+    disk: Disk, file_bytes: int, fault: Fault, me: Self, contacts: Sequence[Contact], application: Restorable | None
+) -> bool:
+    """One round: everybody is asked for the entries before anybody is asked for a snapshot. Raises what `helped` raises."""
+    for restoring in (None, application) if application is not None else (None,):
+        for contact in contacts:
+            if await helped(disk, file_bytes, fault, me, contact, restoring):
+                return True
+    return False
+
+
 async def helped(disk: Disk, file_bytes: int, fault: Fault, me: Self, contact: Contact, application: Restorable | None) -> bool:
-    """Ask one peer: for the entries, and if that is no help, for its snapshot. Raises StorageFailed for our own disk."""
+    """Ask one peer: for the entries, and if that is no help and there is an application, for its snapshot.
+
+    Raises StorageFailed for our own disk.
+    """
     storage = await trio.to_thread.run_sync(Storage.open_beyond, disk, file_bytes)
     try:
         async with fetching(me, contact) as (ends, reader):
