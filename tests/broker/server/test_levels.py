@@ -67,7 +67,8 @@ async def test_nobody_applies_what_nobody_knows(ensemble: Ensemble) -> None:
     servers = list(ensemble.servers.values())
 
     zxid = leader.node.propose_nowait([b"\x7f\x01", b"behind it"])
-    await until(lambda: len(ensemble.unsupported) == 3)
+    # Whoever learns that it is committed stops. The third may not learn it: the two that did are gone, and alone it commits nothing.
+    await until(lambda: len(ensemble.unsupported) >= 2)
 
     assert all(
         f"kind 127, version 1, which this version of zablog does not know, at {zxid}" in str(e) for e in ensemble.unsupported.values()
