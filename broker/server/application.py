@@ -11,6 +11,7 @@ import trio
 
 from broker.errors import Corrupt
 from broker.log import SEGMENT_BYTES_MAX, Log
+from broker.log.behind import WriteBehind
 from broker.log.kept import restore_files
 from broker.log.warm import WARM_BYTES
 from broker.server.checkpoint import BrokerCapture, parts_of, read_snapshot
@@ -57,12 +58,14 @@ class BrokerApplication:
         """Partitions that the burst appended to, made or removed."""
         self._watching: dict[Place, set[trio.Event]] = {}
         self._generation = -1
+        self.advanced: Callable[[], None] = lambda: None
+        """Called when a burst has been applied, and when the role has changed. May propose; must not block or raise."""
 
     @property
     def files(self) -> Disk:
         """Where the segments lie. Opened at its first use: by then the node holds the lock on its directory."""
         if self._disk is None:
-            self._disk = self._open_disk()
+            self._disk = WriteBehind(self._open_disk())
         return self._disk
 
     @property
@@ -120,6 +123,7 @@ class BrokerApplication:
                 for event in self._watching.get(place, ()):
                     event.set()
         self._changed.clear()
+        self.advanced()
 
     def role_changed(self, status: Status) -> None:
         if status.generation != self._generation:
@@ -127,6 +131,7 @@ class BrokerApplication:
             waiting, self._waiting = self._waiting, {}
             for waiter in waiting.values():
                 waiter(None)
+        self.advanced()
 
     # -- checkpoints --------------------------------------------------------------------------------------------------------
 

@@ -29,6 +29,7 @@ class FileDisk:
             make_durably(self.path.absolute())
         if not self.path.is_dir():
             raise NotBorn(f"{self.path} is no directory: `zablog cluster init` makes data directories, a server never does.")
+        self.prefix = os.path.join(self.path, "")
         self.descriptors: OrderedDict[str, Opened] = OrderedDict()
         self.mutex = threading.RLock()
         self.lock_descriptor: int | None = None
@@ -135,7 +136,7 @@ class FileDisk:
         with self.mutex:
             opened = self.descriptors.get(name)
             if opened is None:
-                opened = self.descriptors[name] = Opened(os.open(self.path / name, self.flags))
+                opened = self.descriptors[name] = Opened(os.open(self.prefix + name, self.flags))
                 if len(self.descriptors) > DESCRIPTORS_MAX:
                     self.forget(next(iter(self.descriptors)))
             else:

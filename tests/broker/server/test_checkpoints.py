@@ -174,6 +174,7 @@ async def test_a_segment_that_rots_is_found_and_restored_from_a_peer(ensemble: E
     await applied_alike(ensemble)
     number, server = next(iter(ensemble.servers.items()))
     segment = min((tmp_path / f"node{number}" / "topics").glob("*.segment"))
+    server.application.files.sync(segment.name)  # segments are written behind
     whole = segment.read_bytes()
     at = 9 if what == "head of a batch" else 1000
     with segment.open("r+b") as file:
