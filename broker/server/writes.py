@@ -1,11 +1,18 @@
 """Requests that change something: checked, timed, proposed, and answered when they have been applied.
 
-Whoever reads a connection gathers the writes of one burst here and proposes them together. What the checks find wrong is not a
-refusal but a broken client (or broken bytes): a refusal would have to use up the request's sequence, which only apply can do.
+Whoever reads a connection hands over the writes of one burst here. While a few proposals are under way, what little comes meanwhile is
+gathered, from all connections, and proposed together: a proposal costs every node far more than one more entry in it. What the
+checks find wrong is not a refusal but a broken client (or broken bytes): a refusal would have to use up the request's sequence, which
+only apply can do.
 """
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from typing import Final
+
+import trio
 
 from broker.errors import Code, Corrupt
 from broker.protocol import (
@@ -29,7 +36,17 @@ from broker.records import verify
 from broker.server.application import BrokerApplication
 from broker.server.clock import LeaderClock
 from broker.state import Answer, Appended, Command, Refused, commands, encode, outcomes
-from zablog import Full, Node, NotLeading
+from zablog import Full, Node, NodeStopped, NotLeading
+from zablog.core.zxid import Zxid
+
+UNDER_WAY_FEW: Final = 4
+"""With fewer proposals of ours not yet applied, whatever comes is proposed at once: a lone record never waits for others."""
+WORTH_BYTES: Final = 64 << 10
+"""And so is what holds so much: larger proposals would not be cheaper."""
+PROPOSED_BYTES: Final = 1 << 20
+"""One call to the node takes no more commands once it holds so much."""
+GATHERED_BYTES_MAX: Final = 64 << 20
+"""With so much waiting for room in the log, no connection that brings more is read any further."""
 
 Write = AllocateProducer | CreateTopic | AlterTopic | DeleteTopic | SetLimits | Produce
 Reply = Callable[[Response], None]
@@ -51,12 +68,18 @@ class Proposal:
 
 
 class Writes:
-    """One for the node; `propose` keeps the order of the proposals of one caller."""
+    """One for the node. The proposals of one caller keep their order."""
 
     def __init__(self, node: Node, application: BrokerApplication, clock: LeaderClock) -> None:
         self._node = node
         self._application = application
         self._clock = clock
+        self._gathered: deque[Proposal] = deque()
+        self._gathered_bytes = 0
+        self._under_way: deque[Zxid] = deque()
+        """The last zxid of each of our proposals that was not applied when we looked."""
+        self._room = trio.lowlevel.ParkingLot()
+        application.advanced = self._go_on
 
     def prepare(self, request: Write, reply: Reply) -> Proposal | None:
         """The proposal that a request comes to; None if it was refused at once (which uses up no sequence). Raises BadWrite."""
@@ -88,25 +111,59 @@ class Writes:
         return Proposal(payload, reply)
 
     async def propose(self, proposals: Sequence[Proposal]) -> None:
-        """Put them into the log in this order, waiting for room. If this node does not lead, everybody who is left is told so."""
-        size = len(proposals)
-        while proposals:
-            some = proposals[:size]
+        """Put them into the log in this order, behind what others have handed over; waits while too much is waiting there."""
+        if not proposals:
+            return
+        self._gathered.extend(proposals)
+        self._gathered_bytes += sum([len(proposal.command) for proposal in proposals])
+        self._go_on()
+        while self._gathered_bytes > GATHERED_BYTES_MAX:
+            await self._room.park()
+
+    def _go_on(self) -> None:
+        """Something came, was applied, or the role changed: propose what is worth it, as far as there is room."""
+        applied = self._application.state.applied
+        while self._under_way and (self._under_way[0] <= applied or not self._node.leads):
+            self._under_way.popleft()
+        try:
+            while self._gathered and (len(self._under_way) < UNDER_WAY_FEW or self._gathered_bytes >= WORTH_BYTES):
+                self._propose_some()
+        except Full:  # what fills the log will be applied, or given up with the role
+            pass
+        except NotLeading as error:
+            failed = Failed(Code.NOT_LEADING, str(error), leader=error.leader, leader_address=error.address)
+            while self._gathered:
+                self._taken(1)[0].reply(failed)
+        except NodeStopped:  # it ends in the face of whoever opened it, and our connections with it
+            self._taken(len(self._gathered))
+
+    def _propose_some(self) -> None:
+        """One call to the node. Raises Full if not even one proposal fits; NotLeading, NodeStopped."""
+        count = size = 0
+        for proposal in self._gathered:
+            size += len(proposal.command)
+            if count and size > PROPOSED_BYTES:
+                break
+            count += 1
+        while True:
+            some = list(islice(self._gathered, count))
             try:
                 first = self._node.propose_nowait([proposal.command for proposal in some])
+                break
             except Full:
-                if size == 1:
-                    await self._node.changed()
-                size = max(1, size // 2)
-            except NotLeading as error:
-                failed = Failed(Code.NOT_LEADING, str(error), leader=error.leader, leader_address=error.address)
-                for proposal in proposals:
-                    proposal.reply(failed)
-                return
-            else:
-                self._application.wait_for(first, [proposal.waiter for proposal in some])
-                proposals = proposals[size:]
-                size = len(proposals)
+                if count == 1:
+                    raise
+                count //= 2
+        self._taken(count)
+        self._under_way.append(first.after(count - 1))
+        self._application.wait_for(first, [proposal.waiter for proposal in some])
+
+    def _taken(self, count: int) -> list[Proposal]:
+        """The first ones, which wait no longer."""
+        taken = [self._gathered.popleft() for _ in range(count)]
+        self._gathered_bytes -= sum([len(proposal.command) for proposal in taken])
+        self._room.unpark_all()
+        return taken
 
 
 def response_to(answer: Answer | None) -> Response:

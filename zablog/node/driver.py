@@ -114,6 +114,8 @@ class Driver:
         """The token of the snapshot that is being put in the place of our history."""
         self.role_changed: Callable[[], None] = lambda: None
         self.role_news = False
+        self.stirred = trio.Event()
+        """Set when the rest is over: from then on each tick counts."""
         self.telling = False
         self.advanced = trio.lowlevel.ParkingLot()
         """Those who wait for room, for a commit or for another role."""
@@ -191,6 +193,11 @@ class Driver:
             self.stepping = False
         self.tell_role()
         self.wake()
+
+    @property
+    def at_rest(self) -> bool:
+        """An epoch is under way, and nobody waits for a timer but that of the heartbeat."""
+        return self.role.phase == "broadcast"
 
     def tell_role(self) -> None:
         """The application hears of a role between two steps, so that it may propose at once."""
@@ -320,6 +327,10 @@ class Driver:
             self.reads.give_up()
         self.role = role
         self.role_news = True
+        if not self.at_rest:
+            self.stirred.set()
+        elif self.stirred.is_set():
+            self.stirred = trio.Event()
         log.info(
             "role",
             node=self.peer.state.id,

@@ -34,6 +34,8 @@ from zablog.wire.handshake import Hello, Versions
 
 MISSED_TICKS_MAX = 100
 """After a pause of the process so many ticks are made up for: more than any timeout that must be noticed."""
+ROUNDING = 1e-6
+"""Of a tick: what a sum of floating-point numbers may lack."""
 TICKS_AT_ONCE = 5
 """Between so many of them the links are read: a late loop must not suspect a leader whose pings wait in the socket."""
 
@@ -84,8 +86,13 @@ class Node:
             raise Full(f"one call takes payloads of {PAYLOAD_BYTES_MAX:,} bytes in all, not of {size:,}. Nothing was proposed.")
         return driver.propose(payloads)
 
+    @property
+    def leads(self) -> bool:
+        """Does this node lead an established epoch, so that it takes proposals?"""
+        return self._driver.leads
+
     def _insist_on_leading(self) -> None:
-        if not self._driver.leads:
+        if not self.leads:
             leader = self._driver.peer.state.leader
             raise NotLeading(leader, self.addresses.get(leader) if leader is not None else None)
 
@@ -164,21 +171,27 @@ class Node:
         )
 
     async def tick_forever(self) -> None:
-        """Time for the core, from the monotonic clock."""
-        tick = self.config.tick_seconds
-        due = trio.current_time() + tick
+        """Time for the core, from the monotonic clock. At rest a heartbeat's ticks are told at once: to wake costs more than a tick."""
+        tick, ticked_at = self.config.tick_seconds, trio.current_time()
         while True:
-            await trio.sleep_until(due)
-            self.loop_lag_seconds = trio.current_time() - due
-            missed = int(self.loop_lag_seconds / tick)
-            if self._patience.observe(missed):
+            at_once = self._driver.peer.state.timing.ping if self._driver.at_rest else 1
+            due = ticked_at + at_once * tick
+            if at_once == 1:
+                await trio.sleep_until(due)
+            else:
+                with trio.move_on_at(due):
+                    await self._driver.stirred.wait()
+            passed = trio.current_time() - ticked_at
+            ticks = int(passed / tick + ROUNDING)
+            self.loop_lag_seconds = max(0.0, passed - at_once * tick)
+            if self._patience.observe(int(self.loop_lag_seconds / tick), min(ticks, at_once)):
                 self._be_patient()
-            for number in range(1, min(missed, MISSED_TICKS_MAX) + 2):
+            for number in range(1, min(ticks, MISSED_TICKS_MAX) + 1):
                 self._driver.tick()
                 self._driver.watch_disk(self.config.stall_seconds)
                 if number % TICKS_AT_ONCE == 0:
                     await trio.lowlevel.checkpoint()
-            due += (missed + 1) * tick
+            ticked_at += ticks * tick
 
     def _be_patient(self) -> None:
         """The core waits as long as our own lateness asks for."""

@@ -38,9 +38,9 @@ class Patience:
         self._calm_at = CALM_TICKS
         self._now = 0
 
-    def observe(self, late_ticks: int) -> bool:
-        """The loop came to its tick so much too late. True if `timing` is another one now."""
-        self._now += 1 + late_ticks
+    def observe(self, late_ticks: int, due_ticks: int = 1) -> bool:
+        """The loop came so much too late, to what was due after `due_ticks`. True if `timing` is another one now."""
+        self._now += due_ticks + late_ticks
         late = late_ticks // STEP_TICKS * STEP_TICKS
         if late > self._worst[0] and late_ticks <= PAUSE_TICKS:
             self._worst = sorted([*self._worst[1:], late])

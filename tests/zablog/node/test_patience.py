@@ -80,6 +80,8 @@ def test_a_follower_that_is_late_itself_bears_a_leader_that_is_silent_for_longer
 class Ticked:
     """What `Node.tick_forever` needs of a driver."""
 
+    at_rest = False
+
     def __init__(self) -> None:
         self.peer = SimpleNamespace(state=SimpleNamespace(timing=BORN))
         self.ticks = 0
