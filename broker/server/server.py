@@ -47,11 +47,12 @@ class _Clients:
         self._connections = 0
         self.clock = LeaderClock(time.time, time.monotonic)
 
-    def serve_for(self, node: Node) -> None:
+    def serve_for(self, node: Node, nursery: trio.Nursery) -> None:
         limits = self._config.limits
         self._reads = Reads(node, self._application, limits)
         self._writes = Writes(node, self._application, self.clock)
         self._node = node
+        nursery.start_soon(self._writes.run)
 
     async def __call__(self, stream: trio.abc.Stream, hello: Hello) -> None:
         if self._node is None:
@@ -80,7 +81,7 @@ async def open_server(config: ServerConfig) -> AsyncIterator[Server]:
         nursery.start_soon(keep_retaining, application, node, clients.clock, config.disk.retention_seconds)
         if config.disk.scrub_rate:
             nursery.start_soon(keep_scrubbing, application, config.disk.scrub_rate)
-        clients.serve_for(node)
+        clients.serve_for(node, nursery)
         log.info("serving", node=node.identity.node, cluster=node.identity.cluster, address=node.addresses[node.identity.node])
         yield Server(node, application)
         nursery.cancel_scope.cancel()

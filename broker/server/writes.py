@@ -68,7 +68,7 @@ class Proposal:
 
 
 class Writes:
-    """One for the node. The proposals of one caller keep their order."""
+    """One for the node; `run` must run in a task of its own. The proposals of one caller keep their order."""
 
     def __init__(self, node: Node, application: BrokerApplication, clock: LeaderClock) -> None:
         self._node = node
@@ -78,6 +78,8 @@ class Writes:
         self._gathered_bytes = 0
         self._under_way: deque[Zxid] = deque()
         """The last zxid of each of our proposals that was not applied when we looked."""
+        self._crowded = trio.Event()
+        """The log had no room."""
         self._room = trio.lowlevel.ParkingLot()
         application.advanced = self._go_on
 
@@ -120,6 +122,14 @@ class Writes:
         while self._gathered_bytes > GATHERED_BYTES_MAX:
             await self._room.park()
 
+    async def run(self) -> None:
+        """For ever: where there was no room, look again whenever something has happened. A disk that has caught up is no applied entry."""
+        while True:
+            await self._crowded.wait()
+            await self._node.changed()
+            self._crowded = trio.Event()
+            self._go_on()
+
     def _go_on(self) -> None:
         """Something came, was applied, or the role changed: propose what is worth it, as far as there is room."""
         applied = self._application.state.applied
@@ -128,8 +138,8 @@ class Writes:
         try:
             while self._gathered and (len(self._under_way) < UNDER_WAY_FEW or self._gathered_bytes >= WORTH_BYTES):
                 self._propose_some()
-        except Full:  # what fills the log will be applied, or given up with the role
-            pass
+        except Full:
+            self._crowded.set()
         except NotLeading as error:
             failed = Failed(Code.NOT_LEADING, str(error), leader=error.leader, leader_address=error.address)
             while self._gathered:

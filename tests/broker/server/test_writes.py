@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import trio
 import trio.testing
+from trio.testing import MockClock
 
 from broker.protocol import Failed, Response
 from broker.server import writes
@@ -21,6 +22,10 @@ class FakeNode:
         self.room = 1000
         self.leads = True
         self.last = Zxid(1, 0)
+        self.steps = trio.lowlevel.ParkingLot()
+
+    async def changed(self) -> None:
+        await self.steps.park()
 
     @property
     def taken(self) -> list[bytes]:
@@ -95,6 +100,23 @@ async def test_what_there_is_no_room_for_waits_in_its_order() -> None:
     assert scene.node.taken == [b"1", b"2", b"3", b"4"]
 
 
+async def test_room_that_comes_without_anything_applied_is_seen(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    scene = Scene()
+    nursery.start_soon(scene.writes.run)
+    scene.node.room = 0
+    await scene.propose(b"waits")
+    await trio.testing.wait_all_tasks_blocked()
+
+    scene.node.steps.unpark_all()
+    await trio.testing.wait_all_tasks_blocked()
+    assert scene.node.calls == []
+    scene.node.room = 1  # the disk was far behind, and has caught up
+    scene.node.steps.unpark_all()
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert scene.node.calls == [[b"waits"]]
+
+
 async def test_whoever_waits_is_told_when_the_node_leads_no_longer() -> None:
     scene = Scene()
     for number in range(UNDER_WAY_FEW + 2):
@@ -120,7 +142,7 @@ async def test_proposals_of_an_earlier_reign_keep_nobody_waiting() -> None:
     assert scene.node.calls[-1] == [b"anew"]
 
 
-async def test_a_connection_that_brings_too_much_is_read_no_further(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_connection_that_brings_too_much_is_read_no_further(autojump_clock: MockClock) -> None:
     scene = Scene()
     scene.node.room = 0
     much = [bytes(writes.GATHERED_BYTES_MAX // 4)] * 5
