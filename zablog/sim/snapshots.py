@@ -53,7 +53,7 @@ def state_of(raw: bytes) -> list[tuple[Zxid, bytes]]:
 
 def checkpoint(node: Node) -> bool:
     """Put the state at some place since the last checkpoint on the disk, and let go of the log below it, or of some of that."""
-    if not node.running or node.paused is not None or any(isinstance(effect, Install) for effect in node.queue):
+    if not node.running or node.paused is not None or any(isinstance(effect, Install) for effect in node.writer.queue):
         return False
     last, trail = node.storage.snapshot, node.storage.trail
     places = [
