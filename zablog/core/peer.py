@@ -109,7 +109,7 @@ class Peer:
         """What must be done about `event`, in this order. After a Halt nothing more is done."""
         if self.out.halted:
             return ()
-        state, out, phase = self.state, self.out, self.state.phase
+        state, out, phase = self.state, self.out, self.state.role.phase
         match event:
             case Received(link, messages):
                 for message in messages:
@@ -154,7 +154,7 @@ class Peer:
                 if (learner := self.learner(link)) and learner.live:
                     learner.live = False
         self.settle_role()
-        if phase is not Phase.BROADCAST and state.phase is Phase.BROADCAST:
+        if phase is not Phase.BROADCAST and state.role.phase is Phase.BROADCAST:
             election.introduce(state, out)
         return out.take()
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from zablog.core.effects import DurableEffect, Install, RoleChanged, Send, Truncate
 from zablog.core.events import Link
-from zablog.core.messages import Ack, AckEpoch, AckNewLeader, AckSnap, NewEpoch, Notification
+from zablog.core.messages import Ack, AckEpoch, AckNewLeader, AckSnap, Commit, NewEpoch, Notification, Ping, Pong, Propose
 from zablog.core.state import Following, Leading, Phase
 from zablog.core.trail import Entries, Mark, Trail, extend_digest
 from zablog.core.zxid import ZERO, Epoch, Zxid
@@ -141,6 +141,7 @@ class Invariants:
             raise SnapshotExact(f"node {node.id} has a snapshot at {mark.zxid}, which is not a committed place")
         if node.delivered != self.committed[: len(node.delivered)] or node.delivered[-1][0] != mark.zxid:
             raise SnapshotExact(f"node {node.id} has a snapshot at {mark.zxid} that is not the state there")
+        self.committed[: len(node.delivered)] = node.delivered  # the very same ones, which the next snapshot is quickly compared with
 
     def installed(self, node: Node, mark: Mark) -> None:
         """A leader's snapshot takes the place of everything."""
@@ -203,6 +204,8 @@ class Invariants:
         """DurableBeforeAck, NoStaleAck, OneCandidate."""
         image = node.image
         match send.message:
+            case Propose() | Commit() | Ping() | Pong():
+                pass  # most of what is said, and nothing of it about the sender's own disk
             case Notification(accepted=accepted, self_vote=vote):
                 if (
                     accepted > image.accepted

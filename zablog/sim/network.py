@@ -13,6 +13,7 @@ from zablog.wire.frames import BUFFER_BYTES_MIN, FRAME_BYTES_MAX, FrameReader
 RECONNECT = (1_000, 60_000)
 NOTICE = (100, 20_000)
 """How long an end takes to notice that its link is gone."""
+KNOWN_MAX = 500
 
 
 @dataclass(slots=True)
@@ -21,6 +22,8 @@ class Wire:
 
     generation: int
     ends: tuple[int, int]
+    links: dict[int, Link]
+    """As each end knows it."""
     readers: dict[int, FrameReader] = field(default_factory=dict)
     waiting: dict[int, list[bytes]] = field(default_factory=dict)
     due: dict[int, int] = field(default_factory=dict)
@@ -51,6 +54,11 @@ class Network:
         self.late: dict[int, int] = {}
         """Nodes that are slow, and by how many microseconds a message to or from them is late at most."""
         self.generation = 0
+        self.said: Message | None = None
+        """What was said last, and as which bytes: most is said to several at once."""
+        self.stream = b""
+        self.known: dict[bytes, list[Message]] = {}
+        """What was heard lately, by its bytes: nobody changes a message, so who hears the same may share it."""
 
     def connect_all(self) -> None:
         """Let every pair without a link try again soon."""
@@ -61,7 +69,7 @@ class Network:
     def connect_soon(self, low: int, high: int) -> None:
         if (low, high) not in self.connecting and (low, high) not in self.wires:
             self.connecting.add((low, high))
-            self.schedule.at(self.schedule.random.randint(*RECONNECT), self.connect, low, high)
+            self.schedule.at(self.schedule.between(*RECONNECT), self.connect, low, high)
 
     def connect(self, low: int, high: int) -> None:
         self.connecting.discard((low, high))
@@ -73,42 +81,49 @@ class Network:
                 self.connect_soon(low, high)
             return
         self.generation += 1
-        wire = Wire(self.generation, (low, high))
+        links = {low: Link(PeerId(high), self.generation), high: Link(PeerId(low), self.generation)}
+        wire = Wire(self.generation, (low, high), links)
         for end in wire.ends:
             wire.readers[end] = FrameReader(FRAME_BYTES_MAX, BUFFER_BYTES_MIN)
             wire.waiting[end] = []
             wire.due[end] = 0
         self.wires[low, high] = wire
         self.schedule.say(f"{low} and {high} are connected")
-        self.up(low, Link(PeerId(high), wire.generation))
+        self.up(low, links[low])
         if self.wires.get((low, high)) is wire:
-            self.up(high, Link(PeerId(low), wire.generation))
+            self.up(high, links[high])
 
     def send(self, sender: int, link: Link, message: Message) -> None:
-        pair = (min(sender, link.peer), max(sender, link.peer))
-        wire = self.wires.get(pair)
-        if wire is None or wire.generation != link.generation:
+        receiver, generation = link
+        wire = self.wires.get((sender, receiver) if sender < receiver else (receiver, sender))
+        if wire is None or wire.generation != generation:
             return
-        stream = b"".join(encode(message))
-        if (sender, link.peer) in self.blocked:
-            wire.waiting[link.peer].append(stream)
+        if message is not self.said:
+            self.said, self.stream = message, b"".join(encode(message))
+        if (sender, receiver) in self.blocked:
+            wire.waiting[receiver].append(self.stream)
         else:
-            self.transmit(wire, link.peer, stream)
+            self.transmit(wire, receiver, self.stream)
 
     def transmit(self, wire: Wire, receiver: int, stream: bytes) -> None:
-        due = self.schedule.now + self.schedule.random.randint(*self.delay)
+        now = self.schedule.now
+        due = now + self.schedule.between(*self.delay)
         if self.late:
-            due += self.schedule.random.randint(0, sum(self.late.get(end, 0) for end in wire.ends))
+            due += self.schedule.between(0, sum(self.late.get(end, 0) for end in wire.ends))
         due = max(due, wire.due[receiver])
         wire.due[receiver] = due
-        self.schedule.at(due - self.schedule.now, self.arrive, wire, receiver, stream)
+        self.schedule.at(due - now, self.arrive, wire, receiver, stream)
 
     def arrive(self, wire: Wire, receiver: int, stream: bytes) -> None:
         if self.wires.get(wire.ends) is not wire:
             return
-        sender = wire.ends[0] if receiver == wire.ends[1] else wire.ends[1]
-        messages = [decode(frame) for frame in wire.readers[receiver].feed(stream)]
-        self.received(receiver, Link(PeerId(sender), wire.generation), messages)
+        messages = self.known.get(stream)
+        if messages is None:
+            messages = [decode(frame) for frame in wire.readers[receiver].feed(stream)]
+            if len(self.known) == KNOWN_MAX:
+                self.known.clear()
+            self.known[stream] = messages
+        self.received(receiver, wire.links[receiver], messages)
 
     def passes(self, one: int, other: int) -> bool:
         """Do they hear each other?"""

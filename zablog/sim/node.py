@@ -59,6 +59,7 @@ from zablog.storage.errors import Faulty, StorageError, StorageFailed, Trimmed
 from zablog.storage.history import History
 
 TICK = 10_000
+TICKED = Tick()
 MISSED_TICKS_MAX = 100
 FILE_BYTES = 4096
 MEMORY_BYTES = 400
@@ -199,7 +200,7 @@ class Node:
         if life == self.life and self.running:
             self.schedule.at(self.tick_micros, self.tick, life)
             if self.paused is None:
-                self.step(Tick())
+                self.step(TICKED)
             else:
                 self.missed_ticks += 1
 
@@ -232,7 +233,7 @@ class Node:
         """SIGCONT. The clock shows at once how long it was; what arrived meanwhile is read after that."""
         waiting, self.paused = self.paused or [], None
         for _ in range(min(self.missed_ticks, MISSED_TICKS_MAX)):
-            self.step(Tick())
+            self.step(TICKED)
         self.missed_ticks = 0
         for life, event in waiting:
             if life == self.life and self.running:
@@ -316,7 +317,8 @@ class Node:
                         answer()
                 case Halt(reason):
                     self.invariants.halted(self, reason)
-        self.writer.begin()
+        if self.writer.queue:
+            self.writer.begin()
 
     def open_gate(self, token: int) -> None:
         """Everything through `token` is durable: what waited for that is said."""
@@ -338,7 +340,7 @@ class Node:
 
     def take(self, raw: bytes) -> None:
         """A snapshot in the place of what was delivered."""
-        self.delivered = state_of(raw)
+        self.delivered = list(state_of(raw))
         self.captures = {}
         if self.application is not None:
             self.application.restore(application_of(raw))
@@ -351,7 +353,8 @@ class Node:
             entries = self.history.read(after, upto, 10_000)
             assert entries is not None, "the law that what is committed is in our log"
             begin = len(self.delivered)
-            self.delivered += [(entries.first.after(steps), bytes(payload)) for steps, payload in enumerate(entries.payloads)]
+            epoch, counter = entries.first
+            self.delivered += [(Zxid(epoch, counter + steps), bytes(payload)) for steps, payload in enumerate(entries.payloads)]
             self.invariants.delivered(self, begin)
             if self.application is not None:
                 for zxid, payload in self.delivered[begin:]:
@@ -360,7 +363,7 @@ class Node:
             if self.schedule.witness is not None:
                 for delivery in self.delivered[begin:]:
                     self.schedule.witness(self.id, delivery)
-            after = entries.last
+            after = self.delivered[-1][0]
         self.invariants.watermark_moved(self, upto, len(self.delivered) > known)
 
     def on_disk(self, work: Callable[[], None], effects: Sequence[DurableEffect] = ()) -> bool:

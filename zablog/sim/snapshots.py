@@ -35,6 +35,7 @@ ARRIVING = "arriving"
 """The file into which the pieces go, until it is known to be whole."""
 PIECE_BYTES = (60, 600, 6_000)
 LINES_MAX = 20_000
+STATES_MAX = 6
 
 
 def bytes_of(state: list[tuple[Zxid, bytes]], application: bytes = b"") -> bytes:
@@ -48,8 +49,9 @@ def application_of(raw: bytes) -> bytes:
     return raw.partition(END)[2]
 
 
-def state_of(raw: bytes) -> list[tuple[Zxid, bytes]]:
-    return list(map(entry_of, raw.partition(END)[0].splitlines(keepends=True)))
+@lru_cache(STATES_MAX)
+def state_of(raw: bytes) -> tuple[tuple[Zxid, bytes], ...]:
+    return tuple(map(entry_of, raw.partition(END)[0].splitlines(keepends=True)))
 
 
 # Each of many checkpoints, and each start from one, holds most of what those before it held.

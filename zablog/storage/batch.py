@@ -138,6 +138,11 @@ class BatchHeader(NamedTuple):
         )
 
 
+def identifier_at(raw: bytes, offset: int = 0) -> int:
+    """`BatchHeader.identifier` of a header that stands here, encoded: its last eight bytes are the two checksums."""
+    return int.from_bytes(raw[offset + BATCH_BYTES - 8 : offset + BATCH_BYTES], "big")
+
+
 def decode_batch_header(raw: bytes, salt: int, offset: int = 0) -> BatchHeader:
     """Raises NotAHeader. Every length is within its bound."""
     if len(raw) - offset < BATCH_BYTES:
