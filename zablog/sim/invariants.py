@@ -100,14 +100,15 @@ class Invariants:
         if prev != node.end or not follows or prev not in self.digests:
             raise Contiguity(f"node {node.id} appends {first} after {prev}, its log ends at {node.end}")
         digest = self.digests[prev]
+        zxid = prev
         for step, payload in enumerate(entries.payloads):
+            digest = extend_digest(digest, zxid, first, (payload,))
             zxid = first.after(step)
-            digest = extend_digest(digest, prev if step == 0 else first, first, (payload,))
             if self.digests.setdefault(zxid, digest) != digest:
                 raise LogMatching(f"node {node.id} appends {zxid} with another history than was seen before")
         if digest != entries.digest:
-            raise LogMatching(f"node {node.id} appends {entries.last} with a digest that is not its own")
-        node.end = entries.last
+            raise LogMatching(f"node {node.id} appends {zxid} with a digest that is not its own")
+        node.end = zxid
         self.consistent(node, node.end)
 
     def consistent(self, node: Node, end: Zxid) -> None:

@@ -248,7 +248,10 @@ class Node:
             while self.events and self.running:
                 effects = self.peer.step(self.events.popleft())
                 self.peer.state.check()
-                self.perform(effects)
+                if effects:
+                    self.perform(effects)
+                if self.writer.queue:
+                    self.writer.begin()
                 self.invariants.after_step(self)
         except OSError as error:
             self.stop(error)
@@ -271,6 +274,8 @@ class Node:
                         self.send(effect)
                     else:
                         self.held[id(effect)] = effect
+                case Deliver(upto):
+                    self.deliver(upto)
                 case Append(_, entries):
                     self.invariants.appended(self, entries)
                     self.writer.queue.append(effect)
@@ -290,8 +295,6 @@ class Node:
                     self.invariants.installed(self, mark)
                     self.invariants.watermark_moved(self, mark.zxid, news=False)
                     self.schedule.say(f"{self.id} takes the snapshot at {mark.zxid}")
-                case Deliver(upto):
-                    self.deliver(upto)
                 case ReadDigest(link, zxid):
                     self.schedule.at(self.random.randint(10, 5_000), self.read_digest, self.life, link, zxid)
                 case Stream():
@@ -317,8 +320,6 @@ class Node:
                         answer()
                 case Halt(reason):
                     self.invariants.halted(self, reason)
-        if self.writer.queue:
-            self.writer.begin()
 
     def open_gate(self, token: int) -> None:
         """Everything through `token` is durable: what waited for that is said."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import starmap
 from typing import TYPE_CHECKING
 
 import google_crc32c
@@ -41,7 +42,7 @@ STATES_MAX = 6
 def bytes_of(state: list[tuple[Zxid, bytes]], application: bytes = b"") -> bytes:
     """A line an entry: a later state begins with an earlier one, so that what came of that is of use for this. Then what the application
     made of it."""
-    lines = b"".join(line_of(zxid, payload) for zxid, payload in state)
+    lines = b"".join(starmap(line_of, state))
     return lines + END + application if application else lines
 
 

@@ -518,7 +518,7 @@ class Wal:
                 header = self.header_at(file, offset)
                 if header.entries and header.first > limit:
                     break
-                if header.entries and header.last > after:
+                if header.entries and (header.prev.zxid >= after or header.last > after):
                     yield file, limit, offset, header
                 offset += BATCH_BYTES + header.body_bytes
 
@@ -541,7 +541,7 @@ class Wal:
         if len(body) != header.body_bytes or google_crc32c.value(body) != header.body_crc:
             raise self.rotten(file, offset, "the checksum of the body is wrong")
         entries = Entries(header.first, header.prev.zxid, decode_body(header, body), header.digest)
-        return entries if entries.last <= limit else part(entries, header.prev, limit)
+        return entries if limit is BEYOND or entries.last <= limit else part(entries, header.prev, limit)
 
     def read(self, after: Zxid, upto: Zxid, bytes_max: int) -> Entries | None:
         """The next entries above `after`, up to `upto`: of one batch, at least one, about `bytes_max` bytes. None if there are none.
