@@ -111,6 +111,9 @@ class Peer:
             return ()
         state, out, phase = self.state, self.out, self.state.role.phase
         match event:
+            case Tick():
+                state.now += 1
+                self.on_tick()
             case Received(link, messages):
                 for message in messages:
                     if state.links.get(link.peer) != link or out.halted:
@@ -120,9 +123,6 @@ class Peer:
             case Durable(token):
                 state.became_durable(token)
                 self.on_durable()
-            case Tick():
-                state.now += 1
-                self.on_tick()
             case Proposals(payloads):
                 assert isinstance(state.role, Leading), "the law that only a leader is handed proposals"
                 broadcast.on_proposals(state, state.role, payloads, out)

@@ -1,7 +1,8 @@
 """The simulated network: one link a pair, FIFO in each direction, delayed, cut, or dead in one direction. The shipped codec in between."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Protocol
 
 from zablog.core.events import Link
 from zablog.core.messages import Message
@@ -14,6 +15,18 @@ RECONNECT = (1_000, 60_000)
 NOTICE = (100, 20_000)
 """How long an end takes to notice that its link is gone."""
 KNOWN_MAX = 500
+
+
+class End(Protocol):
+    """What is at the ends of links."""
+
+    running: bool
+
+    def link_up(self, link: Link) -> None: ...
+
+    def link_down(self, link: Link) -> None: ...
+
+    def received(self, link: Link, messages: list[Message]) -> None: ...
 
 
 @dataclass(slots=True)
@@ -30,20 +43,11 @@ class Wire:
 
 
 class Network:
-    """`up`, `down` and `received` are called with (node, link, …)."""
+    """Between `nodes`, by their numbers: whoever makes the network puts them in."""
 
-    def __init__(
-        self,
-        schedule: Schedule,
-        nodes: list[int],
-        alive: Callable[[int], bool],
-        up: Callable[[int, Link], None],
-        down: Callable[[int, Link], None],
-        received: Callable[[int, Link, list[Message]], None],
-    ) -> None:
+    def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
-        self.nodes = nodes
-        self.alive, self.up, self.down, self.received = alive, up, down, received
+        self.nodes: dict[int, End] = {}
         self.wires: dict[tuple[int, int], Wire] = {}
         self.connecting: set[tuple[int, int]] = set()
         self.blocked: set[tuple[int, int]] = set()
@@ -62,9 +66,8 @@ class Network:
 
     def connect_all(self) -> None:
         """Let every pair without a link try again soon."""
-        for index, low in enumerate(self.nodes):
-            for high in self.nodes[index + 1 :]:
-                self.connect_soon(low, high)
+        for low, high in combinations(self.nodes, 2):
+            self.connect_soon(low, high)
 
     def connect_soon(self, low: int, high: int) -> None:
         if (low, high) not in self.connecting and (low, high) not in self.wires:
@@ -75,9 +78,10 @@ class Network:
         self.connecting.discard((low, high))
         if (low, high) in self.wires:
             return
+        one, other = self.nodes[low], self.nodes[high]
         reachable = (low, high) not in self.blocked and (high, low) not in self.blocked
-        if not (reachable and self.alive(low) and self.alive(high)):
-            if self.alive(low) or self.alive(high):
+        if not (reachable and one.running and other.running):
+            if one.running or other.running:
                 self.connect_soon(low, high)
             return
         self.generation += 1
@@ -89,9 +93,9 @@ class Network:
             wire.due[end] = 0
         self.wires[low, high] = wire
         self.schedule.say(f"{low} and {high} are connected")
-        self.up(low, links[low])
+        one.link_up(links[low])
         if self.wires.get((low, high)) is wire:
-            self.up(high, links[high])
+            other.link_up(links[high])
 
     def send(self, sender: int, link: Link, message: Message) -> None:
         receiver, generation = link
@@ -123,7 +127,7 @@ class Network:
             if len(self.known) == KNOWN_MAX:
                 self.known.clear()
             self.known[stream] = messages
-        self.received(receiver, wire.links[receiver], messages)
+        self.nodes[receiver].received(wire.links[receiver], messages)
 
     def passes(self, one: int, other: int) -> bool:
         """Do they hear each other?"""
@@ -152,7 +156,7 @@ class Network:
         if (gone, end) in self.blocked:
             self.unheard.append((end, link))
         else:
-            self.schedule.at(self.schedule.random.randint(*NOTICE), self.down, end, link)
+            self.schedule.at(self.schedule.between(*NOTICE), self.nodes[end].link_down, link)
 
     def isolate(self, node: int) -> None:
         """The process is gone, and its links with it."""
@@ -169,7 +173,7 @@ class Network:
         self.blocked.clear()
         unheard, self.unheard = self.unheard, []
         for end, link in unheard:
-            self.schedule.at(self.schedule.random.randint(*NOTICE), self.down, end, link)
+            self.schedule.at(self.schedule.between(*NOTICE), self.nodes[end].link_down, link)
         for pair in sorted(self.wires):
             wire = self.wires[pair]
             if any(wire.waiting.values()) and self.schedule.random.random() < 0.5:
