@@ -344,7 +344,7 @@ class State:
         assert durable.current <= self.current, "the disk is of no later epoch than memory"
         base, last, ends = trail.base.zxid, trail.last, trail.ends
         assert base <= watermark <= last, "the watermark lies within the log"
-        assert watermark in trail, "the watermark is the zxid of an entry"
+        assert watermark == last or watermark in trail, "the watermark is the zxid of an entry"
         assert self.snapshot is None or base <= self.snapshot.zxid <= watermark, "no log begins above its snapshot"
         assert len(ends) < 2 or ends[-2].zxid.epoch < ends[-1].zxid.epoch, "the epochs of a history ascend"  # only its end ever changes
         assert not self.pending or self.pending[0][0] > durable.token, "nothing durable is pending"

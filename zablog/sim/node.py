@@ -41,7 +41,7 @@ from zablog.core.events import (
 from zablog.core.gate import Gate
 from zablog.core.messages import Message, Propose
 from zablog.core.peer import Peer
-from zablog.core.state import Limits, Timing
+from zablog.core.state import Leading, Limits, Timing
 from zablog.core.trail import Trail
 from zablog.core.zxid import ZERO, Epoch, PeerId, Zxid
 from zablog.sim import mending
@@ -246,7 +246,10 @@ class Node:
         self.stepping = True
         try:
             while self.events and self.running:
-                effects = self.peer.step(self.events.popleft())
+                event = self.events.popleft()
+                effects = self.peer.step(event)
+                if event is TICKED and not effects and not isinstance(self.peer.state.role, Leading):
+                    continue  # nothing has changed of which a law or a guarantee speaks: see tests/sim/test_ticks.py
                 self.peer.state.check()
                 if effects:
                     self.perform(effects)
