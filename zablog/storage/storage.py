@@ -156,9 +156,12 @@ class Storage:
             runs.append(entries)
             payloads += entries.payloads
             at += 1
-        first, last = runs[0], runs[-1]
-        batch = Entries(first.first, first.prev, payloads, last.digest)
-        assert batch.last == last.last, "the law that successive appends of an epoch are contiguous"
+        if len(runs) == 1:
+            batch = runs[0]
+        else:
+            first, last = runs[0], runs[-1]
+            batch = Entries(first.first, first.prev, payloads, last.digest)
+            assert batch.last == last.last, "the law that successive appends of an epoch are contiguous"
         self.wal.append(batch, self.hint(batch.last))
         self.wal.sync()
         self.batches += 1
@@ -335,6 +338,15 @@ class Storage:
         Raises Corrupt where the disk has rotted since.
         """
         return self.wal.read(after, upto, bytes_max)
+
+    def read_above(self, place: Mark, upto: Zxid, bytes_max: int) -> Entries:
+        """`read` for another node, if `place` is one of our history, too. Raises Corrupt, Trimmed, OSError where we have nothing for it."""
+        if place.zxid not in self.wal.trail or self.digest_at(place.zxid) != place.digest:
+            raise Corrupt(f"our log does not have {place.zxid}, or not after the same history")
+        entries = self.read(place.zxid, upto, bytes_max)
+        if entries is None:
+            raise Corrupt(f"our log has nothing above {place.zxid}")
+        return entries
 
     def digest_at(self, zxid: Zxid) -> int:
         """The running digest at `zxid`, a place of the log."""
