@@ -14,8 +14,6 @@ from zablog.sim.node import TICK, Node
 from zablog.sim.schedule import Schedule
 from zablog.storage.manifest import Identity, Member, give_birth
 
-SYNC_MICROS = (50, 3_000)
-
 
 class Ensemble:
     """`nodes` are numbered from 1. Nothing happens until `schedule.run_until`."""
@@ -94,8 +92,7 @@ class Ensemble:
             victim.resume()
 
     def mend_disk(self, node: int) -> None:
-        self.nodes[node].sync_micros = SYNC_MICROS
-        self.nodes[node].full = False
+        self.nodes[node].troubles.mend()
 
     def mend_clock(self, node: int) -> None:
         self.nodes[node].tick_micros = self.nodes[node].usual_micros
@@ -162,8 +159,9 @@ class Ensemble:
         self.network.delay = (50, 1_000)
         self.network.late.clear()
         for id, node in self.nodes.items():
-            node.crash_at = node.fail_at = node.read_fail_at = None
-            node.disk.lies = node.hang_micros = 0
+            troubles = node.troubles
+            troubles.crash_at = troubles.fail_at = troubles.read_fail_at = None
+            node.disk.lies = troubles.hang_micros = 0
             self.mend_disk(id)
             self.mend_clock(id)
             if node.running and node.paused is not None:

@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 from zablog.core.messages import AckEpoch, AckNewLeader, CEpoch, Diff, NewEpoch, NewLeader, Trunc, UpToDate
-from zablog.sim import snapshots
+from zablog.sim import damage, snapshots
 from zablog.sim.ensemble import Ensemble
 
 KINDS = (
@@ -200,8 +200,8 @@ class Injector:
         victim = self.ensemble.nodes[node]
         if not victim.running:
             return False
-        victim.crash_at = self.random.randint(1, 12)
-        victim.power_fails = self.random.random() < 0.7
+        victim.troubles.crash_at = self.random.randint(1, 12)
+        victim.troubles.power_fails = self.random.random() < 0.7
         return True
 
     def crash_in_recovery(self, node: int) -> bool:
@@ -209,27 +209,27 @@ class Injector:
         if not self.ensemble.kill(node, power_loss=self.random.random() < 0.7):
             return False
         victim = self.ensemble.nodes[node]
-        victim.crash_at = self.random.randint(1, 12)
-        victim.power_fails = self.random.random() < 0.7
+        victim.troubles.crash_at = self.random.randint(1, 12)
+        victim.troubles.power_fails = self.random.random() < 0.7
         return True
 
     def disk_error(self, node: int) -> bool:
         """A write, a sync or a renaming fails: the process must stop, and what the failed sync should have written may be gone for good."""
         victim = self.ensemble.nodes[node]
-        victim.fail_at = self.random.randint(1, 8)
-        victim.failure = self.random.choice((errno.EIO, errno.EIO, errno.ENOSPC))
+        victim.troubles.fail_at = self.random.randint(1, 8)
+        victim.troubles.failure = self.random.choice((errno.EIO, errno.EIO, errno.ENOSPC))
         return victim.running
 
     def read_error(self, node: int) -> bool:
         """A file cannot be read, once: the process must stop, or not come up; only whoever sends a snapshot that it cannot read goes on."""
         victim = self.ensemble.nodes[node]
-        victim.read_fail_at = self.random.randint(1, 20)
+        victim.troubles.read_fail_at = self.random.randint(1, 20)
         return True
 
     def disk_full(self, node: int) -> bool:
         """For a while nothing more can be written: what is written is half there, and the process stops and does not come up."""
         victim = self.ensemble.nodes[node]
-        victim.full = True
+        victim.troubles.full = True
         self.ensemble.schedule.at(self.random.randint(100_000, 1_500_000), self.ensemble.mend_disk, node)
         return True
 
@@ -238,13 +238,13 @@ class Injector:
         victim = self.ensemble.nodes[node]
         if not victim.running:
             return False
-        victim.hang_micros = self.random.randint(600_000, 4_000_000)
+        victim.troubles.hang_micros = self.random.randint(600_000, 4_000_000)
         return True
 
     def stale_copy(self, node: int) -> bool:
         """The power fails, and one of the two copies of a record is again what it was before it was written last."""
         victim = self.ensemble.nodes[node]
-        return victim.running and victim.stale_copy(self.random)
+        return victim.running and damage.stale_copy(victim, self.random)
 
     def lost_write(self, node: int) -> bool:
         """The disk says that the log is synced, and has not even kept it for later."""
@@ -255,7 +255,7 @@ class Injector:
     def stale_file(self, node: int) -> bool:
         """The power fails, and the log's last file is again what it was before it was written last."""
         victim = self.ensemble.nodes[node]
-        return victim.running and victim.stale_file()
+        return victim.running and damage.stale_file(victim)
 
     def slow_clock(self, node: int) -> bool:
         """For a while a node's clock nearly stands still, and what it thinks of silence with it; otherwise it works as ever."""
@@ -319,7 +319,7 @@ class Injector:
 
     def slow_disk(self, node: int) -> bool:
         victim = self.ensemble.nodes[node]
-        victim.sync_micros = (1_000, self.random.choice((20_000, 400_000)))
+        victim.troubles.sync_micros = (1_000, self.random.choice((20_000, 400_000)))
         self.ensemble.schedule.at(self.random.randint(100_000, 1_000_000), self.ensemble.mend_disk, node)
         return True
 
@@ -330,7 +330,7 @@ class Injector:
         if (
             not victim.running
             or len(rotted | self.ensemble.invariants.faulty) >= (len(self.ensemble.nodes) - 1) // 2
-            or not victim.rot(self.random)
+            or not damage.rot(victim, self.random)
         ):
             return False
         rotted.add(victim.id)
@@ -340,7 +340,7 @@ class Injector:
         """The power fails, and some of the log rots that was synced long ago. On a minority of disks at a time."""
         victim, invariants = self.ensemble.nodes[node], self.ensemble.invariants
         ill = invariants.rotted | invariants.faulty | {node}
-        if not victim.running or len(ill) > (len(self.ensemble.nodes) - 1) // 2 or not victim.rot_sealed(self.random):
+        if not victim.running or len(ill) > (len(self.ensemble.nodes) - 1) // 2 or not damage.rot_sealed(victim, self.random):
             return False
         invariants.faulty.add(node)
         return True
@@ -348,7 +348,7 @@ class Injector:
     def rot_copy(self, node: int) -> bool:
         """The power fails, and a bit rots in one of the two copies of what the node promised, or of who it is."""
         victim = self.ensemble.nodes[node]
-        return victim.running and victim.rot_copy(self.random)
+        return victim.running and damage.rot_copy(victim, self.random)
 
     def ambush(self, node: int) -> bool:
         """From now on, the next few times that some message of a recovery arrives, its sender or receiver is struck. Counts when it is."""

@@ -1,10 +1,9 @@
 """A simulated node: the shipped core, gate, storage, history and codec; only the disk's platters and the wires are not real.
 
-The twin of `zablog.node.driver`, in virtual time. It is long because driver, writer and applier stand here together: a node's life and
-its death interleave with all of them.
+The twin of `zablog.node.driver` and of its applier, in virtual time; the log writer is `zablog.sim.writer`, what a disk does to
+its node `zablog.sim.troubles`, and what becomes of it between two lives `zablog.sim.damage`.
 """
 
-import errno
 from collections import deque
 from collections.abc import Callable, Sequence
 from random import Random
@@ -29,7 +28,6 @@ from zablog.core.effects import (
 from zablog.core.events import (
     Congested,
     DigestRead,
-    Durable,
     Event,
     Link,
     LinkDown,
@@ -37,14 +35,13 @@ from zablog.core.events import (
     Proposals,
     ReadAsked,
     Received,
-    Stalled,
     Streamed,
     Tick,
 )
 from zablog.core.gate import Gate
 from zablog.core.messages import Message, Propose
 from zablog.core.peer import Peer
-from zablog.core.state import Leading, Limits, Timing
+from zablog.core.state import Limits, Timing
 from zablog.core.trail import Trail
 from zablog.core.zxid import ZERO, Epoch, PeerId, Zxid
 from zablog.sim import mending
@@ -56,7 +53,8 @@ from zablog.sim.network import Network
 from zablog.sim.schedule import Schedule
 from zablog.sim.snapshots import PIECE_BYTES, Transfer, application_of, state_of
 from zablog.sim.trace import words
-from zablog.storage.batch import FILE_BYTES as HEADER_BYTES
+from zablog.sim.troubles import Troubles
+from zablog.sim.writer import Writer
 from zablog.storage.errors import Faulty, StorageError, StorageFailed, Trimmed
 from zablog.storage.history import History
 
@@ -65,10 +63,6 @@ MISSED_TICKS_MAX = 100
 FILE_BYTES = 4096
 MEMORY_BYTES = 400
 STREAM_BYTES = 120
-HANG = 500_000
-"""A disk that is at one group commit for so long hangs."""
-IDLE = 250_000
-"""An idle writer seals its last batch after so long."""
 
 
 class Node:
@@ -87,21 +81,7 @@ class Node:
         """While the process is stopped (SIGSTOP): what reaches it meanwhile, with the life it was meant for."""
         self.missed_ticks = 0
         self.tick_micros = self.usual_micros = TICK
-        self.sync_micros = (50, 3_000)
-        self.crash_at: int | None = None
-        """The process dies at this many disk operations from now, be it while it recovers."""
-        self.fail_at: int | None = None
-        """The disk fails once, with the error `failure`, at this many operations from now."""
-        self.failure = errno.EIO
-        self.read_fail_at: int | None = None
-        """A file cannot be read, once, at this many reads from now."""
-        self.full = False
-        """Nothing can be created or written."""
-        self.hang_micros = 0
-        """How long the next group commit hangs."""
-        self.power_fails = False
-        disk.step = self.disk_step
-        disk.reading = self.disk_read
+        self.troubles = Troubles(id, disk, schedule)
         self.image = Image(Epoch(0), Epoch(0), Trail())
         self.power_losses = 0
         self.read_errors = 0
@@ -132,7 +112,7 @@ class Node:
             self.storage = mending.opened(self, FILE_BYTES)
         except PowerLost:
             self.schedule.say(f"{self.id} dies while it recovers")
-            return self.die(self.power_fails)
+            return self.die(self.troubles.power_fails)
         except (OSError, StorageFailed) as error:
             return self.schedule.say(f"{self.id} does not start: {error}")
         except Faulty as error:
@@ -165,10 +145,6 @@ class Node:
         """The snapshot that was fetched last."""
         self.just_cut = False
         """Did the last group commit hold a truncation?"""
-        self.idle_since = self.schedule.now
-        self.idling = False
-        self.queue: list[DurableEffect] = []
-        self.writing = False
         self.generation = 0
         self.events: deque[Event] = deque()
         self.stepping = False
@@ -178,6 +154,7 @@ class Node:
         self.captures = {}
         self.on_read = None
         self.life += 1
+        self.writer = Writer(self)
         if storage.snapshot is not None:
             try:
                 self.take(storage.read_snapshot())
@@ -203,97 +180,12 @@ class Node:
         """The process is gone; its disk keeps what it must, and of the rest what chance leaves."""
         self.running = False
         self.paused = None
-        self.crash_at = self.fail_at = None
-        self.hang_micros = 0
+        self.troubles.died()
         self.network.isolate(self.id)
         if power_loss:
             self.disk.power_loss(self.random)
             self.power_losses += 1
         self.schedule.say(f"{self.id} {'loses its power' if power_loss else 'is killed'}")
-
-    def rot(self, random: Random) -> bool:
-        """Lose power, and a bit of the last batch, if that one was synced, holds entries, and nothing names it yet."""
-        wal = self.storage.wal
-        file = wal.files[-1]
-        if wal.sealed or self.storage.suspect is not None or len(self.disk.files[file.name].durable) < file.end:
-            return False
-        self.die(power_loss=True)
-        self.disk.flip(file.name, random.randrange(wal.last_offset, file.end), random.randrange(8))
-        self.schedule.say(f"{self.id} has a rotten last batch")
-        return True
-
-    def rot_sealed(self, random: Random) -> bool:
-        """Lose power, and some bits of the log before its last batch, which is synced: what they were in was synced long ago."""
-        wal = self.storage.wal
-        file, last = random.choice(wal.files), wal.files[-1]
-        end = file.end if file is not last else wal.last_offset
-        if len(self.disk.files[last.name].durable) < last.end or end <= HEADER_BYTES:
-            return False
-        self.die(power_loss=True)
-        for _ in range(random.choice((1, 1, 2, 5))):
-            self.disk.flip(file.name, random.randrange(HEADER_BYTES, end), random.randrange(8))
-        self.schedule.say(f"{self.id} has a rotten log")
-        return True
-
-    def rot_copy(self, random: Random) -> bool:
-        """Lose power, and a bit of one of two copies that were both whole: the other must do."""
-        if (rotten := self.one_copy(random)) is None:
-            return False
-        self.die(power_loss=True)
-        self.disk.flip(rotten, random.randrange(self.disk.size(rotten)), random.randrange(8))
-        self.schedule.say(f"{self.id} has a rotten {rotten}")
-        return True
-
-    def stale_copy(self, random: Random) -> bool:
-        """Lose power, and what was written last to one of two copies that were both whole: the other must do."""
-        if (stale := self.one_copy(random)) is None:
-            return False
-        self.die(power_loss=True)
-        self.disk.age(stale)
-        self.schedule.say(f"{self.id} has a stale {stale}")
-        return True
-
-    def one_copy(self, random: Random) -> str | None:
-        """One of two copies, if both are durable: no save is under way, and each was whole when the last one ended."""
-        name = random.choice(("epochs", "manifest"))
-        copies = [self.disk.files[f"{name}.{letter}"] for letter in "ab"]
-        whole = self.running and not any(copy.unsynced or copy.now != copy.durable for copy in copies)
-        return f"{name}.{random.choice('ab')}" if whole else None
-
-    def stale_file(self) -> bool:
-        """Lose power, and what was synced last of the log."""
-        file = self.storage.wal.files[-1].name
-        self.die(power_loss=True)
-        if file not in self.disk.files:
-            return False
-        self.disk.age(file)
-        self.schedule.say(f"{self.id} has a stale {file}")
-        return True
-
-    def disk_step(self, operation: str) -> None:
-        """Before each operation of the disk."""
-        self.schedule.count(self.id, operation)
-        if self.schedule.tell is not None:
-            self.schedule.say(f"{self.id}       disk: {operation}")
-        if self.crash_at is not None:
-            self.crash_at -= 1
-            if self.crash_at <= 0:
-                raise PowerLost
-        if self.fail_at is not None:
-            self.fail_at -= 1
-            if self.fail_at <= 0:
-                self.fail_at = None
-                raise OSError(self.failure, f"the {operation} failed")
-        if self.full and operation in ("create", "write"):
-            raise OSError(errno.ENOSPC, f"no space left for the {operation}")
-
-    def disk_read(self, name: str) -> None:
-        """Before each reading of a file."""
-        if self.read_fail_at is not None:
-            self.read_fail_at -= 1
-            if self.read_fail_at <= 0:
-                self.read_fail_at = None
-                raise OSError(errno.EIO, f"{name} cannot be read")
 
     def remember(self) -> None:
         """The disk's image, as far as it is synced."""
@@ -380,18 +272,18 @@ class Node:
                         self.held[id(effect)] = effect
                 case Append(_, entries):
                     self.invariants.appended(self, entries)
-                    self.queue.append(effect)
+                    self.writer.queue.append(effect)
                     self.history.append(entries)
                 case Truncate(_, mark):
                     self.invariants.truncated(self, mark)
-                    self.queue.append(effect)
+                    self.writer.queue.append(effect)
                     self.history.truncate(mark)
                 case SaveEpochs():
-                    self.queue.append(effect)
+                    self.writer.queue.append(effect)
                 case FetchSnapshot(link, _, mark):
                     Transfer(self, link, mark).begin()
                 case Install(_, mark):
-                    self.queue.append(effect)
+                    self.writer.queue.append(effect)
                     self.history.install(mark)
                     self.take(self.staged)
                     self.invariants.installed(self, mark)
@@ -424,21 +316,16 @@ class Node:
                         answer()
                 case Halt(reason):
                     self.invariants.halted(self, reason)
-        if self.queue and not self.writing:
-            self.begin_write()
+        self.writer.begin()
 
-    def begin_write(self) -> None:
-        """The disk is at the next group commit. If it hangs there, a leader is told to make room."""
-        self.writing = True
-        micros, self.hang_micros = self.random.randint(*self.sync_micros) + self.hang_micros, 0
-        self.schedule.at(micros, self.write, self.life)
-        if micros > HANG:
-            self.schedule.at(HANG, self.stall, self.life)
-
-    def stall(self, life: int) -> None:
-        if life == self.life and self.running and self.paused is None:
-            self.stalls += isinstance(self.peer.state.role, Leading)
-            self.step(Stalled())
+    def open_gate(self, token: int) -> None:
+        """Everything through `token` is durable: what waited for that is said."""
+        for send in self.gate.open_to(token):
+            if self.held.pop(id(send), None) is None:
+                self.invariants.outlived(self, send)
+            self.send(send)
+        if not self.gate.waiting:
+            self.held.clear()  # acks that a later one made superfluous
 
     def void_gate(self) -> None:
         """What the old role still had to say is nobody's to hear."""
@@ -476,26 +363,13 @@ class Node:
             after = entries.last
         self.invariants.watermark_moved(self, upto, len(self.delivered) > known)
 
-    def write(self, life: int) -> None:
-        """The log writer: a group commit of all that has queued up, or of the first part of it."""
-        if life != self.life or not self.running:
-            return
-        if self.paused is not None:
-            self.schedule.at(TICK, self.write, life)
-            return
-        count = len(self.queue) if self.random.random() < 0.7 else self.random.randint(1, len(self.queue))
-        effects, self.queue = self.queue[:count], self.queue[count:]
-        if self.on_disk(lambda: self.storage.perform(effects, self.peer.watermark), effects):
-            self.just_cut = any(isinstance(effect, Truncate | Install) for effect in effects)
-            self.schedule.at(self.random.randint(1, 300), self.wrote, life, effects[-1].token)
-
     def on_disk(self, work: Callable[[], None], effects: Sequence[DurableEffect] = ()) -> bool:
         """Do something to the disk. Whatever fails there is the end of this life: True if nothing did."""
         try:
             work()
         except PowerLost:
             self.invariants.interrupted(self, effects)
-            self.die(self.power_fails)
+            self.die(self.troubles.power_fails)
             return False
         except (StorageFailed, OSError) as error:
             self.schedule.say(f"{self.id} stops: {error}")
@@ -505,51 +379,6 @@ class Node:
         self.remember()
         self.invariants.wrote(self)
         return True
-
-    def wrote(self, life: int, token: int) -> None:
-        if life != self.life or not self.running:
-            return
-        if self.paused is not None:
-            self.schedule.at(TICK, self.wrote, life, token)
-            return
-        self.writing = False
-        for send in self.gate.open_to(token):
-            if self.held.pop(id(send), None) is None:
-                self.invariants.outlived(self, send)
-            self.send(send)
-        if not self.gate.waiting:
-            self.held.clear()  # acks that a later one made superfluous
-        self.step(Durable(token))
-        self.history.durable(self.peer.state.durable.last)
-        if self.running and self.queue and not self.writing:
-            self.begin_write()
-        self.idle_since = self.schedule.now
-        if self.running and not self.idling:
-            self.idling = True
-            self.schedule.at(IDLE, self.idle, life)
-        if self.running and self.storage.wal.spare_bytes == 0:
-            self.schedule.at(self.random.randint(100, 100_000), self.prepare, life)
-
-    def idle(self, life: int) -> None:
-        """A writer without work seals its last batch."""
-        if life != self.life or not self.running:
-            return
-        wait = IDLE if self.writing or self.paused is not None else self.idle_since + IDLE - self.schedule.now
-        if wait > 0:
-            self.schedule.at(wait, self.idle, life)
-            return
-        self.idling = False
-        self.on_disk(lambda: self.storage.seal_idle(self.peer.watermark))
-
-    def prepare(self, life: int) -> None:
-        """The next file of the log is filled with zeros ahead of use. If that fails, whoever needs the file will meet the error."""
-        if life == self.life and self.running and self.paused is None:
-            try:
-                self.storage.prepare()
-            except PowerLost:
-                self.die(self.power_fails)
-            except OSError as error:
-                self.schedule.say(f"{self.id} has no file prepared: {error}")
 
     # -- reading to learners ------------------------------------------------------------------------------------------------
 

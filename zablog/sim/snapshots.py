@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import google_crc32c
@@ -33,12 +34,13 @@ END = b"\0"
 ARRIVING = "arriving"
 """The file into which the pieces go, until it is known to be whole."""
 PIECE_BYTES = (60, 600, 6_000)
+LINES_MAX = 20_000
 
 
 def bytes_of(state: list[tuple[Zxid, bytes]], application: bytes = b"") -> bytes:
     """A line an entry: a later state begins with an earlier one, so that what came of that is of use for this. Then what the application
     made of it."""
-    lines = b"".join(json.dumps([*zxid, payload.decode("latin-1")]).encode() + b"\n" for zxid, payload in state)
+    lines = b"".join(line_of(zxid, payload) for zxid, payload in state)
     return lines + END + application if application else lines
 
 
@@ -47,13 +49,24 @@ def application_of(raw: bytes) -> bytes:
 
 
 def state_of(raw: bytes) -> list[tuple[Zxid, bytes]]:
-    lines = map(json.loads, raw.partition(END)[0].splitlines())
-    return [(Zxid(epoch, counter), payload.encode("latin-1")) for epoch, counter, payload in lines]
+    return list(map(entry_of, raw.partition(END)[0].splitlines(keepends=True)))
+
+
+# Each of many checkpoints, and each start from one, holds most of what those before it held.
+@lru_cache(LINES_MAX)
+def line_of(zxid: Zxid, payload: bytes) -> bytes:
+    return json.dumps([*zxid, payload.decode("latin-1")]).encode() + b"\n"
+
+
+@lru_cache(LINES_MAX)
+def entry_of(line: bytes) -> tuple[Zxid, bytes]:
+    epoch, counter, payload = json.loads(line)
+    return Zxid(epoch, counter), payload.encode("latin-1")
 
 
 def checkpoint(node: Node) -> bool:
     """Put the state at some place since the last checkpoint on the disk, and let go of the log below it, or of some of that."""
-    if not node.running or node.paused is not None or any(isinstance(effect, Install) for effect in node.queue):
+    if not node.running or node.paused is not None or any(isinstance(effect, Install) for effect in node.writer.queue):
         return False
     last, trail = node.storage.snapshot, node.storage.trail
     places = [
