@@ -14,7 +14,7 @@ from functools import partial
 from typing import Final, TypeVar
 
 from broker.errors import Corrupt
-from broker.log.kept import PartitionRow, Tail, restore_files, segment_name, segment_of, stem_of
+from broker.log.kept import INDEX_BYTES_MIN, PartitionRow, Tail, restore_files, segment_name, segment_of, stem_of
 from broker.log.log import Dirt, Log
 from broker.log.partition import SEGMENT_BYTES_MAX
 from broker.log.warm import WARM_BYTES
@@ -163,13 +163,19 @@ def read_snapshot(zxid: Zxid, raw: bytes, levels: Versions = LEVELS) -> Snapshot
     return snapshot
 
 
-def restored(disk: Disk, snapshot: Snapshot, segment_bytes_max: int = SEGMENT_BYTES_MAX, warm_bytes: int = WARM_BYTES) -> Log:
+def restored(
+    disk: Disk,
+    snapshot: Snapshot,
+    segment_bytes_max: int = SEGMENT_BYTES_MAX,
+    warm_bytes: int = WARM_BYTES,
+    index_bytes_min: int = INDEX_BYTES_MIN,
+) -> Log:
     """The log that was captured. Its segments are on our disk, as long as the snapshot says or longer.
 
     Each is cut to what the snapshot says of it, so that what follows is appended behind that. What else is there of segments stays; see
     `Log.remove_others`. Raises Corrupt.
     """
     restore_files(disk, snapshot.partitions, snapshot.tails)
-    log = Log(disk, segment_bytes_max, snapshot.partitions, snapshot.tails, warm_bytes)
+    log = Log(disk, segment_bytes_max, snapshot.partitions, snapshot.tails, warm_bytes, index_bytes_min)
     log.load_last_rows()
     return log

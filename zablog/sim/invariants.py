@@ -82,6 +82,10 @@ class Invariants:
         """Nodes that recovered with a suspect tail, and have not been repaired yet."""
         self.faulty: set[int] = set()
         """Nodes whose log rotted before its end, and that have not started since."""
+        self.decayed: set[int] = set()
+        """Nodes whose application's files rotted, and have not been found whole since."""
+        self.states_mended = self.parts = self.parts_kept = self.parts_anew = 0
+        """Of an application's files: restored from a peer; fetched; of these, some of it was here; what was here was damaged."""
         self.mended = {"own snapshot": 0, "entries": 0, "a peer's snapshot": 0}
         """What put such logs right, and how often."""
         self.reads = 0
@@ -193,6 +197,11 @@ class Invariants:
         if storage.suspect is not None and node.id not in self.suspect:
             self.suspect.add(node.id)
             self.suspects += 1
+
+    def state_damaged(self, node: Node, words: str) -> None:
+        """RestartFidelity: what an application has written is there, unless the disk has rotted."""
+        if node.id not in self.decayed:
+            raise RestartFidelity(f"the files of node {node.id} are damaged, and no disk has rotted: {words}")
 
     def unrecoverable(self, node: Node, error: Exception) -> None:
         raise RestartFidelity(f"node {node.id} cannot recover: {error}")

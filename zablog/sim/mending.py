@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from zablog.core.trail import Entries, Mark
 from zablog.core.zxid import Zxid
-from zablog.sim.snapshots import put
+from zablog.sim.applier import take_parts
 from zablog.storage.errors import Corrupt, Diverged, Faulty, StorageError
 from zablog.storage.repair import Fault
+from zablog.storage.snapshots import Unlike, write_snapshot
 from zablog.storage.storage import Storage, begin_at_own
 
 if TYPE_CHECKING:
@@ -52,7 +53,11 @@ def helped(node: Node, peer: Node, fault: Fault, file_bytes: int) -> bool:
         raw = peer.storage.read_snapshot()
     except (StorageError, OSError):
         return False
-    storage.begin_at(put(node, snapshot.mark, raw))
+    try:
+        take_parts(node, peer, raw)
+    except Unlike:
+        return False
+    storage.begin_at(write_snapshot(node.disk, snapshot.mark, [raw], storage.snapshot))
     node.invariants.mended["a peer's snapshot"] += 1
     node.replaced = snapshot.mark.zxid
     return True

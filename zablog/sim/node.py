@@ -46,6 +46,7 @@ from zablog.core.trail import Trail
 from zablog.core.zxid import ZERO, Epoch, PeerId, Zxid
 from zablog.sim import mending
 from zablog.sim.application import Application
+from zablog.sim.applier import Applier
 from zablog.sim.disk import PowerLost, SimDisk
 from zablog.sim.image import Image
 from zablog.sim.invariants import Invariants
@@ -63,6 +64,8 @@ MISSED_TICKS_MAX = 100
 FILE_BYTES = 4096
 MEMORY_BYTES = 400
 STREAM_BYTES = 120
+FILES = "topics"
+"""The directory of an application's files, below the node's."""
 
 
 class Node:
@@ -93,11 +96,10 @@ class Node:
         """The last try to fetch a snapshot, unless all of it came."""
         self.reading: Zxid | None = None
         """What the linearizable read that was asked here must see."""
-        self.make: Callable[[], Application] | None = None
-        """Makes the application of a life, if it is to have one."""
+        self.make: Callable[[SimDisk], Application] | None = None
+        """Makes the application of a life over files that outlive it, if there is to be one."""
         self.application: Application | None = None
-        self.captures: dict[int, bytes] = {}
-        """The application's state after so many deliveries less one, for checkpoints."""
+        self.applier: Applier | None = None
         self.memory_bytes, self.stream_bytes, self.piece_bytes = MEMORY_BYTES, STREAM_BYTES, PIECE_BYTES
         self.on_read: Callable[[], None] | None = None
         """Called when the linearizable read that was asked here may be answered."""
@@ -108,6 +110,7 @@ class Node:
 
     def start(self, timing: Timing, limits: Limits) -> None:
         """Recover, and begin another life."""
+        self.application = self.make(self.disk.child(FILES)) if self.make is not None else None
         try:
             self.storage = mending.opened(self, FILE_BYTES)
         except PowerLost:
@@ -150,21 +153,29 @@ class Node:
         self.stepping = False
         self.delivered = []
         self.reading = None
-        self.application = self.make() if self.make is not None else None
-        self.captures = {}
         self.on_read = None
         self.life += 1
         self.writer = Writer(self)
-        if storage.snapshot is not None:
-            try:
-                self.take(storage.read_snapshot())
-            except OSError as error:
-                return self.schedule.say(f"{self.id} does not start: {error}")
-            self.invariants.restored(self, storage.snapshot.mark)
+        self.applier = Applier(self, self.application) if self.application is not None else None
+        raw = None
+        try:
+            if storage.snapshot is not None:
+                raw = storage.read_snapshot()
+                self.delivered = state_of(raw)
+                self.invariants.restored(self, storage.snapshot.mark)
+            if self.applier is not None:
+                self.applier.begin(application_of(raw) if raw is not None else None)
+        except PowerLost:
+            self.schedule.say(f"{self.id} dies while it restores its state")
+            return self.die(self.troubles.power_fails)
+        except OSError as error:
+            return self.schedule.say(f"{self.id} does not start: {error}")
         self.running = True
         self.paused = None
         try:
             self.deliver(storage.watermark)
+        except PowerLost:
+            return self.die(self.troubles.power_fails)
         except OSError as error:
             return self.stop(error)
         self.missed_ticks = 0
@@ -249,6 +260,8 @@ class Node:
                 self.peer.state.check()
                 self.perform(effects)
                 self.invariants.after_step(self)
+        except PowerLost:
+            self.die(self.troubles.power_fails)
         except OSError as error:
             self.stop(error)
         finally:
@@ -282,10 +295,12 @@ class Node:
                     self.writer.queue.append(effect)
                 case FetchSnapshot(link, _, mark):
                     Transfer(self, link, mark).begin()
-                case Install(_, mark):
+                case Install(token, mark):
                     self.writer.queue.append(effect)
                     self.history.install(mark)
-                    self.take(self.staged)
+                    self.delivered = state_of(self.staged)
+                    if self.applier is not None:
+                        self.applier.install(token, application_of(self.staged))
                     self.invariants.installed(self, mark)
                     self.invariants.watermark_moved(self, mark.zxid, news=False)
                     self.schedule.say(f"{self.id} takes the snapshot at {mark.zxid}")
@@ -326,6 +341,8 @@ class Node:
             self.send(send)
         if not self.gate.waiting:
             self.held.clear()  # acks that a later one made superfluous
+        if self.applier is not None:
+            self.applier.durable(token)
 
     def void_gate(self) -> None:
         """What the old role still had to say is nobody's to hear."""
@@ -335,13 +352,6 @@ class Node:
     def send(self, send: Send) -> None:
         self.invariants.sending(self, send)
         self.network.send(self.id, send.link, send.message)
-
-    def take(self, raw: bytes) -> None:
-        """A snapshot in the place of what was delivered."""
-        self.delivered = state_of(raw)
-        self.captures = {}
-        if self.application is not None:
-            self.application.restore(application_of(raw))
 
     def deliver(self, upto: Zxid) -> None:
         """To the application, if there is one; else it is only remembered."""
@@ -353,10 +363,8 @@ class Node:
             begin = len(self.delivered)
             self.delivered += [(entries.first.after(steps), bytes(payload)) for steps, payload in enumerate(entries.payloads)]
             self.invariants.delivered(self, begin)
-            if self.application is not None:
-                for zxid, payload in self.delivered[begin:]:
-                    self.application.apply(zxid, payload)
-                self.application.applied()
+            if self.applier is not None:
+                self.applier.catch_up()
             if self.schedule.witness is not None:
                 for delivery in self.delivered[begin:]:
                     self.schedule.witness(self.id, delivery)
