@@ -14,6 +14,7 @@ from broker.sim.replica import Replica
 from broker.state import Answer, State, encode
 from broker.state.commands import Bound, MoveBounds
 from zablog.sim.ensemble import Ensemble
+from zablog.sim.faults import WITH_FILES
 from zablog.sim.node import Node
 
 PRODUCERS: Final = 3
@@ -36,6 +37,7 @@ class BrokerEnsemble(Ensemble):
     """`counts` holds what clients were told."""
 
     flag = " --broker"
+    more_faults = WITH_FILES
     proposed_once = False
 
     def __init__(self, *words: Any, **more: Any) -> None:  # Any: as Ensemble
@@ -204,6 +206,9 @@ class BrokerEnsemble(Ensemble):
             self.counts["records_acked"] += len(sent.values) if sent.offsets is not None else 0
             self.counts["refused"] += sent.failed
         self.counts["topics"] = len(self.world.topics)
+        invariants = self.invariants
+        self.counts["parts"], self.counts["parts_kept"] = invariants.parts, invariants.parts_kept
+        self.counts["parts_anew"], self.counts["states_mended"] = invariants.parts_anew, invariants.states_mended
         if found := anomalies(history):
             raise Anomaly("; ".join(found))
 

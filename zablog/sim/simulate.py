@@ -33,7 +33,7 @@ def run(
 
     `tell` takes the lines of the trace.
     """
-    options = options or draw(Random(f"options {seed}"), nodes)
+    options = options or draw(Random(f"options {seed}"), nodes, more=world.more_faults)
     begun = time.process_time()
     limits = Limits() if options.counter_max is None else Limits(counter_max=options.counter_max)
     ensemble = world(seed, options.nodes, limits=limits, drift=options.drift)
@@ -147,4 +147,4 @@ def run_drawn(
     world: type[Ensemble] = Ensemble,
 ) -> Report:
     """The run of a seed, with the options that are drawn from it."""
-    return run(seed, draw(Random(f"options {seed}"), nodes, events=events, kinds=kinds), tell, world=world)
+    return run(seed, draw(Random(f"options {seed}"), nodes, events=events, kinds=kinds, more=world.more_faults), tell, world=world)

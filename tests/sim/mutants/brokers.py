@@ -16,7 +16,7 @@ from zablog.sim.faults import draw
 
 def brokers(seed: int) -> list[Catch]:
     """Ensembles of three brokers, with clients; each seed draws its own mix of faults."""
-    found = run(seed, draw(Random(f"options {seed}"), nodes=3), world=BrokerEnsemble).found
+    found = run(seed, draw(Random(f"options {seed}"), nodes=3, more=BrokerEnsemble.more_faults), world=BrokerEnsemble).found
     if not found:
         return []
     names = [name for part in found[0].reason.split("; ") if (name := part.partition(":")[0]) in ANOMALIES]
