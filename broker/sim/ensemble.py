@@ -209,6 +209,7 @@ class BrokerEnsemble(Ensemble):
         invariants = self.invariants
         self.counts["parts"], self.counts["parts_kept"] = invariants.parts, invariants.parts_kept
         self.counts["parts_anew"], self.counts["states_mended"] = invariants.parts_anew, invariants.states_mended
+        self.counts["torn_segments"] = sum(replica.files.torn_writes for replica in replicas)
         if found := anomalies(history):
             raise Anomaly("; ".join(found))
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Protocol
 
 from zablog.core.zxid import Zxid
-from zablog.storage.disk import Disk
+from zablog.sim.disk import SimDisk
 from zablog.storage.snapshots import Part
 
 Work = Callable[[], None]
@@ -31,7 +31,7 @@ class Application(Protocol):
     """What was found damaged of its files, in words."""
 
     @property
-    def files(self) -> Disk:
+    def files(self) -> SimDisk:
         """Where its parts lie."""
 
     def apply(self, zxid: Zxid, payload: bytes) -> None:

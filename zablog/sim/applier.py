@@ -161,9 +161,9 @@ class Applier:
     def scrub(self) -> None:
         """Are the files still what was written?"""
         words = self.application.check()
-        if words is None:
+        if words is None and self.application.damaged is None:
             self.node.invariants.decayed.discard(self.node.id)
-        else:
+        elif words is not None:
             self.node.invariants.state_damaged(self.node, words)
             self.application.damaged = words
 
@@ -292,4 +292,5 @@ def take_parts(node: Node, peer: Node, raw: bytes) -> None:
             node.invariants.parts += 1
             node.invariants.parts_kept += want.begin > 0
             node.invariants.parts_anew += want.file != part.name
+        node.invariants.part_taken(node, files, part)
     files.sync_names()

@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import google_crc32c
+
 from zablog.core.effects import DurableEffect, Install, RoleChanged, Send, Truncate
 from zablog.core.events import Link
 from zablog.core.messages import Ack, AckEpoch, AckNewLeader, AckSnap, NewEpoch, Notification
 from zablog.core.state import Following, Leading, Phase
 from zablog.core.trail import Entries, Mark, Trail, extend_digest
 from zablog.core.zxid import ZERO, Epoch, Zxid
+from zablog.sim.disk import SimDisk
 from zablog.sim.guarantees import (
     CommitQuorum,
     CommittedKept,
@@ -41,6 +44,7 @@ from zablog.sim.guarantees import (
     TotalOrder,
 )
 from zablog.sim.image import Image
+from zablog.storage.snapshots import Part
 from zablog.storage.storage import Storage
 
 if TYPE_CHECKING:
@@ -151,6 +155,11 @@ class Invariants:
         self.snapshots += 1
         self.restored(node, mark)
         node.end = mark.zxid
+
+    def part_taken(self, node: Node, files: SimDisk, part: Part) -> None:
+        """SnapshotExact, for what an application keeps in files: whatever was here of it before."""
+        if google_crc32c.value(bytes(files.file(part.name).now[: part.length])) != part.crc:
+            raise SnapshotExact(f"node {node.id} takes {part.name} for what a snapshot says of it, and it is not")
 
     def remembered(self, node: Node, before: Image) -> None:
         """PromiseMono, after each change of a disk."""

@@ -285,13 +285,15 @@ class Transfer:
         node = self.node
         if node.application is None:
             return
+        files = node.application.files
         for part in node.application.parts(application_of(raw)):
-            for want in gathered(node.application.files, part):
+            for want in gathered(files, part):
                 node.invariants.parts += 1
                 node.invariants.parts_kept += want.begin > 0
                 node.invariants.parts_anew += want.file != part.name
                 yield part, want
-        node.application.files.sync_names()
+            node.invariants.part_taken(node, files, part)
+        files.sync_names()
 
     def fetch_parts(self) -> None:
         """Ask for the next piece of a part, or go on to the next part; behind the last, have the snapshot installed."""
