@@ -202,5 +202,7 @@ class Effects:
         self.list.extend(effects)
 
     def take(self) -> Sequence[Effect]:
+        if not self.list:
+            return ()
         taken, self.list = self.list, []
         return taken

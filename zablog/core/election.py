@@ -144,7 +144,8 @@ def electable(state: State, looking: Looking) -> list[tuple[bool, Vote]]:
 
 def reconsider(state: State, looking: Looking, out: Effects, news: bool = False) -> None:
     """Vote for the best candidate there is; decide when a quorum has long enough, or everyone, voted the same."""
-    _, vote = max(electable(state, looking), default=(True, state.self_vote))
+    candidates = electable(state, looking)
+    _, vote = max(candidates, default=(True, state.self_vote))
     if vote != looking.vote:
         looking.vote = vote
         looking.decide_at = None
@@ -154,7 +155,7 @@ def reconsider(state: State, looking: Looking, out: Effects, news: bool = False)
     leader = vote.leader
     agreeing = {state.id, *(peer for peer, word in looking.tally.items() if word.vote.leader == leader)}
     new_born = state.current == 0 and all(word.self_vote.current == 0 for word in looking.tally.values())
-    if leader not in agreeing or not state.decides(agreeing, new_born) or not electable(state, looking):
+    if leader not in agreeing or not state.decides(agreeing, new_born) or not candidates:
         looking.decide_at = None
     elif state.configuration.is_everyone(agreeing):
         decide(state, leader, agreeing, out)

@@ -109,8 +109,11 @@ class Peer:
         """What must be done about `event`, in this order. After a Halt nothing more is done."""
         if self.out.halted:
             return ()
-        state, out, phase = self.state, self.out, self.state.phase
+        state, out, phase = self.state, self.out, self.state.role.phase
         match event:
+            case Tick():
+                state.now += 1
+                self.on_tick()
             case Received(link, messages):
                 for message in messages:
                     if state.links.get(link.peer) != link or out.halted:
@@ -120,9 +123,6 @@ class Peer:
             case Durable(token):
                 state.became_durable(token)
                 self.on_durable()
-            case Tick():
-                state.now += 1
-                self.on_tick()
             case Proposals(payloads):
                 assert isinstance(state.role, Leading), "the law that only a leader is handed proposals"
                 broadcast.on_proposals(state, state.role, payloads, out)
@@ -154,7 +154,7 @@ class Peer:
                 if (learner := self.learner(link)) and learner.live:
                     learner.live = False
         self.settle_role()
-        if phase is not Phase.BROADCAST and state.phase is Phase.BROADCAST:
+        if phase is not Phase.BROADCAST and state.role.phase is Phase.BROADCAST:
             election.introduce(state, out)
         return out.take()
 

@@ -17,9 +17,10 @@ def ping(state: State, leading: Leading, out: Effects) -> int:
     """Ping everybody who was invited; returns the nonce, which is above all before it."""
     assert leading.epoch is not None, "whoever was invited was invited to an epoch"
     leading.nonce = max(leading.nonce + 1, state.now * NONCES_A_TICK)
+    message = Ping(leading.epoch, leading.nonce)
     for learner in leading.learners.values():
         if learner.invited:
-            out.send(learner.link, Ping(leading.epoch, leading.nonce))
+            out.send(learner.link, message)
     return leading.nonce
 
 

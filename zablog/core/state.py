@@ -338,16 +338,16 @@ class State:
 
     def check(self) -> None:
         """The laws of the whole. Runs after each step in simulation and tests."""
+        durable, trail, watermark = self.durable, self.trail, self.watermark
         assert self.current <= self.accepted, "currentEpoch is at most acceptedEpoch"
-        assert self.durable.accepted <= self.accepted, "the disk has promised no more than memory"
-        assert self.durable.current <= self.current, "the disk is of no later epoch than memory"
-        base, last = self.trail.base.zxid, self.trail.last
-        assert base <= self.watermark <= last, "the watermark lies within the log"
-        assert self.watermark in self.trail, "the watermark is the zxid of an entry"
-        assert self.snapshot is None or base <= self.snapshot.zxid <= self.watermark, "no log begins above its snapshot"
-        ends = self.trail.ends
+        assert durable.accepted <= self.accepted, "the disk has promised no more than memory"
+        assert durable.current <= self.current, "the disk is of no later epoch than memory"
+        base, last, ends = trail.base.zxid, trail.last, trail.ends
+        assert base <= watermark <= last, "the watermark lies within the log"
+        assert watermark == last or watermark in trail, "the watermark is the zxid of an entry"
+        assert self.snapshot is None or base <= self.snapshot.zxid <= watermark, "no log begins above its snapshot"
         assert len(ends) < 2 or ends[-2].zxid.epoch < ends[-1].zxid.epoch, "the epochs of a history ascend"  # only its end ever changes
-        assert not self.pending or self.pending[0][0] > self.durable.token, "nothing durable is pending"
+        assert not self.pending or self.pending[0][0] > durable.token, "nothing durable is pending"
         match self.role:
             case Looking():
                 assert not self.pending, "a role starts with a quiescent writer"

@@ -68,11 +68,16 @@ class Trail:
 
     base: Mark = ORIGIN
     ends: list[Mark] = field(default_factory=list)
+    last: Zxid = field(init=False)
+    """The zxid of the last entry, or of the base. Kept, since nothing is asked for as often."""
+
+    def __post_init__(self) -> None:
+        self.last = self.ends[-1].zxid if self.ends else self.base.zxid
 
     @property
-    def last(self) -> Zxid:
-        """The zxid of the last entry, or of the base."""
-        return self.ends[-1].zxid if self.ends else self.base.zxid
+    def end(self) -> Mark:
+        """The last entry, or the base, and the running digest there."""
+        return self.ends[-1] if self.ends else self.base
 
     @property
     def digest(self) -> int:
@@ -97,6 +102,7 @@ class Trail:
             self.ends[-1] = mark
         else:
             self.ends.append(mark)
+        self.last = mark.zxid
 
     def __contains__(self, zxid: Zxid) -> bool:
         """Is there an entry of this zxid, or is it the base?"""
@@ -127,8 +133,10 @@ class Trail:
         """Forget everything above `mark`, a place of this history."""
         while self.ends and self.ends[-1].zxid > mark.zxid:
             self.ends.pop()
+        self.last = self.ends[-1].zxid if self.ends else self.base.zxid
         if mark.zxid > self.last:
             self.ends.append(mark)
+            self.last = mark.zxid
 
     def rebase(self, mark: Mark) -> None:
         """Let the log begin at `mark`, a place of this history."""

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 LOOK = 20_000
 """So often it is looked whether there is something to flush, to verify or to mend."""
 LATER = 10_000
+FILES = "topics"
+"""The directory of an application's files, below the node's."""
 STEPS_MAX = 8
 """So many steps of a checkpoint are done in one go at most."""
 KEEP_BYTES = (0, 0, 500, 100_000)
@@ -80,7 +82,7 @@ class Applier:
         delivered = self.node.delivered
         self.schedule.at(self.random.randint(1, LOOK), self.look)
         try:
-            self.restore(len(delivered), raw)
+            self.restore(len(delivered), application_of(raw) if raw is not None else None)
         except Corrupt as error:
             self.node.invariants.state_damaged(self.node, str(error))
             self.missing = str(error)

@@ -5,7 +5,8 @@ Each takes a running node and kills it (`rot_segment` not always). False if ther
 
 from random import Random
 
-from zablog.sim.node import FILES, Node
+from zablog.sim.applier import FILES
+from zablog.sim.node import Node
 from zablog.storage.batch import FILE_BYTES as HEADER_BYTES
 
 

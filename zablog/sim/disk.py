@@ -102,7 +102,7 @@ class SimDisk:
 
     def read(self, name: str, offset: int, length: int) -> bytes:
         self.reading(name)
-        return bytes(self.file(name).now[offset : offset + length])
+        return bytes(memoryview(self.file(name).now)[offset : offset + length])
 
     def create(self, name: str) -> None:
         if name in self.files:

@@ -2,8 +2,6 @@
 
 from collections.abc import Callable
 
-from zablog.core.events import Link
-from zablog.core.messages import Message
 from zablog.core.state import Leading, Limits, Phase, Timing
 from zablog.core.zxid import PeerId, Zxid
 from zablog.sim.disk import SimDisk
@@ -31,13 +29,14 @@ class Ensemble:
         self.limits = limits or Limits()
         self.invariants = Invariants(nodes // 2 + 1)
         ids = list(range(1, nodes + 1))
-        self.network = Network(self.schedule, ids, self.alive, self.link_up, self.link_down, self.received)
+        self.network = Network(self.schedule)
         members = tuple(Member(PeerId(id), f"{id:032x}", f"node{id}:7401") for id in ids)
         self.nodes: dict[int, Node] = {}
         for member in members:
             disk = SimDisk()
             give_birth(disk, Identity("ab" * 16, member.id, member.incarnation, members))
-            node = self.nodes[member.id] = Node(member.id, disk, self.schedule, self.invariants, self.network)
+            node = Node(member.id, disk, self.schedule, self.invariants, self.network)
+            self.nodes[member.id] = self.network.nodes[member.id] = node
             node.usual_micros = node.tick_micros = self.schedule.random.randint(int(TICK * (1 - drift)), int(TICK * (1 + drift)))
         self.invariants.nodes = list(self.nodes.values())
         self.restarts = True
@@ -57,15 +56,6 @@ class Ensemble:
 
     def alive(self, node: int) -> bool:
         return self.nodes[node].running
-
-    def link_up(self, node: int, link: Link) -> None:
-        self.nodes[node].link_up(link)
-
-    def link_down(self, node: int, link: Link) -> None:
-        self.nodes[node].link_down(link)
-
-    def received(self, node: int, link: Link, messages: list[Message]) -> None:
-        self.nodes[node].received(link, messages)
 
     def start(self, node: int) -> None:
         if not self.alive(node):

@@ -156,7 +156,6 @@ class Injector:
         self.trap: type[object] | None = None
         self.traps = 0
         """How often the trap will spring."""
-        ensemble.schedule.witness = self.witness
         if options.checkpoints_per_second > 0:
             ensemble.schedule.at(50_000, self.checkpoint)
         for kind in KNOWN:
@@ -380,12 +379,15 @@ class Injector:
     def ambush(self, node: int) -> bool:
         """From now on, the next few times that some message of a recovery arrives, its sender or receiver is struck. Counts when it is."""
         self.trap, self.traps = self.random.choice(TRAPS), self.random.randint(1, 4)
+        self.ensemble.schedule.witness = self.witness
         self.strikes.append(self.number)
         return False
 
     def witness(self, node: int, what: object) -> None:
-        if self.traps and self.active and isinstance(what, tuple) and type(what[1]) is self.trap:
+        if self.active and isinstance(what, tuple) and type(what[1]) is self.trap:
             self.traps -= 1
+            if self.traps == 0:
+                self.ensemble.schedule.witness = None
             victim = self.random.choice((node, what[0]))
             self.ensemble.schedule.at(self.random.choice((1, 500, 5_000)) + self.random.randint(0, 500), self.spring, victim)
 

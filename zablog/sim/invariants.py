@@ -14,7 +14,7 @@ import google_crc32c
 
 from zablog.core.effects import DurableEffect, Install, RoleChanged, Send, Truncate
 from zablog.core.events import Link
-from zablog.core.messages import Ack, AckEpoch, AckNewLeader, AckSnap, NewEpoch, Notification
+from zablog.core.messages import Ack, AckEpoch, AckNewLeader, AckSnap, Commit, NewEpoch, Notification, Ping, Pong, Propose
 from zablog.core.state import Following, Leading, Phase
 from zablog.core.trail import Entries, Mark, Trail, extend_digest
 from zablog.core.zxid import ZERO, Epoch, Zxid
@@ -108,14 +108,15 @@ class Invariants:
         if prev != node.end or not follows or prev not in self.digests:
             raise Contiguity(f"node {node.id} appends {first} after {prev}, its log ends at {node.end}")
         digest = self.digests[prev]
+        zxid = prev
         for step, payload in enumerate(entries.payloads):
+            digest = extend_digest(digest, zxid, first, (payload,))
             zxid = first.after(step)
-            digest = extend_digest(digest, prev if step == 0 else first, first, (payload,))
             if self.digests.setdefault(zxid, digest) != digest:
                 raise LogMatching(f"node {node.id} appends {zxid} with another history than was seen before")
         if digest != entries.digest:
-            raise LogMatching(f"node {node.id} appends {entries.last} with a digest that is not its own")
-        node.end = entries.last
+            raise LogMatching(f"node {node.id} appends {zxid} with a digest that is not its own")
+        node.end = zxid
         self.consistent(node, node.end)
 
     def consistent(self, node: Node, end: Zxid) -> None:
@@ -149,6 +150,7 @@ class Invariants:
             raise SnapshotExact(f"node {node.id} has a snapshot at {mark.zxid}, which is not a committed place")
         if node.delivered != self.committed[: len(node.delivered)] or node.delivered[-1][0] != mark.zxid:
             raise SnapshotExact(f"node {node.id} has a snapshot at {mark.zxid} that is not the state there")
+        self.committed[: len(node.delivered)] = node.delivered  # the very same ones, which the next snapshot is quickly compared with
 
     def installed(self, node: Node, mark: Mark) -> None:
         """A leader's snapshot takes the place of everything."""
@@ -221,6 +223,8 @@ class Invariants:
         """DurableBeforeAck, NoStaleAck, OneCandidate."""
         image = node.image
         match send.message:
+            case Propose() | Commit() | Ping() | Pong():
+                pass  # most of what is said, and nothing of it about the sender's own disk
             case Notification(accepted=accepted, self_vote=vote):
                 if (
                     accepted > image.accepted

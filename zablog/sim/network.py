@@ -1,7 +1,8 @@
 """The simulated network: one link a pair, FIFO in each direction, delayed, cut, or dead in one direction. The shipped codec in between."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Protocol
 
 from zablog.core.events import Link
 from zablog.core.messages import Message
@@ -13,6 +14,19 @@ from zablog.wire.frames import BUFFER_BYTES_MIN, FRAME_BYTES_MAX, FrameReader
 RECONNECT = (1_000, 60_000)
 NOTICE = (100, 20_000)
 """How long an end takes to notice that its link is gone."""
+KNOWN_MAX = 500
+
+
+class End(Protocol):
+    """What is at the ends of links."""
+
+    running: bool
+
+    def link_up(self, link: Link) -> None: ...
+
+    def link_down(self, link: Link) -> None: ...
+
+    def received(self, link: Link, messages: list[Message]) -> None: ...
 
 
 @dataclass(slots=True)
@@ -21,26 +35,19 @@ class Wire:
 
     generation: int
     ends: tuple[int, int]
+    links: dict[int, Link]
+    """As each end knows it."""
     readers: dict[int, FrameReader] = field(default_factory=dict)
     waiting: dict[int, list[bytes]] = field(default_factory=dict)
     due: dict[int, int] = field(default_factory=dict)
 
 
 class Network:
-    """`up`, `down` and `received` are called with (node, link, …)."""
+    """Between `nodes`, by their numbers: whoever makes the network puts them in."""
 
-    def __init__(
-        self,
-        schedule: Schedule,
-        nodes: list[int],
-        alive: Callable[[int], bool],
-        up: Callable[[int, Link], None],
-        down: Callable[[int, Link], None],
-        received: Callable[[int, Link, list[Message]], None],
-    ) -> None:
+    def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
-        self.nodes = nodes
-        self.alive, self.up, self.down, self.received = alive, up, down, received
+        self.nodes: dict[int, End] = {}
         self.wires: dict[tuple[int, int], Wire] = {}
         self.connecting: set[tuple[int, int]] = set()
         self.blocked: set[tuple[int, int]] = set()
@@ -51,64 +58,76 @@ class Network:
         self.late: dict[int, int] = {}
         """Nodes that are slow, and by how many microseconds a message to or from them is late at most."""
         self.generation = 0
+        self.said: Message | None = None
+        """What was said last, and as which bytes: most is said to several at once."""
+        self.stream = b""
+        self.known: dict[bytes, list[Message]] = {}
+        """What was heard lately, by its bytes: nobody changes a message, so who hears the same may share it."""
 
     def connect_all(self) -> None:
         """Let every pair without a link try again soon."""
-        for index, low in enumerate(self.nodes):
-            for high in self.nodes[index + 1 :]:
-                self.connect_soon(low, high)
+        for low, high in combinations(self.nodes, 2):
+            self.connect_soon(low, high)
 
     def connect_soon(self, low: int, high: int) -> None:
         if (low, high) not in self.connecting and (low, high) not in self.wires:
             self.connecting.add((low, high))
-            self.schedule.at(self.schedule.random.randint(*RECONNECT), self.connect, low, high)
+            self.schedule.at(self.schedule.between(*RECONNECT), self.connect, low, high)
 
     def connect(self, low: int, high: int) -> None:
         self.connecting.discard((low, high))
         if (low, high) in self.wires:
             return
+        one, other = self.nodes[low], self.nodes[high]
         reachable = (low, high) not in self.blocked and (high, low) not in self.blocked
-        if not (reachable and self.alive(low) and self.alive(high)):
-            if self.alive(low) or self.alive(high):
+        if not (reachable and one.running and other.running):
+            if one.running or other.running:
                 self.connect_soon(low, high)
             return
         self.generation += 1
-        wire = Wire(self.generation, (low, high))
+        links = {low: Link(PeerId(high), self.generation), high: Link(PeerId(low), self.generation)}
+        wire = Wire(self.generation, (low, high), links)
         for end in wire.ends:
             wire.readers[end] = FrameReader(FRAME_BYTES_MAX, BUFFER_BYTES_MIN)
             wire.waiting[end] = []
             wire.due[end] = 0
         self.wires[low, high] = wire
         self.schedule.say(f"{low} and {high} are connected")
-        self.up(low, Link(PeerId(high), wire.generation))
+        one.link_up(links[low])
         if self.wires.get((low, high)) is wire:
-            self.up(high, Link(PeerId(low), wire.generation))
+            other.link_up(links[high])
 
     def send(self, sender: int, link: Link, message: Message) -> None:
-        pair = (min(sender, link.peer), max(sender, link.peer))
-        wire = self.wires.get(pair)
-        if wire is None or wire.generation != link.generation:
+        receiver, generation = link
+        wire = self.wires.get((sender, receiver) if sender < receiver else (receiver, sender))
+        if wire is None or wire.generation != generation:
             return
-        stream = b"".join(encode(message))
-        if (sender, link.peer) in self.blocked:
-            wire.waiting[link.peer].append(stream)
+        if message is not self.said:
+            self.said, self.stream = message, b"".join(encode(message))
+        if (sender, receiver) in self.blocked:
+            wire.waiting[receiver].append(self.stream)
         else:
-            self.transmit(wire, link.peer, stream)
+            self.transmit(wire, receiver, self.stream)
 
     def transmit(self, wire: Wire, receiver: int, stream: bytes) -> None:
-        due = self.schedule.now + self.schedule.random.randint(*self.delay)
+        now = self.schedule.now
+        due = now + self.schedule.between(*self.delay)
         if self.late:
-            due += self.schedule.random.randint(0, sum(self.late.get(end, 0) for end in wire.ends))
+            due += self.schedule.between(0, sum(self.late.get(end, 0) for end in wire.ends))
         due = max(due, wire.due[receiver])
         wire.due[receiver] = due
-        self.schedule.at(due - self.schedule.now, self.arrive, wire, receiver, stream)
+        self.schedule.at(due - now, self.arrive, wire, receiver, stream)
 
     def arrive(self, wire: Wire, receiver: int, stream: bytes) -> None:
         if self.wires.get(wire.ends) is not wire:
             return
-        sender = wire.ends[0] if receiver == wire.ends[1] else wire.ends[1]
-        messages = [decode(frame) for frame in wire.readers[receiver].feed(stream)]
-        self.received(receiver, Link(PeerId(sender), wire.generation), messages)
+        messages = self.known.get(stream)
+        if messages is None:
+            messages = [decode(frame) for frame in wire.readers[receiver].feed(stream)]
+            if len(self.known) == KNOWN_MAX:
+                self.known.clear()
+            self.known[stream] = messages
+        self.nodes[receiver].received(wire.links[receiver], messages)
 
     def passes(self, one: int, other: int) -> bool:
         """Do they hear each other?"""
@@ -137,7 +156,7 @@ class Network:
         if (gone, end) in self.blocked:
             self.unheard.append((end, link))
         else:
-            self.schedule.at(self.schedule.random.randint(*NOTICE), self.down, end, link)
+            self.schedule.at(self.schedule.between(*NOTICE), self.nodes[end].link_down, link)
 
     def isolate(self, node: int) -> None:
         """The process is gone, and its links with it."""
@@ -154,7 +173,7 @@ class Network:
         self.blocked.clear()
         unheard, self.unheard = self.unheard, []
         for end, link in unheard:
-            self.schedule.at(self.schedule.random.randint(*NOTICE), self.down, end, link)
+            self.schedule.at(self.schedule.between(*NOTICE), self.nodes[end].link_down, link)
         for pair in sorted(self.wires):
             wire = self.wires[pair]
             if any(wire.waiting.values()) and self.schedule.random.random() < 0.5:

@@ -41,12 +41,12 @@ from zablog.core.events import (
 from zablog.core.gate import Gate
 from zablog.core.messages import Message, Propose
 from zablog.core.peer import Peer
-from zablog.core.state import Limits, Timing
+from zablog.core.state import Leading, Limits, Timing
 from zablog.core.trail import Trail
 from zablog.core.zxid import ZERO, Epoch, PeerId, Zxid
 from zablog.sim import mending
 from zablog.sim.application import Application
-from zablog.sim.applier import Applier
+from zablog.sim.applier import FILES, Applier
 from zablog.sim.disk import PowerLost, SimDisk
 from zablog.sim.image import Image
 from zablog.sim.invariants import Invariants
@@ -60,12 +60,11 @@ from zablog.storage.errors import Faulty, StorageError, StorageFailed, Trimmed
 from zablog.storage.history import History
 
 TICK = 10_000
+TICKED = Tick()
 MISSED_TICKS_MAX = 100
 FILE_BYTES = 4096
 MEMORY_BYTES = 400
 STREAM_BYTES = 120
-FILES = "topics"
-"""The directory of an application's files, below the node's."""
 
 
 class Node:
@@ -157,16 +156,14 @@ class Node:
         self.life += 1
         self.writer = Writer(self)
         self.applier = Applier(self, self.application) if self.application is not None else None
-        raw = None
         try:
-            if storage.snapshot is not None:
-                raw = storage.read_snapshot()
-                self.delivered = state_of(raw)
-                self.invariants.restored(self, storage.snapshot.mark)
+            raw = storage.read_snapshot() if (own := storage.snapshot) is not None else None
+            if raw is not None and own is not None:
+                self.delivered = list(state_of(raw))
+                self.invariants.restored(self, own.mark)
             if self.applier is not None:
-                self.applier.begin(application_of(raw) if raw is not None else None)
+                self.applier.begin(raw)
         except PowerLost:
-            self.schedule.say(f"{self.id} dies while it restores its state")
             return self.die(self.troubles.power_fails)
         except OSError as error:
             return self.schedule.say(f"{self.id} does not start: {error}")
@@ -210,7 +207,7 @@ class Node:
         if life == self.life and self.running:
             self.schedule.at(self.tick_micros, self.tick, life)
             if self.paused is None:
-                self.step(Tick())
+                self.step(TICKED)
             else:
                 self.missed_ticks += 1
 
@@ -243,7 +240,7 @@ class Node:
         """SIGCONT. The clock shows at once how long it was; what arrived meanwhile is read after that."""
         waiting, self.paused = self.paused or [], None
         for _ in range(min(self.missed_ticks, MISSED_TICKS_MAX)):
-            self.step(Tick())
+            self.step(TICKED)
         self.missed_ticks = 0
         for life, event in waiting:
             if life == self.life and self.running:
@@ -256,9 +253,15 @@ class Node:
         self.stepping = True
         try:
             while self.events and self.running:
-                effects = self.peer.step(self.events.popleft())
+                event = self.events.popleft()
+                effects = self.peer.step(event)
+                if event is TICKED and not effects and not isinstance(self.peer.state.role, Leading):
+                    continue  # nothing has changed of which a law or a guarantee speaks: see tests/sim/test_ticks.py
                 self.peer.state.check()
-                self.perform(effects)
+                if effects:
+                    self.perform(effects)
+                if self.writer.queue:
+                    self.writer.begin()
                 self.invariants.after_step(self)
         except PowerLost:
             self.die(self.troubles.power_fails)
@@ -283,6 +286,8 @@ class Node:
                         self.send(effect)
                     else:
                         self.held[id(effect)] = effect
+                case Deliver(upto):
+                    self.deliver(upto)
                 case Append(_, entries):
                     self.invariants.appended(self, entries)
                     self.writer.queue.append(effect)
@@ -298,14 +303,12 @@ class Node:
                 case Install(token, mark):
                     self.writer.queue.append(effect)
                     self.history.install(mark)
-                    self.delivered = state_of(self.staged)
+                    self.delivered = list(state_of(self.staged))
                     if self.applier is not None:
                         self.applier.install(token, application_of(self.staged))
                     self.invariants.installed(self, mark)
                     self.invariants.watermark_moved(self, mark.zxid, news=False)
                     self.schedule.say(f"{self.id} takes the snapshot at {mark.zxid}")
-                case Deliver(upto):
-                    self.deliver(upto)
                 case ReadDigest(link, zxid):
                     self.schedule.at(self.random.randint(10, 5_000), self.read_digest, self.life, link, zxid)
                 case Stream():
@@ -331,7 +334,6 @@ class Node:
                         answer()
                 case Halt(reason):
                     self.invariants.halted(self, reason)
-        self.writer.begin()
 
     def open_gate(self, token: int) -> None:
         """Everything through `token` is durable: what waited for that is said."""
@@ -341,8 +343,6 @@ class Node:
             self.send(send)
         if not self.gate.waiting:
             self.held.clear()  # acks that a later one made superfluous
-        if self.applier is not None:
-            self.applier.durable(token)
 
     def void_gate(self) -> None:
         """What the old role still had to say is nobody's to hear."""
@@ -361,14 +361,15 @@ class Node:
             entries = self.history.read(after, upto, 10_000)
             assert entries is not None, "the law that what is committed is in our log"
             begin = len(self.delivered)
-            self.delivered += [(entries.first.after(steps), bytes(payload)) for steps, payload in enumerate(entries.payloads)]
+            epoch, counter = entries.first
+            self.delivered += [(Zxid(epoch, counter + steps), bytes(payload)) for steps, payload in enumerate(entries.payloads)]
             self.invariants.delivered(self, begin)
             if self.applier is not None:
                 self.applier.catch_up()
             if self.schedule.witness is not None:
                 for delivery in self.delivered[begin:]:
                     self.schedule.witness(self.id, delivery)
-            after = entries.last
+            after = self.delivered[-1][0]
         self.invariants.watermark_moved(self, upto, len(self.delivered) > known)
 
     def on_disk(self, work: Callable[[], None], effects: Sequence[DurableEffect] = ()) -> bool:

@@ -1,8 +1,8 @@
 """Virtual time: a heap of what will happen. One source of chance for a whole run, so that a seed tells everything."""
 
-import heapq
 import sys
 from collections.abc import Callable
+from heapq import heappop, heappush
 from random import Random
 
 from xxhash import xxh3_64
@@ -28,7 +28,16 @@ class Schedule:
     def at(self, delay: int, call: Callable[..., None], *words: object) -> None:
         """Plan `call(*words)` in `delay` microseconds."""
         self.number += 1
-        heapq.heappush(self.heap, (self.now + delay, self.number, call, words))
+        heappush(self.heap, (self.now + delay, self.number, call, words))
+
+    def between(self, low: int, high: int) -> int:
+        """From `low` to `high`, both ends included: what `random.randint` draws, for half of its price."""
+        count = high - low + 1
+        bits = count.bit_length()
+        drawn = self.random.getrandbits(bits)
+        while drawn >= count:
+            drawn = self.random.getrandbits(bits)
+        return low + drawn
 
     def run_until(self, moment: int, events_max: int = sys.maxsize) -> None:
         """Let everything happen that is due before `moment`, or until so many events have happened since the beginning."""
@@ -36,7 +45,7 @@ class Schedule:
         while heap and heap[0][0] < moment:
             if self.events >= events_max:
                 return
-            self.now, _, call, words = heapq.heappop(heap)
+            self.now, _, call, words = heappop(heap)
             call(*words)
         self.now = moment
 

@@ -34,6 +34,11 @@ def run(
     `tell` takes the lines of the trace.
     """
     options = options or draw(Random(f"options {seed}"), nodes, more=world.more_faults)
+    with uncollected():
+        return ran(world, seed, options, tell)
+
+
+def ran(world: type[Ensemble], seed: int, options: Options, tell: Callable[[str], None] | None) -> Report:
     begun = time.process_time()
     limits = Limits() if options.counter_max is None else Limits(counter_max=options.counter_max)
     ensemble = world(seed, options.nodes, limits=limits, drift=options.drift)
@@ -48,12 +53,11 @@ def run(
     failures, unavailable = [], 0
     try:
         bounds = () if options.events is None else (options.events,)
-        with uncollected():
-            schedule.run_until(int(options.seconds * 1_000_000), *bounds)
-            injector.active = False
-            schedule.say("-- everything works again")
-            ensemble.heal()
-            ensemble.finish()
+        schedule.run_until(int(options.seconds * 1_000_000), *bounds)
+        injector.active = False
+        schedule.say("-- everything works again")
+        ensemble.heal()
+        ensemble.finish()
     except Unavailable as error:
         unavailable = 1
         schedule.say(f"-- unavailable: {error}")
@@ -66,10 +70,9 @@ def run(
         schedule.say(f"!! {reason if isinstance(error, Violation) else f'{name}: {reason}'}")
     schedule.hash.update(f"{invariants.digest} {[node.delivered[-1:] for node in ensemble.nodes.values()]}".encode())
     nodes_of_it = ensemble.nodes.values()
-    return Report(
+    report = Report(
         seeds=1,
         events=schedule.events,
-        seconds=time.process_time() - begun,
         proposals=ensemble.number,
         elections=invariants.elections,
         truncations=invariants.truncations,
@@ -99,6 +102,10 @@ def run(
         losses=failures if injector.outside else [],
         trace=schedule.hash.intdigest(),
     )
+    for part in (*nodes_of_it, ensemble.network, schedule, invariants, injector, ensemble):
+        vars(part).clear()  # they hold each other; like this all that was made goes at once, without a search for what holds what
+    report.seconds = time.process_time() - begun
+    return report
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from itertools import starmap
 from typing import TYPE_CHECKING
 
 import google_crc32c
@@ -38,12 +39,13 @@ ARRIVING = "arriving"
 """The file into which the pieces go, until it is known to be whole."""
 PIECE_BYTES = (60, 600, 6_000)
 LINES_MAX = 20_000
+STATES_MAX = 6
 
 
 def bytes_of(state: list[tuple[Zxid, bytes]], application: bytes = b"") -> bytes:
     """A line an entry: a later state begins with an earlier one, so that what came of that is of use for this. Then what the application
     made of it."""
-    lines = b"".join(line_of(zxid, payload) for zxid, payload in state)
+    lines = b"".join(starmap(line_of, state))
     return lines + END + application if application else lines
 
 
@@ -51,8 +53,9 @@ def application_of(raw: bytes) -> bytes:
     return raw.partition(END)[2]
 
 
-def state_of(raw: bytes) -> list[tuple[Zxid, bytes]]:
-    return list(map(entry_of, raw.partition(END)[0].splitlines(keepends=True)))
+@lru_cache(STATES_MAX)
+def state_of(raw: bytes) -> tuple[tuple[Zxid, bytes], ...]:
+    return tuple(map(entry_of, raw.partition(END)[0].splitlines(keepends=True)))
 
 
 # Each of many checkpoints, and each start from one, holds most of what those before it held.

@@ -42,7 +42,7 @@ class Writer:
             return
         self.writing = True
         troubles = self.node.troubles
-        micros, troubles.hang_micros = self.random.randint(*troubles.sync_micros) + troubles.hang_micros, 0
+        micros, troubles.hang_micros = self.schedule.between(*troubles.sync_micros) + troubles.hang_micros, 0
         self.schedule.at(micros, self.write)
         if micros > HANG:
             self.schedule.at(HANG, self.stall)
@@ -64,7 +64,7 @@ class Writer:
         effects, self.queue = self.queue[:count], self.queue[count:]
         if node.on_disk(lambda: node.storage.perform(effects, node.peer.watermark), effects):
             node.just_cut = any(isinstance(effect, Truncate | Install) for effect in effects)
-            self.schedule.at(self.random.randint(1, 300), self.wrote, effects[-1].token)
+            self.schedule.at(self.schedule.between(1, 300), self.wrote, effects[-1].token)
 
     def wrote(self, token: int) -> None:
         """The node hears of it."""
@@ -76,6 +76,8 @@ class Writer:
             return
         self.writing = False
         node.open_gate(token)
+        if node.applier is not None:
+            node.applier.durable(token)
         node.step(Durable(token))
         node.history.durable(node.peer.state.durable.last)
         if node.running:

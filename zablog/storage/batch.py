@@ -138,14 +138,18 @@ class BatchHeader(NamedTuple):
         )
 
 
+def identifier_at(raw: bytes, offset: int = 0) -> int:
+    """`BatchHeader.identifier` of a header that stands here, encoded: its last eight bytes are the two checksums."""
+    return int.from_bytes(raw[offset + BATCH_BYTES - 8 : offset + BATCH_BYTES], "big")
+
+
 def decode_batch_header(raw: bytes, salt: int, offset: int = 0) -> BatchHeader:
     """Raises NotAHeader. Every length is within its bound."""
     if len(raw) - offset < BATCH_BYTES:
         raise NotAHeader("too short for a batch header")
-    head = raw[offset : offset + BATCH.size]
-    if head[:4] != BATCH_MAGIC:
+    if not raw.startswith(BATCH_MAGIC, offset):
         raise NotAHeader("no batch begins here")
-    if CRC.unpack_from(raw, offset + BATCH.size)[0] != google_crc32c.extend(salt, head):
+    if CRC.unpack_from(raw, offset + BATCH.size)[0] != google_crc32c.extend(salt, raw[offset : offset + BATCH.size]):
         raise NotAHeader("the checksum of the batch header is wrong")
     (
         _,

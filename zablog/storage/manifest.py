@@ -7,7 +7,7 @@ node's id and incarnation, the base configuration.
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from zablog.core.quorum import Configuration
@@ -96,7 +96,7 @@ class Manifest:
             "cluster": identity.cluster,
             "node": identity.node,
             "incarnation": identity.incarnation,
-            "members": [asdict(member) for member in identity.members],
+            "members": [{"id": member.id, "incarnation": member.incarnation, "address": member.address} for member in identity.members],
             "base": _words(contents.base),
             "first": contents.first,
             "newest": contents.newest,

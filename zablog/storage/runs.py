@@ -12,10 +12,11 @@ def part(entries: Entries, prev: Mark, last: Zxid) -> Entries:
 
 def slice_run(entries: Entries, prev: Mark, after: Zxid, upto: Zxid, bytes_max: int) -> Entries:
     """The part of a run above `after` and not above `upto`, at least one entry, then as many as fit `bytes_max`."""
-    if after < entries.first and upto >= entries.last and entries.size <= bytes_max:
+    last = entries.last
+    if after < entries.first and upto >= last and entries.size <= bytes_max:
         return entries
     begin = after.counter - entries.first.counter + 1 if after >= entries.first else 0
-    end = len(entries.payloads) if upto >= entries.last else upto.counter - entries.first.counter + 1
+    end = len(entries.payloads) if upto >= last else upto.counter - entries.first.counter + 1
     size, stop = 0, begin
     while stop < end and (stop == begin or size + len(entries.payloads[stop]) <= bytes_max):
         size += len(entries.payloads[stop])

@@ -156,9 +156,12 @@ class Storage:
             runs.append(entries)
             payloads += entries.payloads
             at += 1
-        first, last = runs[0], runs[-1]
-        batch = Entries(first.first, first.prev, payloads, last.digest)
-        assert batch.last == last.last, "the law that successive appends of an epoch are contiguous"
+        if len(runs) == 1:
+            batch = runs[0]
+        else:
+            first, last = runs[0], runs[-1]
+            batch = Entries(first.first, first.prev, payloads, last.digest)
+            assert batch.last == last.last, "the law that successive appends of an epoch are contiguous"
         self.wal.append(batch, self.hint(batch.last))
         self.wal.sync()
         self.batches += 1

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 import google_crc32c
@@ -31,6 +32,7 @@ from zablog.storage.batch import (
     decode_body,
     decode_file_header,
     encode_body,
+    identifier_at,
 )
 from zablog.storage.disk import Disk
 from zablog.storage.errors import Corrupt, Faulty, NewerFormat, Trimmed
@@ -48,6 +50,8 @@ CURSORS_MAX: Final = 64
 FIRST_FILE_BYTES: Final = 1 << 20
 """The first file is small, so that a new-born node starts at once."""
 
+START = attrgetter("header.start.zxid")
+"""Where a file takes over."""
 HELP = "Nothing was cut: what stands here may have been acknowledged. Keep the directory; the other nodes go on without this one."
 
 
@@ -112,6 +116,7 @@ class Wal:
         self.rolled = rolled
         """Called with the generation of each file once it has been put to use, before anything is written to it."""
         self.files: list[File] = []
+        """Replaced as a whole, never changed: a reader may keep what it has."""
         self.trail = Trail(self.contents.base)
         self.hint = ZERO
         """The highest commit hint found."""
@@ -209,7 +214,7 @@ class Wal:
         sequence, previous, offset = file.header.sequence, file.header.previous, FILE_BYTES
         self.last_offset = offset
         while limit is None or mark.zxid < limit.zxid:
-            if raw[offset : offset + BATCH_BYTES].count(0) == min(BATCH_BYTES, len(raw) - offset) and not raw[offset:].strip(b"\0"):
+            if not raw.startswith(BATCH_MAGIC, offset) and not raw[offset:].strip(b"\0"):
                 if following is None:
                     break
                 if not beyond:
@@ -234,9 +239,9 @@ class Wal:
                     entries = part(entries, mark, limit.zxid)
                 self.index(file, offset, mark.zxid)
                 self.trail.append(entries)
-                mark = Mark(entries.last, entries.digest)
+                mark = self.trail.end
             self.hint, self.last_offset = max(self.hint, header.hint), offset
-            sequence, previous, offset = sequence + 1, header.identifier(file.salt), offset + BATCH_BYTES + header.body_bytes
+            sequence, previous, offset = sequence + 1, identifier_at(raw, offset), offset + BATCH_BYTES + header.body_bytes
         if limit is not None and mark != limit:
             raise Corrupt(f"{file.name}: the digest at {mark.zxid} is not the one the log goes on from. {HELP}")
         if following is None:
@@ -333,7 +338,7 @@ class Wal:
     def begin(self) -> None:
         """Make the log ready to be appended to: it has a file, and no damaged tail."""
         if not self.files or self.suspect is not None:
-            self.take_over(Mark(self.trail.last, self.trail.digest))
+            self.take_over(self.trail.end)
 
     def append(self, entries: Entries, hint: Zxid) -> None:
         """One batch: one write. The caller syncs."""
@@ -349,17 +354,18 @@ class Wal:
         self.sealed = True
 
     def write(self, first: Zxid, entries: int, digest: int, hint: Zxid, pieces: Sequence[Payload], body_bytes: int, body_crc: int) -> None:
-        mark = Mark(self.trail.last, self.trail.digest)
+        mark = self.trail.end
         if self.files[-1].end + BATCH_BYTES + body_bytes > self.files[-1].header.capacity:
             self.take_over(mark, BATCH_BYTES + body_bytes)
         file = self.files[-1]
         header = BatchHeader(self.sequence, file.header.generation, first, entries, mark, digest, hint, self.previous, body_bytes, body_crc)
-        self.disk.write(file.name, file.end, [header.encode(file.salt), *pieces])
+        head = header.encode(file.salt)
+        self.disk.write(file.name, file.end, [head, *pieces])
         if entries:
             self.index(file, file.end, mark.zxid)
         self.last_offset = file.end
         file.end += BATCH_BYTES + body_bytes
-        self.sequence, self.previous = self.sequence + 1, header.identifier(file.salt)
+        self.sequence, self.previous = self.sequence + 1, identifier_at(head)
 
     def index(self, file: File, offset: int, before: Zxid) -> None:
         if not file.rows or offset - file.rows[-1][1] >= INDEX_BYTES:
@@ -391,8 +397,7 @@ class Wal:
             self.rolled(self.generation)
         with self.lock:
             void = [file.name for file in self.files if file.header.start.zxid >= start.zxid]
-            self.files = [file for file in self.files if file.header.start.zxid < start.zxid]
-            self.files.append(File(name, header))
+            self.files = [*(file for file in self.files if file.header.start.zxid < start.zxid), File(name, header)]
             self.cursors.clear()
         self.sealed, self.last_offset = True, FILE_BYTES  # the header of the new file names the last batch
         for old in reversed(void):
@@ -429,10 +434,8 @@ class Wal:
 
     def bytes_above(self, zxid: Zxid) -> int:
         """About how many bytes of the log hold what is above `zxid`."""
-        with self.lock:
-            files = list(self.files)
         size = 0
-        for file in reversed(files):
+        for file in reversed(self.files):
             if file.header.start.zxid <= zxid:
                 rows = file.rows
                 row = bisect_right(rows, (zxid, 1 << 62)) - 1
@@ -500,9 +503,9 @@ class Wal:
     def batches(self, after: Zxid) -> Iterator[tuple[File, Zxid, int, BatchHeader]]:
         """The batches that hold entries above `after`: (file, the last place of it that is not void, offset, header)."""
         with self.lock:
-            files = list(self.files)
+            files = self.files
             cursor = self.cursors.get(after)
-        position = max(bisect_right(files, after, key=lambda file: file.header.start.zxid) - 1, 0)
+        position = max(bisect_right(files, after, key=START) - 1, 0)
         for at in range(position, len(files)):
             file = files[at]
             limit = files[at + 1].header.start.zxid if at + 1 < len(files) else BEYOND
@@ -515,7 +518,7 @@ class Wal:
                 header = self.header_at(file, offset)
                 if header.entries and header.first > limit:
                     break
-                if header.entries and header.last > after:
+                if header.entries and (header.prev.zxid >= after or header.last > after):
                     yield file, limit, offset, header
                 offset += BATCH_BYTES + header.body_bytes
 
@@ -538,7 +541,7 @@ class Wal:
         if len(body) != header.body_bytes or google_crc32c.value(body) != header.body_crc:
             raise self.rotten(file, offset, "the checksum of the body is wrong")
         entries = Entries(header.first, header.prev.zxid, decode_body(header, body), header.digest)
-        return entries if entries.last <= limit else part(entries, header.prev, limit)
+        return entries if limit is BEYOND or entries.last <= limit else part(entries, header.prev, limit)
 
     def read(self, after: Zxid, upto: Zxid, bytes_max: int) -> Entries | None:
         """The next entries above `after`, up to `upto`: of one batch, at least one, about `bytes_max` bytes. None if there are none.
@@ -561,7 +564,8 @@ class Wal:
             whole = self.entries_at(file, limit, offset, header)
             entries = slice_run(whole, header.prev, after, upto, bytes_max)
             last = entries.last
-            self.remember(last, file, offset if last < whole.last else offset + BATCH_BYTES + header.body_bytes)
+            all_read = entries is whole or last == whole.last
+            self.remember(last, file, offset + BATCH_BYTES + header.body_bytes if all_read else offset)
             return entries
         return None
 
