@@ -9,13 +9,13 @@ from collections.abc import Sequence
 import structlog
 import trio
 
-from zablog.core.trail import Entries, Mark, Trail
+from zablog.core.trail import Entries, Mark
 from zablog.core.zxid import Zxid
 from zablog.node.application import Restorable
 from zablog.node.transfer import Answers, DiskFailed, Fetcher, TransferFailed
 from zablog.storage.disk import Disk
 from zablog.storage.errors import Corrupt, Diverged, Faulty, StorageFailed
-from zablog.storage.repair import Fault
+from zablog.storage.repair import Fault, Missing
 from zablog.storage.storage import Storage, begin_at_own
 from zablog.transport.ends import BROKEN, broken
 from zablog.transport.errors import HandshakeFailed
@@ -105,16 +105,13 @@ async def helped(disk: Disk, file_bytes: int, fault: Fault, me: Self, contact: C
 
 
 async def entries_between(before: Mark, upto: Zxid, answers: Answers) -> list[Entries]:
-    """What stood where the log is damaged, from a peer. Raises what a transfer raises."""
-    runs: list[Entries] = []
-    trail, size = Trail(before), 0
-    while trail.last < upto:
-        word = await answers.ask(Read(Mark(trail.last, trail.digest), upto))
-        if not isinstance(word, Run) or not trail.follows(word.entries) or word.entries.last > upto:
-            raise TransferFailed(f"{type(word).__name__} came, and entries that follow {trail.last} were asked for")
-        runs.append(word.entries)
-        trail.append(word.entries)
-        size += word.entries.size
-        if size > REPAIR_BYTES_MAX:
+    """What stood where the log is damaged, from a peer. Raises what a transfer raises, and Diverged."""
+    missing = Missing(before, upto)
+    while (place := missing.place) is not None:
+        word = await answers.ask(Read(place, upto))
+        if not isinstance(word, Run):
+            raise TransferFailed(f"{type(word).__name__} came, and entries were asked for")
+        missing.take(word.entries)
+        if missing.size > REPAIR_BYTES_MAX:
             raise TransferFailed(f"more than {REPAIR_BYTES_MAX:,} bytes are missing: a snapshot is better")
-    return runs
+    return missing.runs

@@ -146,12 +146,9 @@ class Sender:
     def entries(self, after: Mark, upto: Zxid) -> Word:
         """Blocking: what our own log holds above a place, if it is that place."""
         try:
-            if after.zxid not in self.storage.wal.trail or self.storage.digest_at(after.zxid) != after.digest:
-                return Gone(f"our log does not have {after.zxid}, or not after the same history")
-            entries = self.storage.read(after.zxid, upto, PIECE_BYTES_MAX)
+            return Run(self.storage.read_above(after, upto, PIECE_BYTES_MAX))
         except (StorageError, OSError) as error:
             return Gone(f"our log cannot be read there: {error}")
-        return Gone(f"our log has nothing above {after.zxid}") if entries is None else Run(entries)
 
     async def piece(self, parts: dict[str, Part], raw: bytes, name: str, offset: int, length: int) -> Word:
         """What was asked for, or why not: nothing is read that is not of the snapshot."""

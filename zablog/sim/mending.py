@@ -5,16 +5,16 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from zablog.core.trail import Entries, Mark
-from zablog.core.zxid import Zxid
 from zablog.sim.applier import take_parts
-from zablog.storage.errors import Corrupt, Diverged, Faulty, StorageError
-from zablog.storage.repair import Fault
+from zablog.storage.errors import Diverged, Faulty, StorageError
+from zablog.storage.repair import Fault, Missing
 from zablog.storage.snapshots import Unlike, write_snapshot
 from zablog.storage.storage import Storage, begin_at_own
 
 if TYPE_CHECKING:
     from zablog.sim.node import Node
+
+READ_BYTES = 1 << 20
 
 
 def opened(node: Node, file_bytes: int) -> Storage:
@@ -37,13 +37,15 @@ def opened(node: Node, file_bytes: int) -> Storage:
 def helped(node: Node, peer: Node, fault: Fault, file_bytes: int) -> bool:
     """Entries, or else a snapshot, of one peer."""
     storage = node.storage = Storage.open_beyond(node.disk, file_bytes)
+    missing = Missing(fault.before, storage.trail.base.zxid)
     try:
-        runs = entries_between(peer, fault.before, storage.trail.base.zxid)
+        while (place := missing.place) is not None:
+            missing.take(peer.storage.read_above(place, missing.upto, READ_BYTES))
     except (StorageError, OSError):
-        runs = None
-    if runs is not None:
+        pass
+    else:
         with suppress(Diverged):
-            storage.put_back(fault.before, runs)
+            storage.put_back(fault.before, missing.runs)
             node.invariants.mended["entries"] += 1
             return True
     snapshot = peer.storage.snapshot
@@ -61,17 +63,3 @@ def helped(node: Node, peer: Node, fault: Fault, file_bytes: int) -> bool:
     node.invariants.mended["a peer's snapshot"] += 1
     node.replaced = snapshot.mark.zxid
     return True
-
-
-def entries_between(peer: Node, before: Mark, upto: Zxid) -> list[Entries]:
-    """What stood where the log is damaged, by a peer's log. Raises StorageError, OSError where it cannot say."""
-    runs: list[Entries] = []
-    at = before
-    while at.zxid < upto:
-        known = at.zxid in peer.storage.wal.trail and peer.storage.digest_at(at.zxid) == at.digest
-        entries = peer.storage.read(at.zxid, upto, 1 << 20) if known else None
-        if entries is None:
-            raise Corrupt(f"node {peer.id} has nothing above {at.zxid}")
-        runs.append(entries)
-        at = Mark(entries.last, entries.digest)
-    return runs

@@ -7,7 +7,7 @@ What stands behind the batch names it: its two checksums, and the running digest
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from zablog.core.trail import Entries, Mark, Payload, extend_digest
+from zablog.core.trail import Entries, Mark, Payload, Trail, extend_digest
 from zablog.core.zxid import Zxid
 from zablog.storage.batch import BatchHeader, encode_body
 from zablog.storage.errors import Corrupt, Diverged
@@ -41,6 +41,29 @@ class Fault(NamedTuple):
     @property
     def text(self) -> str:
         return f"{self.name}, offset {self.offset}, after {self.before.zxid} through {self.after.zxid}"
+
+
+class Missing:
+    """What stood where the log is damaged, as a peer has it: asked for run by run, until `place` is `upto`."""
+
+    def __init__(self, before: Mark, upto: Zxid) -> None:
+        self.trail = Trail(before)
+        self.upto = upto
+        self.runs: list[Entries] = []
+        self.size = 0
+
+    @property
+    def place(self) -> Mark | None:
+        """What is to be asked for stands above it. None: all of it is here."""
+        return self.trail.end if self.trail.last < self.upto else None
+
+    def take(self, entries: Entries) -> None:
+        """The answer. Raises Diverged where it does not follow."""
+        if not self.trail.follows(entries) or entries.last > self.upto:
+            raise Diverged(f"{entries.first} came, and entries that follow {self.trail.last} were asked for")
+        self.runs.append(entries)
+        self.trail.append(entries)
+        self.size += entries.size
 
 
 def rebuilt(fault: Fault, runs: Sequence[Entries]) -> bytes:

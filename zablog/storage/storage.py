@@ -339,6 +339,15 @@ class Storage:
         """
         return self.wal.read(after, upto, bytes_max)
 
+    def read_above(self, place: Mark, upto: Zxid, bytes_max: int) -> Entries:
+        """`read` for another node, if `place` is one of our history, too. Raises Corrupt, Trimmed, OSError where we have nothing for it."""
+        if place.zxid not in self.wal.trail or self.digest_at(place.zxid) != place.digest:
+            raise Corrupt(f"our log does not have {place.zxid}, or not after the same history")
+        entries = self.read(place.zxid, upto, bytes_max)
+        if entries is None:
+            raise Corrupt(f"our log has nothing above {place.zxid}")
+        return entries
+
     def digest_at(self, zxid: Zxid) -> int:
         """The running digest at `zxid`, a place of the log."""
         if zxid < self.wal.trail.base.zxid:

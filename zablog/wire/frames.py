@@ -170,6 +170,10 @@ class FrameReader:
 
     def feed(self, stream: bytes) -> list[Frame]:
         """`stream` arrived: for tests, simulators and others who have the bytes already."""
+        if self._begin == self._end and self._body is None and len(stream) < len(self._buffer):  # nearly always, in a simulator
+            self._begin, self._end = 0, len(stream)
+            self._view[: self._end] = stream
+            return self.frames()
         out: list[Frame] = []
         rest = memoryview(stream)
         while rest:
