@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from zablog.sim.applier import take_parts
+from zablog.sim.applier import reachable, take_parts
 from zablog.storage.errors import Diverged, Faulty, StorageError
 from zablog.storage.repair import Fault, Missing
 from zablog.storage.snapshots import Unlike, write_snapshot
@@ -26,9 +26,7 @@ def opened(node: Node, file_bytes: int) -> Storage:
             if begin_at_own(node.disk, file_bytes):
                 node.invariants.mended["own snapshot"] += 1
                 continue
-            peers = [
-                peer for peer in node.invariants.nodes if peer.running and peer.paused is None and node.network.passes(node.id, peer.id)
-            ]
+            peers = [peer for peer in node.invariants.nodes if reachable(node, peer)]
             node.random.shuffle(peers)
             if not any(helped(node, peer, error.fault, file_bytes) for peer in peers):
                 raise
