@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zablog.core.state import Limits, Timing
     from zablog.core.zxid import Epoch, PeerId, Zxid
-    from zablog.node.application import Application, Part, Restorable
+    from zablog.node.application import Application, Restorable
     from zablog.node.config import NodeConfig
     from zablog.node.errors import ConfigError, Full, LeadershipLost, NodeError, NodeStopped, NotLeading, PayloadTooLarge, Unsupported
     from zablog.node.node import Node, open_node
     from zablog.node.status import Status
     from zablog.storage.errors import Corrupt, DirectoryInUse, Foreign, MetadataLost, NewerFormat, NotBorn, StorageError
     from zablog.storage.manifest import Identity, Member, give_birth
+    from zablog.storage.snapshots import Part
     from zablog.transport.errors import AddressInUse, CannotListen, InsecureAddress, TransportError
     from zablog.wire.handshake import Versions
 
@@ -30,7 +31,6 @@ ROOMS = {
     "PeerId": "zablog.core.zxid",
     "Zxid": "zablog.core.zxid",
     "Application": "zablog.node.application",
-    "Part": "zablog.node.application",
     "Restorable": "zablog.node.application",
     "NodeConfig": "zablog.node.config",
     "ConfigError": "zablog.node.errors",
@@ -54,6 +54,7 @@ ROOMS = {
     "Identity": "zablog.storage.manifest",
     "Member": "zablog.storage.manifest",
     "give_birth": "zablog.storage.manifest",
+    "Part": "zablog.storage.snapshots",
     "AddressInUse": "zablog.transport.errors",
     "CannotListen": "zablog.transport.errors",
     "InsecureAddress": "zablog.transport.errors",

@@ -21,6 +21,7 @@ def explore(
     elections: Annotated[int, typer.Option(min=0, max=9, help="How often a node is elected, whoever follows it.")] = 3,
     losses: Annotated[int, typer.Option(min=0, max=9, help="How many links break, or roles are given up in impatience.")] = 1,
     checkpoints: Annotated[int, typer.Option(min=0, max=9, help="How many checkpoints are taken, and logs trimmed to them.")] = 0,
+    reads: Annotated[int, typer.Option(min=0, max=9, help="How many linearizable reads are asked of leaders.")] = 0,
     aged: Annotated[bool, typer.Option("--aged", help="Begin with nodes that have had an epoch, not with new-born ones.")] = False,
     budget: Annotated[int, typer.Option(min=1, metavar="STATES", help="Give up after so many states; a million takes 0.5 GB.")] = 2_000_000,
 ) -> int:
@@ -39,7 +40,7 @@ def explore(
     screen = terminal(context)
     begun = time.process_time()
     with progress(screen, "states", budget) as step:
-        found = Explorer(nodes, Bounds(proposals, crashes, elections, losses, checkpoints), aged).search(budget, step)
+        found = Explorer(nodes, Bounds(proposals, crashes, elections, losses, checkpoints, reads), aged).search(budget, step)
     document = found.to_json() | {"states_per_s": round(found.states / max(time.process_time() - begun, 0.001))}
     if found.guarantee is not None:
         screen.warn(f"VIOLATION of {found.guarantee} in the shortest history that leads to one")

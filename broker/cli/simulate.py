@@ -135,11 +135,11 @@ def _seeds(text: str) -> range:
 def _kinds(text: str | None) -> tuple[str, ...] | None:
     if text is None:
         return None
-    from zablog.sim import OUTSIDE, SURVIVABLE
+    from zablog.sim import KNOWN
 
     kinds = tuple(dict.fromkeys(kind for kind in text.split(",") if kind))
-    if unknown := [kind for kind in kinds if kind not in (*SURVIVABLE, *OUTSIDE)]:
-        raise Usage(f"--faults {unknown[0]}: there is no such kind of fault", hint=f"there are {', '.join((*SURVIVABLE, *OUTSIDE))}")
+    if unknown := [kind for kind in kinds if kind not in KNOWN]:
+        raise Usage(f"--faults {unknown[0]}: there is no such kind of fault", hint=f"there are {', '.join(KNOWN)}")
     return kinds
 
 

@@ -44,6 +44,7 @@ class Log:
         "_disk",
         "_doomed",
         "_gathered",
+        "_index_bytes_min",
         "_leaving",
         "_moving",
         "_partitions",
@@ -60,9 +61,11 @@ class Log:
         kept: Iterable[PartitionRow] = (),
         tails: Iterable[Tail] = (),
         warm_bytes: int = WARM_BYTES,
+        index_bytes_min: int = INDEX_BYTES_MIN,
     ) -> None:
         assert 0 < segment_bytes_max <= 1 << 31, "an index keeps places within a segment in 32 bits"
         self._disk = disk
+        self._index_bytes_min = index_bytes_min
         self._segment_bytes_max = segment_bytes_max
         self._partitions: dict[Zxid, dict[int, Partition]] = {}
         self._gathered: dict[Partition, None] = {}
@@ -198,7 +201,9 @@ class Log:
 
     def new_rows(self, dirt: Iterable[Dirt]) -> list[tuple[str, bytes]]:
         """Rows of indexes that are worth being written down, each with its file, to the end of which they belong."""
-        worthy = (each for each in dirt if not each.segment.unread and each.segment.size - each.segment.indexed_size >= INDEX_BYTES_MIN)
+        worthy = (
+            each for each in dirt if not each.segment.unread and each.segment.size - each.segment.indexed_size >= self._index_bytes_min
+        )
         return [(index_name(each.name), each.segment.chunk()) for each in worthy]
 
     def segments(self) -> list[tuple[str, int, int]]:

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable
 
 import trio
 
+from broker.checkpoint import parts_of, read_snapshot, restored
 from broker.errors import Corrupt
 from broker.log import SEGMENT_BYTES_MAX, Log
 from broker.log.behind import WriteBehind
-from broker.log.kept import restore_files
 from broker.log.warm import WARM_BYTES
-from broker.server.checkpoint import BrokerCapture, parts_of, read_snapshot
+from broker.server.checkpoint import BrokerCapture
 from broker.server.retention import limits_of
 from broker.state import LEVELS, Answer, LevelRaised, State, TopicCreated, UnknownCommand
 from broker.state.levels import UnknownLevel, check
@@ -136,15 +136,16 @@ class BrokerApplication:
     # -- checkpoints --------------------------------------------------------------------------------------------------------
 
     def capture(self) -> BrokerCapture:
-        state, log = self.state, self.log
         self.capturing = True
-        return BrokerCapture(self.files, log, state.capture(), log.capture(), log.doomed(), self._captured)
-
-    def _captured(self) -> None:
-        self.capturing = False
+        return BrokerCapture(self)
 
     def parts(self, raw: bytes) -> list[Part]:
-        return parts_of(raw, self.levels)
+        try:
+            return parts_of(raw, self.levels)
+        except UnknownLevel as error:
+            raise Unsupported(error.message) from error
+        except Corrupt as error:
+            raise Unusable(error.message) from error
 
     async def restore(self, zxid: Zxid, raw: bytes | None) -> None:
         try:
@@ -166,10 +167,7 @@ class BrokerApplication:
             check(beginning.level, self.levels)
             return beginning, Log(self.files, self._segment_bytes_max, warm_bytes=self._warm_bytes)
         snapshot = read_snapshot(zxid, raw, self.levels)
-        restore_files(self.files, snapshot.partitions, snapshot.tails)
-        log = Log(self.files, self._segment_bytes_max, snapshot.partitions, snapshot.tails, self._warm_bytes)
-        log.load_last_rows()
-        return snapshot.state, log
+        return snapshot.state, restored(self.files, snapshot, self._segment_bytes_max, self._warm_bytes)
 
     # -- for the handlers ---------------------------------------------------------------------------------------------------
 

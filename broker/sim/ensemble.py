@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from xxhash import xxh3_64_intdigest
 
+from broker.errors import Corrupt
 from broker.records import read_batch
 from broker.sim.history import End, Read, anomalies
 from broker.sim.producer import Place, Producer, World
@@ -13,6 +14,7 @@ from broker.sim.replica import Replica
 from broker.state import Answer, State, encode
 from broker.state.commands import Bound, MoveBounds
 from zablog.sim.ensemble import Ensemble
+from zablog.sim.faults import WITH_FILES
 from zablog.sim.node import Node
 
 PRODUCERS: Final = 3
@@ -35,6 +37,7 @@ class BrokerEnsemble(Ensemble):
     """`counts` holds what clients were told."""
 
     flag = " --broker"
+    more_faults = WITH_FILES
     proposed_once = False
 
     def __init__(self, *words: Any, **more: Any) -> None:  # Any: as Ensemble
@@ -77,7 +80,7 @@ class BrokerEnsemble(Ensemble):
 
     def request(self, producer: Producer) -> None:
         """All that is due goes to one who says that it leads. The request may be lost on the way, and so may the answer."""
-        leaders = [node for node in self.nodes.values() if node.running and node.paused is None and node.peer.room]
+        leaders = [node for node in self.nodes.values() if leads_clients(node)]
         if not leaders or not (requests := producer.requests(self.schedule.now)) or self.random.random() < 0.03:
             return
         node = self.random.choice(leaders)
@@ -107,7 +110,7 @@ class BrokerEnsemble(Ensemble):
     def retain(self) -> None:
         """Leaders move the bounds of topics that keep a number of records."""
         for node in self.nodes.values():
-            if not node.running or node.paused is not None or not node.peer.room or self.random.random() > 0.1:
+            if not leads_clients(node) or self.random.random() > 0.1:
                 continue
             state = replica_of(node).state
             bounds = [
@@ -123,7 +126,7 @@ class BrokerEnsemble(Ensemble):
 
     def poll(self) -> None:
         """A reader goes on where it was, with what any node has."""
-        alive = [node for node in self.nodes.values() if node.running and node.paused is None]
+        alive = [node for node in self.nodes.values() if serves(node)]
         if not alive or not self.world.slots or self.random.random() < 0.4:
             return
         node, reader, place = self.random.choice(alive), self.random.randrange(READERS), self.random.choice(list(self.world.slots))
@@ -135,7 +138,15 @@ class BrokerEnsemble(Ensemble):
             return  # this node is behind the one that was read before
         jumped = offset < partition.first
         offset = max(offset, partition.first)
-        values = replica.read(*place, offset)
+        try:
+            values = replica.read(*place, offset)
+        except Corrupt as error:
+            if node.id not in self.invariants.decayed:
+                self.world.history.unreadable.append(f"node {node.id}: {error.message}")
+            replica.damaged = error.message
+            return
+        except OSError:  # the disk cannot read it, and the reader is told so
+            return
         if values:
             self.counts["polls"] += 1
             self.counts["jumps"] += jumped
@@ -146,7 +157,7 @@ class BrokerEnsemble(Ensemble):
         """Somebody asks who says that it leads for the end of a partition, and must see all that was acknowledged before."""
         lasting = [place for place in self.world.ends if not self.world.topics[place[0]].deleted]
         for node in self.nodes.values():
-            if lasting and node.running and node.paused is None and node.peer.room and node.reading is None:
+            if lasting and leads_clients(node) and node.reading is None:
                 self.ask_end(node, self.random.choice(lasting))
 
     def ask_end(self, node: Node, place: Place) -> None:
@@ -160,7 +171,8 @@ class BrokerEnsemble(Ensemble):
 
     def found(self, node: Node, place: Place, owed: int) -> None:
         end = replica_of(node).state.ends.get(place)
-        if end is not None:  # deleted meanwhile, as somebody asked
+        assert node.applier is not None, "the law that a broker applies"
+        if node.applier.applied == len(node.delivered) and end is not None:  # else it waits; or deleted meanwhile, as somebody asked
             self.counts["linearizable_ends"] += 1
             self.world.history.ends.append(End(self.world.slot(place), owed, end))
 
@@ -171,7 +183,7 @@ class BrokerEnsemble(Ensemble):
         """All commands are answered, too, or nobody asks any longer."""
         self.patience = self.patience or self.schedule.now + PATIENCE_MICROS
         asking = any(producer.open or producer.id is None for producer in self.producers) and self.schedule.now < self.patience
-        return not asking and super().silent
+        return not asking and super().silent and not self.invariants.decayed and all(map(idle, self.nodes.values()))
 
     def finish(self, seconds: float = 15.0) -> None:
         """Beside what must hold of any ensemble: no anomaly in what clients were told, and all replicas alike, byte by byte."""
@@ -188,11 +200,16 @@ class BrokerEnsemble(Ensemble):
                 logs.append(everything)
             history.final.append(logs)
             history.digests.append(xxh3_64_intdigest(replica.tables()))
+            history.segments.append(replica.segments())
         for sent in history.sent:
             self.counts["sends_acked"] += sent.offsets is not None
             self.counts["records_acked"] += len(sent.values) if sent.offsets is not None else 0
             self.counts["refused"] += sent.failed
         self.counts["topics"] = len(self.world.topics)
+        invariants = self.invariants
+        self.counts["parts"], self.counts["parts_kept"] = invariants.parts, invariants.parts_kept
+        self.counts["parts_anew"], self.counts["states_mended"] = invariants.parts_anew, invariants.states_mended
+        self.counts["torn_segments"] = sum(replica.files.torn_writes for replica in replicas)
         if found := anomalies(history):
             raise Anomaly("; ".join(found))
 
@@ -210,3 +227,16 @@ class BrokerEnsemble(Ensemble):
 def replica_of(node: Node) -> Replica:
     assert isinstance(node.application, Replica)
     return node.application
+
+
+def serves(node: Node) -> bool:
+    """Is it up, with a state to answer from?"""
+    return node.running and node.paused is None and node.applier is not None and node.applier.missing is None
+
+
+def leads_clients(node: Node) -> bool:
+    return serves(node) and node.peer.room > 0
+
+
+def idle(node: Node) -> bool:
+    return node.applier is not None and node.applier.idle

@@ -62,6 +62,10 @@ class History:
     """[replica][partition][offset]."""
     digests: list[int] = field(default_factory=list)
     ends: list[End] = field(default_factory=list)
+    segments: list[dict[str, bytes]] = field(default_factory=list)
+    """[replica][file]: the bytes of every segment."""
+    unreadable: list[str] = field(default_factory=list)
+    """What readers were told was damaged where no disk had rotted."""
 
 
 # -- anomalies ---------------------------------------------------------------------------------------------------------------
@@ -174,6 +178,10 @@ def replica_divergence(history: History) -> Iterator[str]:
     for replica, (partitions, digest) in enumerate(zip(history.final, history.digests, strict=True)):
         if partitions != history.final[0] or digest != history.digests[0]:
             yield f"replica {replica} differs from replica 0"
+    for replica, segments in enumerate(history.segments):
+        for name in sorted(segments.keys() | history.segments[0].keys()):
+            if segments.get(name) != history.segments[0].get(name):
+                yield f"segment {name} of replica {replica} is not that of replica 0"
 
 
 def stale_end(history: History) -> Iterator[str]:
@@ -181,6 +189,11 @@ def stale_end(history: History) -> Iterator[str]:
     for end in history.ends:
         if end.found < end.owed:
             yield f"{end}: acknowledged before, and not seen"
+
+
+def damaged_read(history: History) -> Iterator[str]:
+    """A reader is told that records are damaged, and no disk has rotted."""
+    yield from history.unreadable
 
 
 CHECKERS: tuple[Callable[[History], Iterator[str]], ...] = (
@@ -196,6 +209,7 @@ CHECKERS: tuple[Callable[[History], Iterator[str]], ...] = (
     poll_skip,
     unanswered,
     stale_end,
+    damaged_read,
 )
 
 

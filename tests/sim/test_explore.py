@@ -40,6 +40,8 @@ CAUGHT_BY_THREE = {
     "tail_kept_in_silence": ("ProcessConsistency", Bounds(1, 0, 2, 1)),
 }
 """Those that need a minority, or a third that comes late."""
+READING = Bounds(proposals=1, crashes=0, elections=2, losses=1, reads=1)
+CAUGHT_BY_READERS = ("leader_reads_alone", "earlier_echo_confirms_a_read", "one_echo_less_confirms_a_read")
 
 
 def explored(mutant: str, nodes: int, bounds: Bounds, budget: int, aged: bool = False) -> Exploration:
@@ -77,6 +79,23 @@ def test_three_nodes_find_a_broken_core(mutant: str) -> None:
     guarantee, bounds = CAUGHT_BY_THREE[mutant]
 
     assert explored(mutant, 3, bounds, 600_000, aged=True).guarantee == guarantee
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mutant", CAUGHT_BY_READERS)
+def test_three_nodes_find_a_read_that_is_stale(mutant: str) -> None:
+    """A leader that others have left is asked before it hears of that, and they have committed something since."""
+    found = explored(mutant, 3, READING, 1_500_000, aged=True)
+
+    assert found.guarantee == "LinearizableReads"
+    assert len(found.trace) < 60
+
+
+def test_two_nodes_are_exhausted_with_a_read_under_way() -> None:
+    found = Explorer(2, Bounds(proposals=1, crashes=1, elections=1, losses=0, reads=1)).search(50_000)
+
+    assert found.complete and found.guarantee is None, found.trace
+    assert found.counts["answers"] > 0
 
 
 @pytest.mark.slow

@@ -87,6 +87,10 @@ def stale_end(history: History) -> None:
     history.ends.append(End(0, 2, 1))
 
 
+def damaged_read(history: History) -> None:
+    history.unreadable.append("node 1: a batch is not what was written")
+
+
 def replica_divergence(history: History) -> None:
     history.digests[1] ^= 1
 
@@ -99,3 +103,10 @@ def test_one_edited_record_makes_its_checker_object(checker: Callable[[History],
     globals()[checker.__name__](history)
 
     assert any(found.startswith(f"{checker.__name__}: ") for found in anomalies(history))
+
+
+def test_one_segment_that_differs_makes_replicas_diverge() -> None:
+    history = Play(recorded()).run()
+    history.segments = [{"a": b"1", "b": b"2"}, {"a": b"1", "b": b"2"}, {"a": b"1"}]
+
+    assert anomalies(history) == ["replica_divergence: segment b of replica 2 is not that of replica 0"]

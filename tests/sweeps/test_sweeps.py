@@ -11,11 +11,11 @@ from itertools import islice, pairwise
 
 import pytest
 
+from broker.checkpoint import append_rows
 from broker.errors import Corrupt
 from broker.log import Log
 from broker.log.kept import index_name, restore_files
 from broker.log.stored import check_batch, split
-from broker.server.checkpoint import append_rows
 from broker.snapshot import decode
 from tests.broker.log.test_log import TOPIC, fill
 from tests.broker.test_snapshot import a_history, bytes_of

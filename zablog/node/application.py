@@ -1,12 +1,13 @@
 """What a program brings that wants the ordered log: a state machine."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from zablog.core.trail import Payload
 from zablog.core.zxid import Zxid
 from zablog.node.status import Status
 from zablog.storage.disk import Disk
+from zablog.storage.snapshots import Part
 
 
 class Application(Protocol):
@@ -30,14 +31,6 @@ class Application(Protocol):
     def role_changed(self, status: Status) -> None:
         """The node began another role or phase."""
         ...
-
-
-class Part(NamedTuple):
-    """A file of the application that belongs to a snapshot: its first `length` bytes, whose CRC-32C is `crc`."""
-
-    name: str
-    length: int
-    crc: int
 
 
 class Capture(Protocol):

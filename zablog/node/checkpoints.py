@@ -19,9 +19,10 @@ from zablog.node.applier import Applier
 from zablog.node.config import NodeConfig
 from zablog.node.driver import Driver
 from zablog.node.errors import NodeStopped
-from zablog.node.transfer import Sender, write_snapshot
+from zablog.node.transfer import Sender
 from zablog.storage.errors import StorageError
 from zablog.storage.manifest import Snapshot
+from zablog.storage.snapshots import write_snapshot
 from zablog.storage.storage import Storage
 
 LOOK_SECONDS = 0.1

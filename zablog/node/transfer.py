@@ -1,13 +1,13 @@
 """A snapshot on its way from one node to another, on a connection of its own, so that no heartbeat stands behind it.
 
 The follower asks for what it lacks, piece by piece, and the leader answers at a bounded pace. A part that we have in the same length
-is not asked for, of one that we have in part the rest is: parts only grow, and are the same on every node. What is here in the end
-is verified, whatever it is made of; a part that fails is fetched anew, once. So a transfer goes on where an earlier one broke off.
+is not asked for, of one that we have in part the rest is: see `zablog.storage.snapshots`. So a transfer goes on where an earlier one
+broke off.
 """
 
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -17,11 +17,11 @@ import trio
 
 from zablog.core.trail import Mark, Payload
 from zablog.core.zxid import PeerId, Zxid
-from zablog.node.application import Part, Restorable
+from zablog.node.application import Restorable
 from zablog.node.errors import the_one_of
-from zablog.storage.disk import Disk
 from zablog.storage.errors import Corrupt, StorageError
 from zablog.storage.manifest import Snapshot
+from zablog.storage.snapshots import Part, Unlike, Want, gathered, write_snapshot
 from zablog.storage.storage import Storage, verified
 from zablog.transport.ends import Ends
 from zablog.wire.errors import MessageError
@@ -34,14 +34,10 @@ ANSWER_SECONDS = 30.0
 """A leader that is silent for so long has forgotten us."""
 IDLE_SECONDS = 30.0
 """A follower that asks for nothing for so long has forgotten us, and its log need not be kept."""
-VERIFIED_BYTES = 64 << 20
-"""So much of a part is verified in one go."""
 AT_ONCE_SECONDS = 5.0
 HASTE_MAX = 64
 PROGRESS_SECONDS = 0.3
 """Between two signs of life while our disk or our processor is at work: a leader gives up who makes no progress for 2 s."""
-ANEW = "anew-"
-"""How the name of a part begins that is fetched beside ours, until it is known to be whole."""
 OWN_FILE = ""
 """The name of the snapshot's own file."""
 
@@ -69,24 +65,6 @@ def guarded(work: Callable[..., Result], *words: object) -> Result:
 async def on_disk(work: Callable[..., Result], *words: object) -> Result:
     """Blocking work in a thread. Raises DiskFailed."""
     return await trio.to_thread.run_sync(guarded, work, *words)
-
-
-def write_snapshot(disk: Disk, mark: Mark, pieces: Sequence[bytes], named: Snapshot | None) -> Snapshot:
-    """Blocking: put a snapshot's own file on the disk, durably. What no manifest names is removed first."""
-    name = f"snapshot-{mark.zxid}"
-    if named is not None and named.name == name:  # it is damaged, and this one takes its place
-        name += "-again"
-    for stale in disk.names():
-        if stale.startswith("snapshot-") and (named is None or stale != named.name):
-            disk.unlink(stale)
-    disk.create(name)
-    disk.write(name, 0, pieces)
-    disk.sync(name)
-    disk.sync_names()
-    crc, length = 0, 0
-    for piece in pieces:
-        crc, length = google_crc32c.extend(crc, piece), length + len(piece)
-    return Snapshot(mark, name, length, crc)
 
 
 class Pace:
@@ -216,8 +194,11 @@ class Fetcher:
             parts = await at_work(answers, self.application.parts, raw)
         except Corrupt as error:
             raise TransferFailed(f"its snapshot cannot be used: {error}") from error
-        for part in parts:
-            await self.fetch_part(answers, part)
+        try:
+            for part in parts:
+                await self.fetch_part(answers, part)
+        except Unlike as error:
+            raise TransferFailed(str(error)) from error
         await at_work(answers, guarded, self.application.files.sync_names)
         named = self.storage.snapshot
         snapshot = await at_work(answers, guarded, write_snapshot, self.storage.disk, found.mark, [raw], named)
@@ -237,65 +218,23 @@ class Fetcher:
         return raw
 
     async def fetch_part(self, answers: "Answers", part: Part) -> None:
-        """What we lack of it, then all of it verified, then synced."""
-        disk = self.application.files
-        have = await on_disk(existing, disk, part)
-        await self.fetch_rest(answers, part, part.name, have)
-        if await self.checksum(answers, part, part.name) == part.crc:
-            self.kept_bytes += have
-            await at_work(answers, guarded, disk.sync, part.name)
-            return
-        if not have:
-            raise TransferFailed(f"{part.name} is not what the snapshot says: its checksum is another")
-        log.warning("a part is fetched anew", node=self.storage.identity.node, part=part.name)
-        # Beside what we have: it may be theirs that is rotten.
-        anew = ANEW + part.name
-        await on_disk(empty, disk, anew)
-        await self.fetch_rest(answers, part, anew, 0)
-        if await self.checksum(answers, part, anew) != part.crc:
-            await on_disk(disk.unlink, anew)
-            raise TransferFailed(f"{part.name} is not what the snapshot says: its checksum is another")
-        await at_work(answers, guarded, disk.sync, anew)
-        await on_disk(disk.rename, anew, part.name)
+        """What we lack of it; then all of it is verified, then synced."""
+        steps, kept = gathered(self.application.files, part), 0
+        while (want := await at_work(answers, guarded, next, steps, None)) is not None:
+            if want.file != part.name:
+                log.warning("a part is fetched anew", node=self.storage.identity.node, part=part.name)
+            kept = want.begin
+            await self.fetch_rest(answers, part, want)
+        self.kept_bytes += kept
 
-    async def checksum(self, answers: "Answers", part: Part, name: str) -> int:
-        """The CRC-32C of what is here of a part."""
-        crc = 0
-        for begin in range(0, part.length, VERIFIED_BYTES):
-            crc = await at_work(answers, guarded, checksum, self.application.files, name, part.length, begin, crc)
-        return crc
-
-    async def fetch_rest(self, answers: "Answers", part: Part, name: str, have: int) -> None:
-        """What stands behind the first `have` bytes of a part, into the file `name`."""
+    async def fetch_rest(self, answers: "Answers", part: Part, want: Want) -> None:
         disk = self.application.files
 
         async def put(offset: int, data: Payload) -> None:
-            await on_disk(disk.write, name, offset, [data])
+            await on_disk(disk.write, want.file, offset, [data])
 
-        await answers.get(part.name, have, part.length, put)
-        self.fetched_bytes += part.length - have
-
-
-def existing(disk: Disk, part: Part) -> int:
-    """Blocking: how much of a part is here; its file is made if it is not."""
-    if disk.exists(part.name):
-        return min(disk.size(part.name), part.length)
-    disk.create(part.name)
-    return 0
-
-
-def empty(disk: Disk, name: str) -> None:
-    """Blocking: an empty file of that name."""
-    if disk.exists(name):
-        disk.unlink(name)
-    disk.create(name)
-
-
-def checksum(disk: Disk, name: str, length: int, begin: int, crc: int) -> int:
-    """Blocking: the CRC-32C of the first `length` bytes of a file, continued from `begin` for a while."""
-    for offset in range(begin, min(length, begin + VERIFIED_BYTES), PIECE_BYTES_MAX):
-        crc = google_crc32c.extend(crc, disk.read(name, offset, min(PIECE_BYTES_MAX, length - offset)))
-    return crc
+        await answers.get(part.name, want.begin, part.length, put)
+        self.fetched_bytes += part.length - want.begin
 
 
 class Line:

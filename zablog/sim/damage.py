@@ -1,10 +1,11 @@
 """What becomes of a node's disk between two lives: the power fails, and something on it is no longer what was written last.
 
-Each takes a running node and kills it. False if there was nothing to damage, or not in this way.
+Each takes a running node and kills it (`rot_segment` not always). False if there was nothing to damage, or not in this way.
 """
 
 from random import Random
 
+from zablog.sim.applier import FILES
 from zablog.sim.node import Node
 from zablog.storage.batch import FILE_BYTES as HEADER_BYTES
 
@@ -71,4 +72,22 @@ def stale_file(node: Node) -> bool:
         return False
     node.disk.age(file)
     node.schedule.say(f"{node.id} has a stale {file}")
+    return True
+
+
+def rot_segment(node: Node, random: Random) -> bool:
+    """Some bits of an application's file, of what is durable of it. The process may live on: then it is for it to find out."""
+    files = node.disk.children.get(FILES)
+    rotten = [name for name, file in sorted(files.files.items()) if file.durable] if files is not None else []
+    if files is None or not rotten:
+        return False
+    name = random.choice(rotten)
+    if random.random() < 0.5:
+        node.die(power_loss=True)
+    file = files.files.get(name)
+    if file is None or not (length := min(len(file.now), len(file.durable))):
+        return False
+    for place in {(random.randrange(length), random.randrange(8)) for _ in range(random.choice((1, 1, 2, 5)))}:
+        files.flip(name, *place)
+    node.schedule.say(f"{node.id} has a rotten {name}")
     return True

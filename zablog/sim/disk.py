@@ -174,7 +174,8 @@ class SimDisk:
 
     def child(self, name: str) -> "SimDisk":
         if name not in self.children:
-            self.children[name] = SimDisk(lambda operation: self.step(operation))
+            made = self.children[name] = SimDisk(lambda operation: self.step(operation))
+            made.reading = lambda file: self.reading(f"{name}/{file}")
         return self.children[name]
 
     def close(self) -> None:

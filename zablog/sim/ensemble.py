@@ -18,6 +18,8 @@ class Ensemble:
 
     flag = ""
     """Of `zablog simulate`, for this kind of ensemble."""
+    more_faults: tuple[str, ...] = ()
+    """What can happen to this kind of ensemble beside what can happen to all."""
     proposed_once = True
     """Is each payload proposed but once?"""
 

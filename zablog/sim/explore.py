@@ -22,12 +22,13 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
 from zablog.core.effects import RoleChanged
 from zablog.core.messages import Message
 from zablog.core.quorum import Configuration
-from zablog.core.state import Following, Leading, Looking
+from zablog.core.state import Following, Leading, Looking, Phase
 from zablog.core.trail import Mark
 from zablog.core.zxid import Epoch, PeerId
 from zablog.sim.freezing import copied
 from zablog.sim.guarantees import Violation
 from zablog.sim.happenings import (
+    Ask,
     Broadcast,
     Checkpoint,
     Connect,
@@ -64,6 +65,8 @@ class Bounds(NamedTuple):
     """Links that break by themselves, and roles that are given up though their links are well."""
     checkpoints: int = 0
     """After each, the log begins where the snapshot stands."""
+    reads: int = 0
+    """Linearizable ones, asked at whoever says that it leads."""
 
     def less(self, what: str) -> Bounds:
         return self._replace(**{what: getattr(self, what) - 1})
@@ -167,7 +170,7 @@ class Exploration:
         }
 
 
-SIGHTS: Final = ("established", "deliveries", "truncations", "snapshots")
+SIGHTS: Final = ("established", "deliveries", "truncations", "snapshots", "answers")
 
 
 def sights(notices: list[Notice]) -> Iterator[str]:
@@ -181,6 +184,8 @@ def sights(notices: list[Notice]) -> Iterator[str]:
                 yield "truncations"
             case "installed", _:
                 yield "snapshots"
+            case "read_answered", _:
+                yield "answers"
 
 
 class Explorer:
@@ -321,6 +326,8 @@ class Explorer:
             yield from option(Heartbeat())
             if puppet.peer.room > 0:
                 yield from option(Broadcast(bytes([self.bounds.proposals - rest.proposals + 1])), "proposals")
+            if role.phase is Phase.BROADCAST and not puppet.reading:
+                yield from option(Ask(), "reads")
         if isinstance(role, Looking):
             if index == 0 or rest.elections < self.bounds.elections:  # numbers are names only: the first to lead is called 1
                 yield from option(Lead(self.bounds.elections - rest.elections + 1), "elections")

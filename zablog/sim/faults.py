@@ -36,10 +36,13 @@ KINDS = (
 )
 APART = ("rot_sealed", "slow_clock")
 """Drawn only where there are checkpoints, since what nobody has any more is mended by the next one; and where there are reads."""
+WITH_FILES = ("rot_segment",)
+"""Drawn only where an application keeps files of its own, and there are checkpoints: a peer's is what mends them."""
 OUTSIDE = ("lost_write", "stale_file")
 """What no log on a quorum of disks can survive: a disk that says it has what it has not. Never drawn: only whoever asks for it gets it, and
 what is broken then is counted apart, as a loss that was to be expected."""
 SURVIVABLE = (*KINDS, *APART)
+KNOWN = (*SURVIVABLE, *WITH_FILES, *OUTSIDE)
 TRAPS = (CEpoch, NewEpoch, AckEpoch, Diff, Trunc, NewLeader, AckNewLeader, UpToDate)
 """What is said between the end of one reign and the next: a few milliseconds, which chance alone hardly ever hits."""
 
@@ -79,8 +82,8 @@ class Options:
         if not isinstance(record, dict) or not record.keys() <= known:
             raise ValueError(f"options are an object with some of the keys {', '.join(sorted(known))}")
         faults: Any = record.get("faults", {})  # Any: JSON
-        if not isinstance(faults, dict) or not faults.keys() <= {*SURVIVABLE, *OUTSIDE}:
-            raise ValueError(f"faults are numbers a second of some of {', '.join((*SURVIVABLE, *OUTSIDE))}")
+        if not isinstance(faults, dict) or not faults.keys() <= set(KNOWN):
+            raise ValueError(f"faults are numbers a second of some of {', '.join(KNOWN)}")
         numbers = [*faults.values(), *(record[key] for key in record.keys() - {"faults", "strikes"}), *(record.get("strikes") or ())]
         if not all(isinstance(number, int | float) and number >= 0 for number in numbers):
             raise ValueError("options are numbers, none of them below zero")
@@ -89,16 +92,24 @@ class Options:
 
 RATE_MAX = 5.0
 """Faults a second of all kinds together. With more, nobody leads for long enough to do anything that could be broken."""
+AWAITED_RATE = 10.0
+"""Checkpoints a second in peace, while somebody waits for one that mends its files."""
 SECONDS_MAX = 600.0
 """Virtual seconds in which a run has its events. A quiet one needs a hundred."""
 
 
 def draw(
-    random: Random, nodes: int | None = None, seconds: float = 4.0, events: int | None = None, kinds: Sequence[str] | None = None
+    random: Random,
+    nodes: int | None = None,
+    seconds: float = 4.0,
+    events: int | None = None,
+    kinds: Sequence[str] | None = None,
+    more: Sequence[str] = (),
 ) -> Options:
     """The mix of one seed: most kinds are absent, for where everything fails at once nothing gets far enough to be broken.
 
-    With `kinds` it is all of those and no others. A run of many events always has checkpoints: else each start reads all of a long log.
+    With `kinds` it is all of those and no others. `more` is what else can happen to this kind of ensemble. A run of many events always
+    has checkpoints: else each start reads all of a long log.
     """
     chosen = kinds if kinds is not None else sorted(random.sample(KINDS, random.randint(1, 8)))
     faults = {kind: random.choice((0.3, 1.0, 3.0)) for kind in chosen}
@@ -122,6 +133,9 @@ def draw(
     reads = random.choice((0.0, 0.0, 20.0, 100.0)) if kinds is None else 0.0
     if reads:
         options.faults["slow_clock"] = random.choice((0.3, 1.0))
+    for kind in more if kinds is None and options.checkpoints_per_second > 0 else ():
+        if random.random() < 0.3:
+            options.faults[kind] = random.choice((0.3, 1.0))
     return replace(options, reads_per_second=reads)
 
 
@@ -137,14 +151,14 @@ class Injector:
         self.strikes: list[int] = []
         """The numbers of those that had an effect."""
         self.number = 0
-        self.counts = dict.fromkeys((*SURVIVABLE, *OUTSIDE), 0)
+        self.counts = dict.fromkeys(KNOWN, 0)
         self.active = True
         self.trap: type[object] | None = None
         self.traps = 0
         """How often the trap will spring."""
         if options.checkpoints_per_second > 0:
             ensemble.schedule.at(50_000, self.checkpoint)
-        for kind in (*SURVIVABLE, *OUTSIDE):
+        for kind in KNOWN:
             if options.faults.get(kind, 0) > 0:
                 self.plan(kind)
 
@@ -178,8 +192,11 @@ class Injector:
 
     def checkpoint(self) -> None:
         """Not a fault: somebody puts its state on the disk, and lets go of its log. In peace only while somebody may have need of it."""
-        if self.active or self.ensemble.invariants.faulty:
-            self.ensemble.schedule.at(int(self.plans.expovariate(self.options.checkpoints_per_second) * 1_000_000) + 1, self.checkpoint)
+        invariants = self.ensemble.invariants
+        if self.active or invariants.faulty or invariants.decayed:
+            rate = self.options.checkpoints_per_second
+            rate = max(rate, AWAITED_RATE) if invariants.decayed and not self.active else rate
+            self.ensemble.schedule.at(int(self.plans.expovariate(rate) * 1_000_000) + 1, self.checkpoint)
             node = self.plans.choice(sorted(self.ensemble.nodes))
             if snapshots.checkpoint(self.ensemble.nodes[node]):
                 self.ensemble.schedule.count(node, "checkpoint")
@@ -342,6 +359,16 @@ class Injector:
         if not victim.running or len(ill) > (len(self.ensemble.nodes) - 1) // 2 or not damage.rot_sealed(victim, self.random):
             return False
         invariants.faulty.add(node)
+        return True
+
+    def rot_segment(self, node: int) -> bool:
+        """Some of an application's file rots, with a power loss or under a running process. On a minority of disks at a time."""
+        victim, invariants = self.ensemble.nodes[node], self.ensemble.invariants
+        ill = invariants.decayed | invariants.faulty | {node}
+        mendable = self.options.checkpoints_per_second > 0 and len(ill) <= (len(self.ensemble.nodes) - 1) // 2
+        if not victim.running or not mendable or not damage.rot_segment(victim, self.random):
+            return False
+        invariants.decayed.add(node)
         return True
 
     def rot_copy(self, node: int) -> bool:

@@ -67,6 +67,10 @@ class Broadcast(NamedTuple):
     payload: bytes
 
 
+class Ask(NamedTuple):
+    """A client asks for a linearizable read."""
+
+
 class Connect(NamedTuple):
     """A new link is up."""
 
@@ -86,4 +90,6 @@ class Hear(NamedTuple):
     message: Message
 
 
-Happening = Start | Die | Sync | Read | Checkpoint | Fetch | Lead | Follow | Quit | Heartbeat | Broadcast | Connect | Disconnect | Hear
+Happening = (
+    Start | Die | Sync | Read | Checkpoint | Fetch | Lead | Follow | Quit | Heartbeat | Broadcast | Ask | Connect | Disconnect | Hear
+)

@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import google_crc32c
+
 from zablog.core.effects import DurableEffect, Install, RoleChanged, Send, Truncate
 from zablog.core.events import Link
 from zablog.core.messages import Ack, AckEpoch, AckNewLeader, AckSnap, Commit, NewEpoch, Notification, Ping, Pong, Propose
 from zablog.core.state import Following, Leading, Phase
 from zablog.core.trail import Entries, Mark, Trail, extend_digest
 from zablog.core.zxid import ZERO, Epoch, Zxid
+from zablog.sim.disk import SimDisk
 from zablog.sim.guarantees import (
     CommitQuorum,
     CommittedKept,
@@ -41,6 +44,7 @@ from zablog.sim.guarantees import (
     TotalOrder,
 )
 from zablog.sim.image import Image
+from zablog.storage.snapshots import Part
 from zablog.storage.storage import Storage
 
 if TYPE_CHECKING:
@@ -82,6 +86,10 @@ class Invariants:
         """Nodes that recovered with a suspect tail, and have not been repaired yet."""
         self.faulty: set[int] = set()
         """Nodes whose log rotted before its end, and that have not started since."""
+        self.decayed: set[int] = set()
+        """Nodes whose application's files rotted, and have not been found whole since."""
+        self.states_mended = self.parts = self.parts_kept = self.parts_anew = 0
+        """Of an application's files: restored from a peer; fetched; of these, some of it was here; what was here was damaged."""
         self.mended = {"own snapshot": 0, "entries": 0, "a peer's snapshot": 0}
         """What put such logs right, and how often."""
         self.reads = 0
@@ -150,6 +158,11 @@ class Invariants:
         self.restored(node, mark)
         node.end = mark.zxid
 
+    def part_taken(self, node: Node, files: SimDisk, part: Part) -> None:
+        """SnapshotExact, for what an application keeps in files: whatever was here of it before."""
+        if google_crc32c.value(bytes(files.file(part.name).now[: part.length])) != part.crc:
+            raise SnapshotExact(f"node {node.id} takes {part.name} for what a snapshot says of it, and it is not")
+
     def remembered(self, node: Node, before: Image) -> None:
         """PromiseMono, after each change of a disk."""
         image = node.image
@@ -195,6 +208,11 @@ class Invariants:
         if storage.suspect is not None and node.id not in self.suspect:
             self.suspect.add(node.id)
             self.suspects += 1
+
+    def state_damaged(self, node: Node, words: str) -> None:
+        """RestartFidelity: what an application has written is there, unless the disk has rotted."""
+        if node.id not in self.decayed:
+            raise RestartFidelity(f"the files of node {node.id} are damaged, and no disk has rotted: {words}")
 
     def unrecoverable(self, node: Node, error: Exception) -> None:
         raise RestartFidelity(f"node {node.id} cannot recover: {error}")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from zablog.sim.snapshots import put
+from zablog.sim.applier import reachable, take_parts
 from zablog.storage.errors import Diverged, Faulty, StorageError
 from zablog.storage.repair import Fault, Missing
+from zablog.storage.snapshots import Unlike, write_snapshot
 from zablog.storage.storage import Storage, begin_at_own
 
 if TYPE_CHECKING:
@@ -25,9 +26,7 @@ def opened(node: Node, file_bytes: int) -> Storage:
             if begin_at_own(node.disk, file_bytes):
                 node.invariants.mended["own snapshot"] += 1
                 continue
-            peers = [
-                peer for peer in node.invariants.nodes if peer.running and peer.paused is None and node.network.passes(node.id, peer.id)
-            ]
+            peers = [peer for peer in node.invariants.nodes if reachable(node, peer)]
             node.random.shuffle(peers)
             if not any(helped(node, peer, error.fault, file_bytes) for peer in peers):
                 raise
@@ -54,7 +53,11 @@ def helped(node: Node, peer: Node, fault: Fault, file_bytes: int) -> bool:
         raw = peer.storage.read_snapshot()
     except (StorageError, OSError):
         return False
-    storage.begin_at(put(node, snapshot.mark, raw))
+    try:
+        take_parts(node, peer, raw)
+    except Unlike:
+        return False
+    storage.begin_at(write_snapshot(node.disk, snapshot.mark, [raw], storage.snapshot))
     node.invariants.mended["a peer's snapshot"] += 1
     node.replaced = snapshot.mark.zxid
     return True

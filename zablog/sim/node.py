@@ -46,6 +46,7 @@ from zablog.core.trail import Trail
 from zablog.core.zxid import ZERO, Epoch, PeerId, Zxid
 from zablog.sim import mending
 from zablog.sim.application import Application
+from zablog.sim.applier import FILES, Applier
 from zablog.sim.disk import PowerLost, SimDisk
 from zablog.sim.image import Image
 from zablog.sim.invariants import Invariants
@@ -94,11 +95,10 @@ class Node:
         """The last try to fetch a snapshot, unless all of it came."""
         self.reading: Zxid | None = None
         """What the linearizable read that was asked here must see."""
-        self.make: Callable[[], Application] | None = None
-        """Makes the application of a life, if it is to have one."""
+        self.make: Callable[[SimDisk], Application] | None = None
+        """Makes the application of a life over files that outlive it, if there is to be one."""
         self.application: Application | None = None
-        self.captures: dict[int, bytes] = {}
-        """The application's state after so many deliveries less one, for checkpoints."""
+        self.applier: Applier | None = None
         self.memory_bytes, self.stream_bytes, self.piece_bytes = MEMORY_BYTES, STREAM_BYTES, PIECE_BYTES
         self.on_read: Callable[[], None] | None = None
         """Called when the linearizable read that was asked here may be answered."""
@@ -109,6 +109,7 @@ class Node:
 
     def start(self, timing: Timing, limits: Limits) -> None:
         """Recover, and begin another life."""
+        self.application = self.make(self.disk.child(FILES)) if self.make is not None else None
         try:
             self.storage = mending.opened(self, FILE_BYTES)
         except PowerLost:
@@ -151,21 +152,27 @@ class Node:
         self.stepping = False
         self.delivered = []
         self.reading = None
-        self.application = self.make() if self.make is not None else None
-        self.captures = {}
         self.on_read = None
         self.life += 1
         self.writer = Writer(self)
-        if storage.snapshot is not None:
-            try:
-                self.take(storage.read_snapshot())
-            except OSError as error:
-                return self.schedule.say(f"{self.id} does not start: {error}")
-            self.invariants.restored(self, storage.snapshot.mark)
+        self.applier = Applier(self, self.application) if self.application is not None else None
+        try:
+            raw = storage.read_snapshot() if (own := storage.snapshot) is not None else None
+            if raw is not None and own is not None:
+                self.delivered = list(state_of(raw))
+                self.invariants.restored(self, own.mark)
+            if self.applier is not None:
+                self.applier.begin(raw)
+        except PowerLost:
+            return self.die(self.troubles.power_fails)
+        except OSError as error:
+            return self.schedule.say(f"{self.id} does not start: {error}")
         self.running = True
         self.paused = None
         try:
             self.deliver(storage.watermark)
+        except PowerLost:
+            return self.die(self.troubles.power_fails)
         except OSError as error:
             return self.stop(error)
         self.missed_ticks = 0
@@ -256,6 +263,8 @@ class Node:
                 if self.writer.queue:
                     self.writer.begin()
                 self.invariants.after_step(self)
+        except PowerLost:
+            self.die(self.troubles.power_fails)
         except OSError as error:
             self.stop(error)
         finally:
@@ -291,10 +300,12 @@ class Node:
                     self.writer.queue.append(effect)
                 case FetchSnapshot(link, _, mark):
                     Transfer(self, link, mark).begin()
-                case Install(_, mark):
+                case Install(token, mark):
                     self.writer.queue.append(effect)
                     self.history.install(mark)
-                    self.take(self.staged)
+                    self.delivered = list(state_of(self.staged))
+                    if self.applier is not None:
+                        self.applier.install(token, application_of(self.staged))
                     self.invariants.installed(self, mark)
                     self.invariants.watermark_moved(self, mark.zxid, news=False)
                     self.schedule.say(f"{self.id} takes the snapshot at {mark.zxid}")
@@ -342,13 +353,6 @@ class Node:
         self.invariants.sending(self, send)
         self.network.send(self.id, send.link, send.message)
 
-    def take(self, raw: bytes) -> None:
-        """A snapshot in the place of what was delivered."""
-        self.delivered = list(state_of(raw))
-        self.captures = {}
-        if self.application is not None:
-            self.application.restore(application_of(raw))
-
     def deliver(self, upto: Zxid) -> None:
         """To the application, if there is one; else it is only remembered."""
         after = self.delivered[-1][0] if self.delivered else ZERO
@@ -360,10 +364,8 @@ class Node:
             epoch, counter = entries.first
             self.delivered += [(Zxid(epoch, counter + steps), bytes(payload)) for steps, payload in enumerate(entries.payloads)]
             self.invariants.delivered(self, begin)
-            if self.application is not None:
-                for zxid, payload in self.delivered[begin:]:
-                    self.application.apply(zxid, payload)
-                self.application.applied()
+            if self.applier is not None:
+                self.applier.catch_up()
             if self.schedule.witness is not None:
                 for delivery in self.delivered[begin:]:
                     self.schedule.witness(self.id, delivery)

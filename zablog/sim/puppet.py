@@ -22,13 +22,28 @@ from zablog.core.effects import (
     Halt,
     Install,
     ReadDigest,
+    ReadReady,
     RoleChanged,
     SaveEpochs,
     Send,
     Stream,
     Truncate,
 )
-from zablog.core.events import Checkpointed, DigestRead, Durable, Event, Link, LinkDown, LinkUp, Proposals, Received, Staged, Streamed, Tick
+from zablog.core.events import (
+    Checkpointed,
+    DigestRead,
+    Durable,
+    Event,
+    Link,
+    LinkDown,
+    LinkUp,
+    Proposals,
+    ReadAsked,
+    Received,
+    Staged,
+    Streamed,
+    Tick,
+)
 from zablog.core.gate import Gate
 from zablog.core.messages import Message, Notification, Propose
 from zablog.core.peer import Peer
@@ -39,6 +54,7 @@ from zablog.core.zxid import ZERO, PeerId, Zxid
 from zablog.sim.freezing import frozen
 from zablog.sim.guarantees import CwSane, PromiseMono
 from zablog.sim.happenings import (
+    Ask,
     Broadcast,
     Checkpoint,
     Connect,
@@ -88,7 +104,7 @@ class Puppet:
 
     __slots__ = (
         "candidacy", "configuration", "delivered", "disk", "end", "gate", "held", "id", "links", "log", "noted", "number", "offer", "peer",
-        "queue", "reads", "role", "said", "staged", "tell",
+        "queue", "reading", "reads", "role", "said", "staged", "tell",
     )  # fmt: skip
     life: ClassVar = 0
     just_cut: ClassVar = False
@@ -120,6 +136,8 @@ class Puppet:
         self.staged: Content = ()
         self.links: dict[PeerId, Link] = {}
         """Its open ends."""
+        self.reading = False
+        """Is a linearizable read under way?"""
         self.number = 0
         self.delivered: list[tuple[Zxid, bytes]] = []
         self.candidacy = 0
@@ -155,7 +173,7 @@ class Puppet:
         queue = tuple((type(effect), *(getattr(effect, name) for name in effect.__slots__[1:])) for effect in self.queue)
         reads = tuple((type(read), read.link.peer, *(getattr(read, name) for name in read.__slots__[1:])) for read in self.reads)
         pending = tuple((token - durable, *rest) for token, *rest in state.pending)
-        counts = (self.peer.out.token - durable, self.gate.durable - durable, self.peer.out.halted, self.candidacy)
+        counts = (self.peer.out.token - durable, self.gate.durable - durable, self.peer.out.halted, self.candidacy, self.reading)
         offer = self.offer and (self.offer.link.peer, self.offer.mark)
         fetched = self.staged if any(isinstance(effect, Install) for effect in self.queue) else ()
         whole = (self.disk, frozen(state, self.current), pending, counts, waiting, queue, self.log, reads, offer, fetched)
@@ -206,6 +224,11 @@ class Puppet:
             case Broadcast(payload):
                 self.say(f"{self.id}       is handed 1 to broadcast, after {self.living.last}")
                 self.step(Proposals((payload,)))
+            case Ask():
+                self.say(f"{self.id}       is asked for a linearizable read, its watermark is {self.living.watermark}")
+                self.reading = True
+                self.note("read_begun")
+                self.step(ReadAsked())
             case Connect(peer):
                 self.say(f"{self.id} is connected to {peer}")
                 self.number += 1
@@ -245,6 +268,7 @@ class Puppet:
             self.wrote(effect, watermark)
         for peer in sorted(self.links):
             self.said.append(Said(peer, None))
+        self.give_up_reading()
         self.dead()
         self.say(f"{self.id} is killed; {written} of what it was writing is on its disk")
 
@@ -357,8 +381,13 @@ class Puppet:
                         self.role = effect.generation
                         self.gate.void()
                         self.held.clear()
+                        self.give_up_reading()
                     self.note("role_changed", effect)
                     self.say(f"{self.id} is {effect.role} in {effect.phase}, epoch {effect.epoch}: {effect.reason}")
+                case ReadReady(upto):
+                    self.reading = False
+                    self.say(f"{self.id} answers the read with what was committed through {upto}")
+                    self.note("read_answered", upto)
                 case Halt(reason):
                     self.note("halted", reason)
                 case FetchSnapshot():
@@ -370,6 +399,11 @@ class Puppet:
                     self.note("installed", mark)
                     self.note("watermark_moved", mark.zxid, False)
                     self.say(f"{self.id} takes the snapshot at {mark.zxid}")
+
+    def give_up_reading(self) -> None:
+        if self.reading:
+            self.reading = False
+            self.note("read_given_up")
 
     def forget(self, peer: PeerId) -> None:
         """An end is closed."""

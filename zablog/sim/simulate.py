@@ -33,7 +33,7 @@ def run(
 
     `tell` takes the lines of the trace.
     """
-    options = options or draw(Random(f"options {seed}"), nodes)
+    options = options or draw(Random(f"options {seed}"), nodes, more=world.more_faults)
     with uncollected():
         return ran(world, seed, options, tell)
 
@@ -154,4 +154,4 @@ def run_drawn(
     world: type[Ensemble] = Ensemble,
 ) -> Report:
     """The run of a seed, with the options that are drawn from it."""
-    return run(seed, draw(Random(f"options {seed}"), nodes, events=events, kinds=kinds), tell, world=world)
+    return run(seed, draw(Random(f"options {seed}"), nodes, events=events, kinds=kinds, more=world.more_faults), tell, world=world)

@@ -8,7 +8,7 @@ as a whole, or fetched anew, once. Anything may happen between two pieces, and b
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import starmap
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ from zablog.core.zxid import Zxid
 from zablog.sim.guarantees import SnapshotExact
 from zablog.storage.errors import StorageError
 from zablog.storage.manifest import Snapshot
+from zablog.storage.snapshots import Part, Unlike, Want, gathered, write_snapshot
 from zablog.storage.storage import verified
 from zablog.wire.frames import BUFFER_BYTES_MIN, FRAME_BYTES_MAX, FrameReader
 from zablog.wire.transfer import Ask, Found, Get, Gone, Piece, Word, decode_word, encode_word
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 AGAIN = 10_000
 END = b"\0"
 """No JSON holds it."""
+OWN_FILE = ""
+"""The name of the snapshot's own file."""
 ARRIVING = "arriving"
 """The file into which the pieces go, until it is known to be whole."""
 PIECE_BYTES = (60, 600, 6_000)
@@ -71,27 +74,25 @@ def checkpoint(node: Node) -> bool:
     """Put the state at some place since the last checkpoint on the disk, and let go of the log below it, or of some of that."""
     if not node.running or node.paused is not None or any(isinstance(effect, Install) for effect in node.writer.queue):
         return False
+    if node.applier is not None:
+        return node.applier.take()
     last, trail = node.storage.snapshot, node.storage.trail
     places = [
         at
         for at in range(max(0, len(node.delivered) - 30), len(node.delivered))
         if node.delivered[at][0] in trail and (last is None or node.delivered[at][0] > last.mark.zxid)
     ]
-    if node.application is not None:
-        # It is captured now, and the capture may be a while on its way to the disk: this checkpoint may be of the one before.
-        node.captures = dict([*node.captures.items(), (len(node.delivered) - 1, node.application.capture())][-2:])
-        places = [at for at in places if at in node.captures]
     if not places:
         return False
     at = node.random.choice(places)
     zxid = node.delivered[at][0]
-    raw = bytes_of(node.delivered[: at + 1], node.captures.get(at, b""))
+    raw = bytes_of(node.delivered[: at + 1])
     keep_bytes = node.random.choice((0, 0, 500, 100_000))
 
     def work() -> None:
         mark = Mark(zxid, node.storage.digest_at(zxid))
         node.storage.watermark = max(node.storage.watermark, zxid)
-        node.storage.checkpoint(put(node, mark, raw), keep_bytes)
+        node.storage.checkpoint(write_snapshot(node.disk, mark, [raw], node.storage.snapshot), keep_bytes)
 
     if node.on_disk(work):
         node.invariants.checkpoints += 1
@@ -100,17 +101,6 @@ def checkpoint(node: Node) -> bool:
         assert snapshot is not None, "it has just been made"
         node.step(Checkpointed(snapshot.mark, node.storage.trail.base))
     return True
-
-
-def put(node: Node, mark: Mark, raw: bytes) -> Snapshot:
-    """A snapshot's file, on the disk for certain."""
-    name = f"snapshot-{mark.zxid}"
-    remove_stale(node)
-    node.disk.create(name)
-    node.disk.write(name, 0, [raw])
-    node.disk.sync(name)
-    node.disk.sync_names()
-    return Snapshot(mark, name, len(raw), google_crc32c.value(raw))
 
 
 def remove_stale(node: Node) -> None:
@@ -131,7 +121,16 @@ class Transfer:
         self.reader = FrameReader(FRAME_BYTES_MAX, BUFFER_BYTES_MIN)
         self.served = b""
         """What the leader has read of its own disk to answer from: a newer snapshot of its own changes nothing about it."""
+        self.parts: dict[str, Part] = {}
+        """The files of an application that belong to it."""
+        self.wants: Iterator[tuple[Part, Want]] = iter(())
+        """At the follower: what it lacks of them."""
+        self.want: tuple[Part, Want] | None = None
+        """Of these, what is on its way."""
+        self.begun = False
         self.found: Found | None = None
+        self.fetched = b""
+        """The snapshot's own file, once it has come."""
         self.have = 0
         """How much of it is on the follower's disk."""
         self.kept = 0
@@ -142,7 +141,15 @@ class Transfer:
         if (before := self.node.transfer) is not None and before.mark != self.mark:
             self.node.invariants.superseded += 1
         self.node.transfer = self
-        self.node.schedule.at(self.node.random.randint(1_000, 20_000), self.say, Ask(self.mark))
+        self.node.schedule.at(self.node.random.randint(1_000, 20_000), self.open)
+
+    def open(self) -> None:
+        """A checkpoint that is under way comes first."""
+        if self.node.transfer is self and self.node.applier is not None and self.node.applier.busy:
+            self.node.schedule.at(AGAIN, self.open)
+            return
+        self.begun = True
+        self.say(Ask(self.mark))
 
     @property
     def wanted(self) -> bool:
@@ -188,18 +195,31 @@ class Transfer:
         leader, storage = self.leader, self.leader.storage
         try:
             if isinstance(word, Get):
-                leader.disk.reading("snapshot")  # the parts of a snapshot are read as they are asked for
-                answer: Word = Piece(self.served[word.offset : word.offset + word.length])
+                answer: Word = self.piece(word)
             elif storage.snapshot is None or storage.snapshot.mark != self.mark:
                 answer = Gone(f"there is no snapshot at {self.mark.zxid} here any longer")
             else:
                 self.served = verified(storage.disk, storage.snapshot)
+                if leader.application is not None:
+                    self.parts = {part.name: part for part in leader.application.parts(application_of(self.served))}
                 answer = Found(self.mark, len(self.served), storage.snapshot.crc)
         except (StorageError, OSError) as error:
             leader.invariants.unread += 1
             answer = Gone(f"it cannot be read: {error}")
         leader.meet(Fetched(Link(self.node.id, self.link.generation)))
         self.pass_on(self.take, answer)
+
+    def piece(self, get: Get) -> Word:
+        """The parts of a snapshot are read as they are asked for. Raises OSError."""
+        begin, end = get.offset, get.offset + get.length
+        if get.name == OWN_FILE:
+            self.leader.disk.reading("snapshot")
+            return Piece(self.served[begin:end])
+        assert self.leader.application is not None, "the law that there are no parts without one"
+        if get.name not in self.parts or end > self.parts[get.name].length:
+            return Gone(f"{get.name} from {begin} to {end} is not part of the snapshot")
+        data = self.leader.application.files.read(get.name, begin, get.length)
+        return Piece(data) if len(data) == get.length else Gone(f"{get.name} ends before {end}")
 
     # -- the follower -------------------------------------------------------------------------------------------------------
 
@@ -219,27 +239,32 @@ class Transfer:
                 if not node.on_disk(lambda: self.put(offset, piece)):
                     return None
                 self.have += len(piece)
+                if self.want is not None:
+                    return self.fetch_parts()
             case Gone(text):
                 return self.fail(text)
             case _:
                 raise AssertionError("the law that a leader answers")
         assert self.found is not None, "the law that pieces are asked for of what was found"
         if self.have < self.found.length:
-            self.say(Get("", self.have, min(self.piece_bytes, self.found.length - self.have)))
+            self.say(Get(OWN_FILE, self.have, min(self.piece_bytes, self.found.length - self.have)))
         else:
             self.finish(self.found)
         return None
 
     def put(self, offset: int, piece: bytes) -> None:
-        self.node.disk.write(ARRIVING, offset, [piece])
+        if self.want is None:
+            self.node.disk.write(ARRIVING, offset, [piece])
+        elif (application := self.node.application) is not None:
+            application.files.write(self.want[1].file, offset, [piece])
 
     def whole(self, raw: bytes, found: Found) -> bool:
         """Is it what was offered, whatever it is made of?"""
         return bool(google_crc32c.value(raw) == found.crc)
 
     def finish(self, found: Found) -> None:
-        """All of it is here: verified, it is made durable under its name, and the core may have it installed."""
-        node, disk, name = self.node, self.node.disk, f"snapshot-{self.mark.zxid}"
+        """All of the snapshot's own file is here: it is verified. Then come its parts."""
+        node, disk = self.node, self.node.disk
         raw = b""
 
         def verify() -> None:
@@ -253,7 +278,48 @@ class Transfer:
                 return self.fail("its checksum is another than that of what was offered")
             node.invariants.anew += 1
             self.have = self.kept = 0  # ours may be what is torn: written over from the beginning
-            return self.say(Get("", 0, min(self.piece_bytes, found.length)))
+            return self.say(Get(OWN_FILE, 0, min(self.piece_bytes, found.length)))
+        self.fetched = raw
+        self.wants = self.lacking(raw)
+        return self.fetch_parts()
+
+    def lacking(self, raw: bytes) -> Iterator[tuple[Part, Want]]:
+        """What the follower lacks of the application's files, one after the other. In the end all names are durable."""
+        node = self.node
+        if node.application is None:
+            return
+        files = node.application.files
+        for part in node.application.parts(application_of(raw)):
+            for want in gathered(files, part):
+                node.invariants.parts += 1
+                node.invariants.parts_kept += want.begin > 0
+                node.invariants.parts_anew += want.file != part.name
+                yield part, want
+            node.invariants.part_taken(node, files, part)
+        files.sync_names()
+
+    def fetch_parts(self) -> None:
+        """Ask for the next piece of a part, or go on to the next part; behind the last, have the snapshot installed."""
+        while self.want is None or self.have == self.want[0].length:
+            try:
+                if not self.node.on_disk(self.next_part):
+                    return None
+            except Unlike as error:
+                return self.fail(str(error))
+            if self.want is None:
+                return self.stage()
+        part, _ = self.want
+        return self.say(Get(part.name, self.have, min(self.piece_bytes, part.length - self.have)))
+
+    def next_part(self) -> None:
+        self.want = next(self.wants, None)
+        self.have = self.want[1].begin if self.want is not None else 0
+
+    def stage(self) -> None:
+        """Everything is here: the snapshot's own file gets its name, and the core may have it installed."""
+        node, disk, name = self.node, self.node.disk, f"snapshot-{self.mark.zxid}"
+        found, raw = self.found, self.fetched
+        assert found is not None, "the law that what is staged was found"
 
         def work() -> None:
             if disk.size(ARRIVING) > found.length:
@@ -272,4 +338,4 @@ class Transfer:
             node.transfer = None
             node.staged = raw
             node.step(Staged(self.link, self.mark))
-        return None
+        return

@@ -76,6 +76,8 @@ class Writer:
             return
         self.writing = False
         node.open_gate(token)
+        if node.applier is not None:
+            node.applier.durable(token)
         node.step(Durable(token))
         node.history.durable(node.peer.state.durable.last)
         if node.running:

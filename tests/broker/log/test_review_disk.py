@@ -2,10 +2,10 @@
 
 import pytest
 
+from broker.checkpoint import append_rows
 from broker.errors import Corrupt
 from broker.log import Log
 from broker.log.kept import index_name
-from broker.server.checkpoint import append_rows
 from tests.broker.log.test_kept import everything_found, restored, settle, tails_of
 from tests.broker.log.test_log import TOPIC, batch_of
 from zablog.core.zxid import Zxid

@@ -6,11 +6,12 @@ from typing import cast
 import pytest
 import trio
 
+from broker.checkpoint import remove
 from broker.log import Log
 from broker.log.log import Dirt
 from broker.protocol import FetchStatus, OffsetQuery, Offsets, OffsetsFound, Where
 from broker.server.application import BrokerApplication
-from broker.server.checkpoint import remove, sync
+from broker.server.checkpoint import sync
 from broker.server.config import Limits
 from broker.server.reads import Reads
 from broker.server.scrubbing import scrub

@@ -8,7 +8,7 @@ from broker.sim import BrokerEnsemble
 from broker.state import State
 from broker.state.outcomes import Appended, Outcome
 from broker.state.producers import Producers
-from tests.sim.mutants.mutant import ANOMALIES, LAW, Catch, mutant
+from tests.sim.mutants.mutant import ANOMALIES, GUARANTEES, LAW, Catch, mutant
 from tests.sim.mutants.topics import commands_carried_out_twice
 from zablog.sim import run
 from zablog.sim.faults import draw
@@ -16,9 +16,11 @@ from zablog.sim.faults import draw
 
 def brokers(seed: int) -> list[Catch]:
     """Ensembles of three brokers, with clients; each seed draws its own mix of faults."""
-    found = run(seed, draw(Random(f"options {seed}"), nodes=3), world=BrokerEnsemble).found
+    found = run(seed, draw(Random(f"options {seed}"), nodes=3, more=BrokerEnsemble.more_faults), world=BrokerEnsemble).found
     if not found:
         return []
+    if found[0].guarantee in GUARANTEES:
+        return [Catch(seed, found[0].guarantee, found[0].reason)]
     names = [name for part in found[0].reason.split("; ") if (name := part.partition(":")[0]) in ANOMALIES]
     return [Catch(seed, name, found[0].reason) for name in names or [LAW]]
 

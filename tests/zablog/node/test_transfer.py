@@ -14,11 +14,12 @@ from tests.zablog.storage.directories import born
 from tests.zablog.storage.test_snapshots import snapshot_at, written
 from zablog.core.trail import Mark, Payload
 from zablog.core.zxid import PeerId, Zxid
-from zablog.node.application import Capture, Part
+from zablog.node.application import Capture
 from zablog.node.status import Status
 from zablog.node.transfer import DiskFailed, Fetcher, Line, Pace, Sender, TransferFailed
 from zablog.sim.disk import SimDisk
 from zablog.storage.errors import Corrupt
+from zablog.storage.snapshots import Part
 from zablog.storage.storage import Storage
 from zablog.transport.ends import ends_of
 from zablog.wire.errors import WireError
