@@ -34,8 +34,9 @@ KINDS = (
     "hung_disk",
     "stale_copy",
 )
-APART = ("rot_sealed", "slow_clock")
-"""Drawn only where there are checkpoints, since what nobody has any more is mended by the next one; and where there are reads."""
+APART = ("rot_sealed", "slow_clock", "hub")
+"""Drawn only where there are checkpoints, since what nobody has any more is mended by the next one; where there are reads; and behind all
+others, so that what those draw is what it was."""
 OUTSIDE = ("lost_write", "stale_file")
 """What no log on a quorum of disks can survive: a disk that says it has what it has not. Never drawn: only whoever asks for it gets it, and
 what is broken then is counted apart, as a loss that was to be expected."""
@@ -65,6 +66,8 @@ class Options:
     """Linearizable ones, of each node that says it leads."""
     drift: float = 0.1
     """By how much of a tick the clocks of the nodes differ from each other at most, either way."""
+    served_through_a_hub: bool = False
+    """When the faults are over, only one node reaches all others for a while, and a quorum must serve all the same."""
     strikes: tuple[int, ...] | None = None
 
     def words(self) -> str:
@@ -122,7 +125,9 @@ def draw(
     reads = random.choice((0.0, 0.0, 20.0, 100.0)) if kinds is None else 0.0
     if reads:
         options.faults["slow_clock"] = random.choice((0.3, 1.0))
-    return replace(options, reads_per_second=reads)
+    if kinds is None and random.random() < 0.3:
+        options.faults["hub"] = random.choice((1.0, 3.0))
+    return replace(options, reads_per_second=reads, served_through_a_hub=random.random() < 0.5)
 
 
 class Injector:
@@ -296,6 +301,12 @@ class Injector:
         other = self.random.choice([other for other in sorted(self.ensemble.nodes) if other != node] or [node])
         self.block({(node, other), (other, node)})
         return other != node
+
+    def hub(self, node: int) -> bool:
+        """The node reaches everybody, and nobody else reaches anybody but it, for a while."""
+        leaves = [other for other in sorted(self.ensemble.nodes) if other != node]
+        self.block({(a, b) for a in leaves for b in leaves if a != b})
+        return len(leaves) > 1
 
     def slow_peer(self, node: int) -> bool:
         """All that the node says and hears is late, for a while."""

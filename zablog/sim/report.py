@@ -13,6 +13,7 @@ SUMS = (
     "events",
     "proposals",
     "elections",
+    "hubs",
     "truncations",
     "checkpoints",
     "snapshots",
@@ -75,6 +76,8 @@ class Report:
     """Of one core, busy."""
     proposals: int = 0
     elections: int = 0
+    hubs: int = 0
+    """Runs in which a quorum served, in the end, while only one node reached all others."""
     truncations: int = 0
     torn_tails: int = 0
     suspects: int = 0

@@ -45,7 +45,7 @@ def run(
     schedule.at(1_000, ensemble.tend)
     if options.reads_per_second > 0:
         schedule.at(1_000, ensemble.ask, options.reads_per_second)
-    failures, unavailable = [], 0
+    failures, unavailable, hubs = [], 0, False
     try:
         bounds = () if options.events is None else (options.events,)
         with uncollected():
@@ -53,6 +53,8 @@ def run(
             injector.active = False
             schedule.say("-- everything works again")
             ensemble.heal()
+            if options.served_through_a_hub and options.nodes > 2:
+                hubs = ensemble.serve_through_a_hub()
             ensemble.finish()
     except Unavailable as error:
         unavailable = 1
@@ -72,6 +74,7 @@ def run(
         seconds=time.process_time() - begun,
         proposals=ensemble.number,
         elections=invariants.elections,
+        hubs=int(hubs),
         truncations=invariants.truncations,
         torn_tails=sum(node.disk.torn_writes for node in nodes_of_it),
         suspects=invariants.suspects,
