@@ -74,6 +74,8 @@ def run(
         seconds=time.process_time() - begun,
         proposals=ensemble.number,
         elections=invariants.elections,
+        pulls=invariants.pulls,
+        broken_pulls=invariants.pulls_begun - invariants.pulls,
         hubs=int(hubs),
         truncations=invariants.truncations,
         torn_tails=sum(node.disk.torn_writes for node in nodes_of_it),
