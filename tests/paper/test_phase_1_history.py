@@ -7,7 +7,7 @@ import pytest
 from tests.driving import Bench, durable, entries_after, history, sent
 from zablog.core.effects import Append, DropLink, Effect, ReadDigest, SaveEpochs, Stream, Truncate
 from zablog.core.events import Checkpointed, DigestRead, Durable, Streamed
-from zablog.core.messages import AckEpoch, CEpoch, Diff, HistoryAnswer, HistoryQuery, NewEpoch, Ping, Propose
+from zablog.core.messages import AckEpoch, CEpoch, Diff, HistoryAnswer, HistoryQuery, Message, NewEpoch, Ping, Propose
 from zablog.core.state import Following, Leading, Looking, Phase
 from zablog.core.trail import Entries, Mark, Trail
 from zablog.core.zxid import BEYOND, ZERO, Epoch, Zxid
@@ -480,3 +480,35 @@ def test_what_the_leader_sends_behind_the_pull_is_not_read_to_it() -> None:
     bench.hear(3, Diff(Epoch(3), Zxid(1, 4), BETTER.digest), Propose(Epoch(3), entries_after(BETTER, 2, b"x"), ZERO))
 
     assert bench.step(Streamed(bench.links[3], Zxid(1, 4))) == []
+
+
+# -- whoever asks or answers out of turn ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("role", ["looking", "leading"])
+@pytest.mark.parametrize("message", [HistoryQuery(Epoch(2), ZERO), HistoryAnswer(Epoch(2), ZERO, 0)])
+def test_who_neither_follows_nor_asked_closes_the_link(role: str, message: Message) -> None:
+    bench = Bench(3)
+    if role == "leading":
+        bench.established(1)
+    else:
+        bench.tick()
+        bench.up(1, 2)
+
+    effects = bench.hear(1, message)
+
+    assert dropped(effects)[:1] == [1]
+    assert sent(effects, HistoryAnswer) == [] and durable(effects) == []
+
+
+def test_a_stranger_s_better_history_is_neither_pulled_nor_made_room_for() -> None:
+    """It is no voter: nothing was committed for being on its disk."""
+    bench = Bench(3, trail=history((1, 2)))
+    bench.promised(1)
+    bench.up(9)
+    bench.hear(9, CEpoch(Epoch(1), Epoch(1)))
+    bench.hear(9, ack(bench, Zxid(1, 8)))
+
+    bench.hear(1, ack(bench, Zxid(1, 1)))
+
+    assert bench.state.role.initial == Zxid(1, 2)

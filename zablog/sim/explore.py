@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
 
-from zablog.core.effects import RoleChanged
-from zablog.core.messages import Message
+from zablog.core.effects import RoleChanged, Send
+from zablog.core.messages import HistoryQuery, Message
 from zablog.core.quorum import Configuration
 from zablog.core.state import Following, Leading, Looking
 from zablog.core.trail import Mark
@@ -167,7 +167,7 @@ class Exploration:
         }
 
 
-SIGHTS: Final = ("established", "deliveries", "truncations", "snapshots")
+SIGHTS: Final = ("established", "deliveries", "pulls", "truncations", "snapshots")
 
 
 def sights(notices: list[Notice]) -> Iterator[str]:
@@ -177,6 +177,8 @@ def sights(notices: list[Notice]) -> Iterator[str]:
                 yield "established"
             case "deliveries", _:
                 yield "deliveries"
+            case "sending", (Send(_, HistoryQuery()),):
+                yield "pulls"
             case "truncated", _:
                 yield "truncations"
             case "installed", _:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from random import Random
 from typing import Any
 
-from zablog.core.messages import AckEpoch, AckNewLeader, CEpoch, Diff, NewEpoch, NewLeader, Trunc, UpToDate
+from zablog.core.messages import AckEpoch, AckNewLeader, CEpoch, Diff, HistoryAnswer, HistoryQuery, NewEpoch, NewLeader, Trunc, UpToDate
 from zablog.sim import snapshots
 from zablog.sim.ensemble import Ensemble
 
@@ -41,7 +41,7 @@ OUTSIDE = ("lost_write", "stale_file")
 """What no log on a quorum of disks can survive: a disk that says it has what it has not. Never drawn: only whoever asks for it gets it, and
 what is broken then is counted apart, as a loss that was to be expected."""
 SURVIVABLE = (*KINDS, *APART)
-TRAPS = (CEpoch, NewEpoch, AckEpoch, Diff, Trunc, NewLeader, AckNewLeader, UpToDate)
+TRAPS = (CEpoch, NewEpoch, AckEpoch, HistoryQuery, HistoryAnswer, Diff, Trunc, NewLeader, AckNewLeader, UpToDate)
 """What is said between the end of one reign and the next: a few milliseconds, which chance alone hardly ever hits."""
 
 
@@ -303,7 +303,8 @@ class Injector:
         return other != node
 
     def hub(self, node: int) -> bool:
-        """The node reaches everybody, and nobody else reaches anybody but it, for a while."""
+        """The node reaches everybody, be it for the first time in a while, and nobody else reaches anybody but it."""
+        self.ensemble.network.heal()
         leaves = [other for other in sorted(self.ensemble.nodes) if other != node]
         self.block({(a, b) for a in leaves for b in leaves if a != b})
         return len(leaves) > 1

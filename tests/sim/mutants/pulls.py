@@ -4,7 +4,7 @@ from collections import deque
 
 import pytest
 
-from tests.sim.mutants.mutant import gale, mutant
+from tests.sim.mutants.mutant import mutant, star
 from zablog.core import discovery, pull, synchronization
 from zablog.core.events import Link
 from zablog.core.messages import HistoryQuery
@@ -12,7 +12,7 @@ from zablog.core.state import Phase
 from zablog.core.trail import Trail
 
 
-@mutant("W8", "DurableBeforeAck", arena=gale)
+@mutant("W8", "DurableBeforeAck", arena=star)
 def pulled_history_fixed_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
     """the initial history is fixed when the last of its entries has come, not when it is on disk"""
 
@@ -25,7 +25,7 @@ def pulled_history_fixed_before_it_is_durable(patch: pytest.MonkeyPatch) -> None
     patch.setattr(pull, "conclude", conclude)
 
 
-@mutant("§2 ACK-E", "LeaderComplete", arena=gale)
+@mutant("§2 ACK-E", "LeaderComplete", arena=star)
 def history_fixed_before_the_pull_ends(patch: pytest.MonkeyPatch) -> None:
     """the initial history is fixed as soon as it is known where the histories meet"""
     original = pull.conclude
@@ -37,7 +37,7 @@ def history_fixed_before_the_pull_ends(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(pull, "conclude", conclude)
 
 
-@mutant("§2 ACK-E", "LeaderComplete", arena=gale)
+@mutant("§2 ACK-E", "LeaderComplete", arena=star)
 def history_of_any_follower(patch: pytest.MonkeyPatch) -> None:
     """the history is taken from whoever of the quorum has the worst, not the best"""
 
@@ -48,7 +48,7 @@ def history_of_any_follower(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(discovery, "best", worst)
 
 
-@mutant("§2 ACK-E", "LeaderComplete", arena=gale)
+@mutant("§2 ACK-E", "LeaderComplete", arena=star)
 def history_pulled_before_a_quorum_promised(patch: pytest.MonkeyPatch) -> None:
     """the first ACKEPOCH with a better history is believed to be the best: our tail is cut for it, and it is fixed"""
     original = discovery.fix_history
@@ -61,7 +61,7 @@ def history_pulled_before_a_quorum_promised(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(discovery, "fix_history", fix_history)
 
 
-@mutant("§4 TRUNC", "Contiguity", arena=gale)
+@mutant("§4 TRUNC", "Contiguity", arena=star)
 def own_tail_kept(patch: pytest.MonkeyPatch) -> None:
     """the leader keeps what it has beyond the common place, and appends the follower's entries to that"""
     original, follows = pull.meet, Trail.follows
@@ -84,7 +84,7 @@ def own_tail_kept(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Trail, "follows", lambda self, entries: follows(self, entries) or entries.first > self.last)
 
 
-@mutant("W8", "PrimaryIntegrity", arena=gale)
+@mutant("W8", "LeaderComplete", arena=star)
 def epoch_bound_when_the_pull_begins(patch: pytest.MonkeyPatch) -> None:
     """currentEpoch is raised before the history that it stands for is here: what breaks off outranks those who have it"""
     original = pull.begin
