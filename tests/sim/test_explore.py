@@ -28,6 +28,8 @@ CAUGHT = {
     "newleader_acked_before_fsync": "DurableBeforeAck",
     "leader_binds_itself_at_once": "CommitQuorum",
     "history_fixed_before_a_quorum_promised": "Diverged",
+    "pulled_history_fixed_before_it_is_durable": "DurableBeforeAck",
+    "history_fixed_before_the_pull_ends": "Legal",
 }
 """By two nodes within SMALL, and who objects in the shortest history."""
 CAUGHT_BY_THREE = {

@@ -263,12 +263,16 @@ class Invariants:
         epoch = role.epoch if role.phase == "broadcast" else leading.epoch
         assert epoch is not None, "the law that an initial history is that of an epoch"
         self.fixed.setdefault(epoch, leading.initial)
-        if role.phase == "sync" and not self.holds(node.image.trail, leading.initial):
-            raise DurableBeforeAck(f"node {node.id} begins epoch {epoch} with history through {leading.initial}, which its disk lacks (W8)")
         if role.phase == "sync":
+            self.fixes(node, epoch, leading.initial)
             self.begun(node, epoch)
         if leading.phase is Phase.BROADCAST and role.phase == "broadcast":
             self.established(node, epoch, leading.initial)
+
+    def fixes(self, node: Node, epoch: Epoch, initial: Zxid) -> None:
+        """DurableBeforeAck: what an epoch begins with is on its leader's disk before anybody hears of it (W8)."""
+        if not self.holds(node.image.trail, initial):
+            raise DurableBeforeAck(f"node {node.id} begins epoch {epoch} with history through {initial}, which its disk lacks (W8)")
 
     def begun(self, node: Node, epoch: Epoch) -> None:
         """A prospective leader says that a quorum has promised its epoch: from here on its history is the one that others are cut to."""
