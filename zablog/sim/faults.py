@@ -41,8 +41,10 @@ OUTSIDE = ("lost_write", "stale_file")
 """What no log on a quorum of disks can survive: a disk that says it has what it has not. Never drawn: only whoever asks for it gets it, and
 what is broken then is counted apart, as a loss that was to be expected."""
 SURVIVABLE = (*KINDS, *APART)
-TRAPS = (CEpoch, NewEpoch, AckEpoch, HistoryQuery, HistoryAnswer, Diff, Trunc, NewLeader, AckNewLeader, UpToDate)
+TRAPS = (CEpoch, NewEpoch, AckEpoch, Diff, Trunc, NewLeader, AckNewLeader, UpToDate)
 """What is said between the end of one reign and the next: a few milliseconds, which chance alone hardly ever hits."""
+TRAPS_OF_HUBS = (*TRAPS, HistoryQuery, HistoryAnswer)
+"""What is said where a history is taken from a follower, too: elsewhere that is so rare that such a trap would hardly ever spring."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,7 +366,8 @@ class Injector:
 
     def ambush(self, node: int) -> bool:
         """From now on, the next few times that some message of a recovery arrives, its sender or receiver is struck. Counts when it is."""
-        self.trap, self.traps = self.random.choice(TRAPS), self.random.randint(1, 4)
+        traps = TRAPS_OF_HUBS if "hub" in self.options.faults else TRAPS
+        self.trap, self.traps = self.random.choice(traps), self.random.randint(1, 4)
         self.strikes.append(self.number)
         return False
 
