@@ -30,9 +30,3 @@ def higher_promise_is_refused_for_ever(patch: pytest.MonkeyPatch) -> None:
 def prospective_leader_waits_for_ever(patch: pytest.MonkeyPatch) -> None:
     """a prospective leader whose voters went elsewhere never gives up (ZOOKEEPER-3109)"""
     patch.setattr(ensemble, "Timing", lambda: Timing(discovery=1 << 60, defect=1 << 60))
-
-
-@mutant("§3 vote order", "Liveness", arena=storm)
-def the_worst_candidate_is_voted_for(patch: pytest.MonkeyPatch) -> None:
-    """everybody votes for the lowest credentials: whoever leads abdicates"""
-    patch.setattr(election, "max", lambda votes, default: min(votes, default=default), raising=False)

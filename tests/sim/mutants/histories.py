@@ -81,7 +81,7 @@ def epoch_bound_with_the_promise(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(State, "promise", promise)
 
 
-@mutant("W6", "PrimaryIntegrity", arena=storm)
+@mutant("W6", "PrimaryIntegrity", arena=storm, slow=True)
 def epoch_written_before_the_entries(patch: pytest.MonkeyPatch) -> None:
     """the writer saves epochs first and appends afterwards (ZOOKEEPER-4643)"""
     original = Storage.perform
