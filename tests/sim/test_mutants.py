@@ -22,6 +22,7 @@ from tests.sim.mutants.mutant import (
     ferry,
     gale,
     hunt,
+    squall,
     star,
     storm,
     swarm,
@@ -46,7 +47,7 @@ def test_a_broken_core_is_caught_by_the_guarantee_it_names(prey: Mutant) -> None
     assert prey.guarantee == LAW or prey.guarantee in catch.failure
 
 
-@pytest.mark.parametrize("arena", [swarm, storm, gale, decay, ferry, star, topic, brokers])
+@pytest.mark.parametrize("arena", [swarm, storm, gale, decay, ferry, squall, star, topic, brokers])
 def test_a_core_that_is_not_broken_is_not_caught(arena: Arena) -> None:
     assert [arena(seed) for seed in range(4)] == [[]] * 4
 
