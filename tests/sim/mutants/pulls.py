@@ -48,7 +48,7 @@ def history_of_any_follower(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(discovery, "best", worst)
 
 
-@mutant("§2 ACK-E", "LeaderComplete", arena=star)
+@mutant("§2 ACK-E", "LeaderComplete", slow=True, arena=star)
 def history_pulled_before_a_quorum_promised(patch: pytest.MonkeyPatch) -> None:
     """the first ACKEPOCH with a better history is believed to be the best: our tail is cut for it, and it is fixed"""
     original = discovery.fix_history
@@ -61,7 +61,7 @@ def history_pulled_before_a_quorum_promised(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(discovery, "fix_history", fix_history)
 
 
-@mutant("§4 TRUNC", "Contiguity", arena=star)
+@mutant("§4 TRUNC", "Contiguity", slow=True, arena=star)
 def own_tail_kept(patch: pytest.MonkeyPatch) -> None:
     """the leader keeps what it has beyond the common place, and appends the follower's entries to that"""
     original, follows = pull.meet, Trail.follows
@@ -84,7 +84,7 @@ def own_tail_kept(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Trail, "follows", lambda self, entries: follows(self, entries) or entries.first > self.last)
 
 
-@mutant("W8", "LeaderComplete", arena=star)
+@mutant("W8", "LeaderComplete", slow=True, arena=star)
 def epoch_bound_when_the_pull_begins(patch: pytest.MonkeyPatch) -> None:
     """currentEpoch is raised before the history that it stands for is here: what breaks off outranks those who have it"""
     original = pull.begin
