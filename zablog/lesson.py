@@ -18,6 +18,8 @@ from zablog.core.messages import (
     CEpoch,
     Commit,
     Diff,
+    HistoryAnswer,
+    HistoryQuery,
     Message,
     NewEpoch,
     NewLeader,
@@ -83,6 +85,10 @@ def explain(sender: int, receiver: int, message: Message) -> str | None:
             return f"{way}  NEWEPOCH: let it be epoch {epoch}, higher than any a quorum has heard of."
         case AckEpoch(epoch, _, _, last):
             return f"{way}  ACKEPOCH: promised, on disk: nobody of an epoch below {epoch} can have me now. My history ends at {last}."
+        case HistoryQuery(_, last):
+            return f"{way}  HISTORYQUERY: yours is the best history that I know. Where does it go on from mine, which ends at {last}?"
+        case HistoryAnswer(_, after, _):
+            return f"{way}  HISTORYANSWER: we agree through {after}."
         case Diff(_, after):
             return f"{way}  DIFF: we agree through {after}; what you lack follows."
         case Trunc(_, after):

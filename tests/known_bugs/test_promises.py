@@ -6,7 +6,7 @@ from tests.driving import Bench, durable, history, sent
 from tests.known_bugs.replay import at_once, known_bug, written
 from tests.sim.mutants import histories, promises
 from zablog.core import heartbeat, synchronization
-from zablog.core.messages import AckEpoch, AckNewLeader, CEpoch, Diff, NewEpoch, NewLeader, Ping, Pong, UpToDate
+from zablog.core.messages import AckEpoch, AckNewLeader, CEpoch, Diff, HistoryQuery, NewEpoch, NewLeader, Ping, Pong, UpToDate
 from zablog.core.quorum import Configuration
 from zablog.core.state import Phase, State
 from zablog.core.zxid import ZERO, Epoch, Zxid
@@ -124,9 +124,10 @@ def test_zookeeper_4643_a_longer_log_of_an_earlier_epoch_does_not_lead() -> None
     bench = Bench(3, accepted=5, current=4, trail=history((4, 9)))
     bench.promised(1)
 
-    bench.hear(1, AckEpoch(bench.epoch, True, Epoch(5), Zxid(4, 7), ZERO, None))
+    effects = bench.hear(1, AckEpoch(bench.epoch, True, Epoch(5), Zxid(4, 7), ZERO, None))
 
-    assert bench.state.phase is Phase.ELECTION, "a history of a later epoch is the better one"
+    assert bench.state.phase is Phase.DISCOVERY, "a history of a later epoch is the better one"
+    assert sent(effects) == [(1, HistoryQuery(bench.epoch, Zxid(4, 9)), True)]
 
 
 def missing_epochs_are_read_off_the_log(patch: pytest.MonkeyPatch) -> None:

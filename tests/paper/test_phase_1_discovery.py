@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from tests.driving import Bench, durable, history, sent
 from zablog.core.effects import SaveEpochs
-from zablog.core.messages import AckEpoch, CEpoch, Diff, NewEpoch, Notification, Ping, Pong, Trunc
+from zablog.core.messages import AckEpoch, CEpoch, NewEpoch, Notification, Ping, Pong, Trunc
 from zablog.core.state import Following, Leading, Looking, Phase
 from zablog.core.zxid import BEYOND, ZERO, Epoch, Zxid
 
@@ -88,16 +88,6 @@ def test_the_leaders_own_promise_counts_once_it_is_durable() -> None:
 
     bench.sync()
     assert bench.state.role.phase is Phase.SYNC
-
-
-def test_a_leader_abdicates_to_a_better_history() -> None:
-    bench = Bench(3, trail=history((1, 2)))
-    bench.promised(1)
-
-    effects = bench.hear(1, AckEpoch(bench.epoch, True, Epoch(1), Zxid(1, 3), ZERO, None))
-
-    assert isinstance(bench.state.role, Looking)
-    assert sent(effects, Diff) == []
 
 
 def test_who_comes_later_is_invited_to_the_epoch_in_force() -> None:

@@ -106,6 +106,11 @@ def an_ack_names_an_entry_further_on(checkers, node, send):
     return (node, replace(send, message=Ack(send.message.epoch, send.message.zxid.after(FAR)))) if isinstance(send.message, Ack) else None
 
 
+@edit("DurableBeforeAck", "fixes")
+def an_epoch_begins_with_what_its_leader_has_not_written(checkers, node, epoch, initial):
+    return node, epoch, initial._replace(counter=FAR)
+
+
 @edit("NoStaleAck", "sending")
 def an_ack_is_of_an_earlier_epoch(checkers, node, send):
     return (node, replace(send, message=Ack(send.message.epoch - 1, send.message.zxid))) if isinstance(send.message, Ack) else None

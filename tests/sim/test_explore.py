@@ -28,6 +28,8 @@ CAUGHT = {
     "newleader_acked_before_fsync": "DurableBeforeAck",
     "leader_binds_itself_at_once": "CommitQuorum",
     "history_fixed_before_a_quorum_promised": "Diverged",
+    "pulled_history_fixed_before_it_is_durable": "DurableBeforeAck",
+    "history_fixed_before_the_pull_ends": "Legal",
 }
 """By two nodes within SMALL, and who objects in the shortest history."""
 CAUGHT_BY_THREE = {
@@ -36,7 +38,7 @@ CAUGHT_BY_THREE = {
     "snapshot_acknowledged_before_it_is_installed": ("DurableBeforeAck", Bounds(1, 0, 1, 0, checkpoints=1)),
     "epoch_named_without_a_quorum": ("SingleLeader", Bounds(0, 0, 2, 1)),
     "promise_below_a_promise": ("NoStaleAck", Bounds(0, 0, 2, 1)),
-    "no_abdication": ("LeaderComplete", Bounds(1, 0, 2, 1)),
+    "no_better_history": ("LeaderComplete", Bounds(1, 0, 2, 1)),
     "tail_kept_in_silence": ("ProcessConsistency", Bounds(1, 0, 2, 1)),
 }
 """Those that need a minority, or a third that comes late."""

@@ -11,7 +11,23 @@ import pytest
 from tests.sim.mutants.brokers import brokers
 from tests.sim.mutants.catalogue import CATALOGUE, FAMILIES
 from tests.sim.mutants.histories import altered_on_the_way
-from tests.sim.mutants.mutant import ANOMALIES, GUARANTEES, LAW, SEEDS_MAX, Arena, Mutant, decay, ferry, gale, hunt, storm, swarm, topic
+from tests.sim.mutants.mutant import (
+    ANOMALIES,
+    GUARANTEES,
+    LAW,
+    SEEDS_MAX,
+    Arena,
+    Mutant,
+    decay,
+    ferry,
+    gale,
+    hunt,
+    squall,
+    star,
+    storm,
+    swarm,
+    topic,
+)
 from tests.sim.mutants.promises import newest_copy_rots
 
 CORRECTNESS = (Path(__file__).parents[2] / "docs" / "correctness.md").read_text()
@@ -31,7 +47,7 @@ def test_a_broken_core_is_caught_by_the_guarantee_it_names(prey: Mutant) -> None
     assert prey.guarantee == LAW or prey.guarantee in catch.failure
 
 
-@pytest.mark.parametrize("arena", [swarm, storm, gale, decay, ferry, topic, brokers])
+@pytest.mark.parametrize("arena", [swarm, storm, gale, decay, ferry, squall, star, topic, brokers])
 def test_a_core_that_is_not_broken_is_not_caught(arena: Arena) -> None:
     assert [arena(seed) for seed in range(4)] == [[]] * 4
 

@@ -1,12 +1,12 @@
 """Phase 1: the leader learns a quorum's epochs, names a higher one, and learns the histories of those who promise it.
 
 Durable before said: the leader's promise before NEWEPOCH (W1), the follower's before ACKEPOCH (W2). With a quorum of counted ACKEPOCHs
-the leader's own history, which is the best of them, becomes the initial history of the epoch.
+the best history among them becomes the initial history of the epoch: the leader's own, or else it is pulled first (`core/pull.py`).
 """
 
 from collections.abc import Iterable, Mapping
 
-from zablog.core import synchronization
+from zablog.core import pull, synchronization
 from zablog.core.effects import Effects
 from zablog.core.messages import AckEpoch, CEpoch, NewEpoch
 from zablog.core.state import Following, Leading, Learner, Phase, State
@@ -128,16 +128,15 @@ def on_self_durable(state: State, leading: Leading, out: Effects) -> None:
 
 
 def on_ack_epoch(state: State, leading: Leading, learner: Learner, message: AckEpoch, out: Effects) -> None:
-    """A promise, and a history. A better history than ours before ours is fixed means that another must lead."""
+    """A promise, and a history: which one is the best is asked when a quorum has answered."""
     peer = learner.link.peer
-    if message.epoch != leading.epoch or learner.ack is not None or not learner.invited or message.current > message.epoch:
+    foreign = message.counted and message.last.epoch >= message.epoch and message.last > state.trail.last  # nobody has entries of it yet
+    if message.epoch != leading.epoch or learner.ack is not None or not learner.invited or message.current > message.epoch or foreign:
         return state.drop(learner.link, f"illegal: {message} in {leading.phase.name}", out)
     learner.ack = message
     learner.echoed = state.now
     if leading.phase is not Phase.DISCOVERY:
         return synchronization.meet(state, leading, learner, out)
-    if state.suspect is None and message.suspect is None and (message.current, message.last) > (state.current, state.trail.last):
-        return out.abandon(f"{peer} has the better history: {message.current}, {message.last}")
     if peer in state.configuration.voters and not (peer in leading.acks and leading.acks[peer].counted):
         leading.acks[peer] = message
     return fix_history(state, leading, out)
@@ -146,12 +145,20 @@ def on_ack_epoch(state: State, leading: Leading, learner: Learner, message: AckE
 def fix_history(state: State, leading: Leading, out: Effects) -> None:
     """Fix the initial history once a quorum has promised the epoch, and nobody can know of more that may be committed.
 
+    Which one is decided once: a still better one that comes later was no part of the quorum, and holds nothing committed beyond it.
     Who has a suspect tail may hold less than its currentEpoch claims. It is a witness only if our history covers what it may have
     lost; a quorum of witnesses, of whom none has a better history, is enough (see `docs/decisions/0007`). Otherwise every voter is heard.
     """
     acks = leading.acks
     new_born = all(ack.current == 0 for ack in acks.values())
-    if state.id not in acks or not state.decides([peer for peer, ack in acks.items() if ack.counted], new_born):
+    promised = [peer for peer, ack in acks.items() if ack.counted]
+    if leading.pull is not None or state.id not in acks or not state.decides(promised, new_born):
+        return
+    if state.suspect is None and (source := best(state, acks)) != state.id:
+        if state.configuration.is_quorum([peer for peer in promised if acks[peer].suspect is None]):
+            pull.begin(state, leading, source, out)
+        else:
+            out.abandon(f"{source} has the better history, and too many tails are suspect to take it")
         return
     witnesses = [
         peer
@@ -166,6 +173,12 @@ def fix_history(state: State, leading: Leading, out: Effects) -> None:
         else:
             state.ineligible_until = state.now + state.timing.ineligible
             out.abandon("tails are suspect, and another holds more of what may be committed")
+
+
+def best(state: State, acks: Mapping[PeerId, AckEpoch]) -> PeerId:
+    """Whose history is the best: the highest (currentEpoch, last zxid) of those that are whole; ours among equals."""
+    whole = {peer: (ack.current, ack.last, peer == state.id) for peer, ack in acks.items() if ack.suspect is None}
+    return max(whole, key=whole.__getitem__)
 
 
 def holds_most(state: State, acks: Mapping[PeerId, AckEpoch]) -> bool:

@@ -48,10 +48,10 @@ def on_leader_tick(state: State, leading: Leading, out: Effects) -> None:
     if leading.epoch is not None and state.now % timing.ping == 0:
         reads.ping(state, leading, out)
     match leading.phase:
-        case Phase.DISCOVERY:
+        case Phase.DISCOVERY if leading.pull is None:
             if state.now - leading.since > timing.discovery:
                 out.abandon("no quorum joined in time")
-        case Phase.SYNC:
+        case Phase.DISCOVERY | Phase.SYNC:
             if state.now - leading.since > timing.sync:
                 out.abandon("synchronization made no progress")
         case Phase.BROADCAST:

@@ -6,12 +6,14 @@
 | CEpoch | CEPOCH | follower to leader | first word on joining a leader |
 | NewEpoch | NEWEPOCH | leader to follower | the leader's promise of the new epoch is durable |
 | AckEpoch | ACK-E | follower to leader | the follower's promise is durable |
+| HistoryQuery | | leader to follower | a quorum acknowledged the epoch, and this follower has the best history of it |
+| HistoryAnswer | | follower to leader | where the histories meet; entries follow if the leader's ends there |
 | Diff, Trunc, Snap | NEWLEADER(e', I) | leader to follower | a quorum acknowledged the epoch; how the history is repaired |
 | AckSnap | | follower to leader | the snapshot is installed, durably |
 | NewLeader | NEWLEADER | leader to follower | the follower has been sent all of the initial history |
 | AckNewLeader | ACK-LD | follower to leader | history, then epoch, durable |
 | UpToDate | COMMIT-LD | leader to follower | established, and this follower acknowledged |
-| Propose | PROPOSE | leader to follower | entries: of the initial history while synchronizing, new ones later |
+| Propose | PROPOSE | leader to follower, or back | entries: of the initial history while synchronizing, new ones later; those asked for |
 | Ack | ACK | follower to leader | everything through this zxid is durable |
 | Commit | COMMIT | leader to follower | the watermark moved and no proposal is about to carry it |
 | Ping, Pong | | leader to follower and back | liveness in both directions |
@@ -95,6 +97,26 @@ class AckEpoch:
 
 
 @dataclass(frozen=True, slots=True)
+class HistoryQuery:
+    """You have the best history of a quorum that promised `epoch`: where does it go on from mine, which ends at `last`?"""
+
+    epoch: Epoch
+    last: Zxid
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryAnswer:
+    """`after` is our last common place, `digest` the sender's running digest there.
+
+    If the leader's history ends at `after`, the sender's entries above it follow, as Propose; else the leader asks again from there.
+    """
+
+    epoch: Epoch
+    after: Zxid
+    digest: int
+
+
+@dataclass(frozen=True, slots=True)
 class Diff:
     """Your history is a prefix of mine: entries above `after` follow. `digest` is the leader's running digest there."""
 
@@ -155,7 +177,10 @@ class UpToDate:
 
 @dataclass(frozen=True, slots=True)
 class Propose:
-    """PROPOSE: successive entries. `watermark` tells how far the log is committed, and is ignored before UPTODATE."""
+    """PROPOSE: successive entries. `watermark` tells how far the log is committed, and is ignored before UPTODATE.
+
+    To a leader: of the sender's history, for which it has asked.
+    """
 
     epoch: Epoch
     entries: Entries
@@ -199,6 +224,8 @@ Message = (
     | CEpoch
     | NewEpoch
     | AckEpoch
+    | HistoryQuery
+    | HistoryAnswer
     | Diff
     | Trunc
     | Snap

@@ -7,7 +7,7 @@ Looking ──elected──► Leading   ─┐
 
 from collections.abc import Callable, Sequence
 
-from zablog.core import broadcast, discovery, election, heartbeat, reads, synchronization
+from zablog.core import broadcast, discovery, election, heartbeat, pull, reads, synchronization
 from zablog.core.effects import Effect, Effects
 from zablog.core.events import (
     Checkpointed,
@@ -35,6 +35,8 @@ from zablog.core.messages import (
     CEpoch,
     Commit,
     Diff,
+    HistoryAnswer,
+    HistoryQuery,
     Message,
     NewEpoch,
     NewLeader,
@@ -47,7 +49,7 @@ from zablog.core.messages import (
     UpToDate,
 )
 from zablog.core.quorum import Configuration
-from zablog.core.state import Draining, Following, Image, Leading, Learner, Limits, Looking, Phase, State, Timing
+from zablog.core.state import Draining, Following, Image, Leading, Learner, Limits, Looking, Phase, Pull, State, Timing
 from zablog.core.trail import Mark, Trail
 from zablog.core.zxid import Epoch, PeerId, Zxid
 
@@ -134,11 +136,12 @@ class Peer:
             case LinkDown(link):
                 self.on_link_down(link)
             case DigestRead(link, zxid, digest):
-                if (learner := self.learner(link)) and learner.after == zxid and learner.position is None:
-                    synchronization.repair_history(state, self.leading, learner, digest, out)
+                self.on_digest_read(link, zxid, digest)
             case Streamed(link, upto):
                 if (learner := self.learner(link)) and learner.streaming:
                     synchronization.on_streamed(state, self.leading, learner, upto, out)
+                elif isinstance(state.role, Following) and state.role.link == link and state.role.given is not None:
+                    pull.give(state, state.role, upto, out)
             case Staged(link, mark):
                 if isinstance(state.role, Following):
                     synchronization.on_staged(state, state.role, link, mark, out)
@@ -175,6 +178,8 @@ class Peer:
                         return heartbeat.on_ping(state, role, message, out)
                     case NewEpoch():
                         return discovery.on_new_epoch(state, role, message, out)
+                    case HistoryQuery():
+                        return pull.on_history_query(state, role, message, out)
                     case Diff() | Trunc():
                         return synchronization.on_repair(state, role, message, out)
                     case Snap():
@@ -185,7 +190,7 @@ class Peer:
                         return synchronization.on_up_to_date(state, role, message, out)
                     case CEpoch():
                         return out.abandon(f"{link.peer} would follow us while we follow it")
-                    case AckEpoch() | AckSnap() | AckNewLeader() | Ack() | Pong():
+                    case AckEpoch() | HistoryAnswer() | AckSnap() | AckNewLeader() | Ack() | Pong():
                         return out.abandon(f"illegal: {message} from our own leader")
             case Leading() if (learner := self.learner(link)) is not None:
                 match message:
@@ -195,6 +200,10 @@ class Peer:
                         return heartbeat.on_pong(state, role, learner, message, out)
                     case AckEpoch():
                         return discovery.on_ack_epoch(state, role, learner, message, out)
+                    case HistoryAnswer():
+                        return pull.on_history_answer(state, role, learner, message, out)
+                    case Propose():
+                        return pull.on_propose(state, role, learner, message, out)
                     case AckSnap():
                         return synchronization.on_ack_snap(state, role, learner, message, out)
                     case AckNewLeader():
@@ -220,8 +229,21 @@ class Peer:
                 election.look(state, reason, out)
             case Leading() as leading:
                 discovery.on_self_durable(state, leading, out)
+                pull.on_self_durable(state, leading, out)
                 synchronization.on_self_durable(state, leading, out)
                 broadcast.on_self_durable(state, leading, out)
+            case _:
+                pass
+
+    def on_digest_read(self, link: Link, zxid: Zxid, digest: int) -> None:
+        """Our own digest, where our history and another's are to meet."""
+        match self.state.role:
+            case Leading(pull=Pull(meeting=Mark() as meeting) as under_way) as leading if (under_way.link, meeting.zxid) == (link, zxid):
+                pull.meet(self.state, leading, under_way, digest, self.out)
+            case Leading() as leading if (learner := self.learner(link)) and learner.after == zxid and learner.position is None:
+                synchronization.repair_history(self.state, leading, learner, digest, self.out)
+            case Following(asked=Zxid(), met=met) as following if (following.link, met) == (link, zxid):
+                pull.answer(self.state, following, digest, self.out)
             case _:
                 pass
 
@@ -285,6 +307,8 @@ class Peer:
             gone = [peer for peer, learner in leading.learners.items() if state.links.get(peer) != learner.link]
             for peer in gone:
                 del leading.learners[peer]
+            if leading.pull is not None and leading.pull.link.peer in gone and leading.phase is Phase.DISCOVERY:
+                out.abandon(f"the link to {leading.pull.link.peer} is down, whose history we were taking")
             if gone and leading.phase is not Phase.DISCOVERY and not state.configuration.is_quorum([state.id, *leading.learners]):
                 out.abandon("the links to a quorum are down")
         if out.abandoned is None:

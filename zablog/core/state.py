@@ -110,6 +110,26 @@ class Following:
     fetching: Mark | None = None
     """The leader's snapshot that we are to take."""
     acked: bool = False
+    asked: Zxid | None = None
+    """Where the leader's history ends, by its HISTORYQUERY that is not answered yet."""
+    met: Zxid | None = None
+    """The last common place of our histories, once the leader has asked for ours."""
+    given: Zxid | None = None
+    """The last entry of our history that the leader was sent, or the place where sending began."""
+
+
+@dataclass(slots=True)
+class Pull:
+    """A prospective leader takes the best history of its quorum, which ends at `last`, from the follower on `link`."""
+
+    link: Link
+    last: Zxid
+    asked: bool = False
+    """HISTORYQUERY was sent, or waits in the gate, and is not answered."""
+    meeting: Mark | None = None
+    """Where our histories are said to meet, while our own digest there is looked up."""
+    met: bool = False
+    """Ours is a prefix of the follower's: its entries may come."""
 
 
 @dataclass(slots=True)
@@ -156,6 +176,8 @@ class Leading:
     cepochs: dict[PeerId, CEpoch] = field(default_factory=dict)
     acks: dict[PeerId, AckEpoch] = field(default_factory=dict)
     learners: dict[PeerId, Learner] = field(default_factory=dict)
+    pull: Pull | None = None
+    """Set once in a reign, with the quorum of ACKEPOCH, if another has the best history of it."""
     initial: Zxid | None = None
     self_acked: Zxid | None = None
     nonce: int = 0

@@ -55,6 +55,7 @@ def plan(trail: Trail, last: Zxid, base: Zxid) -> Plan:
 def begin(state: State, leading: Leading, out: Effects) -> None:
     """Leader: a quorum acknowledged the epoch. Our history is the initial history of this epoch; make it so on disk, and send it."""
     assert leading.epoch is not None, "the initial history is that of an epoch"
+    assert leading.pull is None or state.trail.last == leading.pull.last, "the history that was chosen is here"
     assert not state.pending, "the law that the initial history is durable before it is anybody's"
     leading.phase = Phase.SYNC
     leading.since = state.now
@@ -121,6 +122,10 @@ def on_checkpointed(state: State, snapshot: Mark, base: Mark, out: Effects) -> N
     state.snapshot = snapshot
     if base.zxid > state.trail.base.zxid:
         state.trail.rebase(base)
+    if isinstance(state.role, Following) and not state.role.repaired:
+        reached = state.role.given if state.role.given is not None else state.role.met
+        if reached is not None and reached < base.zxid:
+            out.abandon(f"our log begins at {base.zxid} now, above {reached}, from where the leader takes our history")
     if isinstance(state.role, Leading):
         for _, learner in sorted(state.role.learners.items()):
             reached = learner.position if learner.position is not None else learner.after

@@ -221,11 +221,13 @@ class Driver:
     async def hold(self) -> None:
         """Whoever reads a link waits here while the disk is far behind: what it has not written yet is in memory.
 
-        Only a leader sends much. It is read slowly rather than not at all, since its pings stand in the same stream, and a follower
-        that does not hear them looks for another leader. What other peers send is short, and an election may hang on it.
+        Only a leader sends much, or a follower whose history a prospective leader takes. It is read slowly rather than not at all, since
+        a leader's pings stand in the same stream, and a follower that does not hear them looks for another one. What other peers send is
+        short, and an election may hang on it.
         """
         assert self.writer is not None, "the law that the writer lives before the first event"
-        if self.behind and isinstance(self.peer.state.role, Following):
+        role = self.peer.state.role
+        if self.behind and (isinstance(role, Following) or (isinstance(role, Leading) and role.phase is Phase.DISCOVERY)):
             with trio.move_on_after(HOLD_SECONDS if self.writer.queued_bytes < HOLD_BYTES_MAX else math.inf):
                 await self.writer.relief()
 

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
 
-from zablog.core.effects import RoleChanged
-from zablog.core.messages import Message
+from zablog.core.effects import RoleChanged, Send
+from zablog.core.messages import HistoryQuery, Message
 from zablog.core.quorum import Configuration
 from zablog.core.state import Following, Leading, Looking, Phase
 from zablog.core.trail import Mark
@@ -170,7 +170,7 @@ class Exploration:
         }
 
 
-SIGHTS: Final = ("established", "deliveries", "truncations", "snapshots", "answers")
+SIGHTS: Final = ("established", "deliveries", "pulls", "truncations", "snapshots", "answers")
 
 
 def sights(notices: list[Notice]) -> Iterator[str]:
@@ -180,6 +180,8 @@ def sights(notices: list[Notice]) -> Iterator[str]:
                 yield "established"
             case "deliveries", _:
                 yield "deliveries"
+            case "sending", (Send(_, HistoryQuery()),):
+                yield "pulls"
             case "truncated", _:
                 yield "truncations"
             case "installed", _:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from random import Random
 from typing import Any
 
-from zablog.core.messages import AckEpoch, AckNewLeader, CEpoch, Diff, NewEpoch, NewLeader, Trunc, UpToDate
+from zablog.core.messages import AckEpoch, AckNewLeader, CEpoch, Diff, HistoryAnswer, HistoryQuery, NewEpoch, NewLeader, Trunc, UpToDate
 from zablog.sim import damage, snapshots
 from zablog.sim.ensemble import Ensemble
 
@@ -34,8 +34,9 @@ KINDS = (
     "hung_disk",
     "stale_copy",
 )
-APART = ("rot_sealed", "slow_clock")
-"""Drawn only where there are checkpoints, since what nobody has any more is mended by the next one; and where there are reads."""
+APART = ("rot_sealed", "slow_clock", "hub")
+"""Drawn only where there are checkpoints, since what nobody has any more is mended by the next one; where there are reads; and behind all
+others, so that what those draw is what it was."""
 WITH_FILES = ("rot_segment",)
 """Drawn only where an application keeps files of its own, and there are checkpoints: a peer's is what mends them."""
 OUTSIDE = ("lost_write", "stale_file")
@@ -45,6 +46,8 @@ SURVIVABLE = (*KINDS, *APART)
 KNOWN = (*SURVIVABLE, *WITH_FILES, *OUTSIDE)
 TRAPS = (CEpoch, NewEpoch, AckEpoch, Diff, Trunc, NewLeader, AckNewLeader, UpToDate)
 """What is said between the end of one reign and the next: a few milliseconds, which chance alone hardly ever hits."""
+TRAPS_OF_HUBS = (*TRAPS, HistoryQuery, HistoryAnswer)
+"""What is said where a history is taken from a follower, too: elsewhere that is so rare that such a trap would hardly ever spring."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,8 @@ class Options:
     """Linearizable ones, of each node that says it leads."""
     drift: float = 0.1
     """By how much of a tick the clocks of the nodes differ from each other at most, either way."""
+    served_through_a_hub: bool = False
+    """When the faults are over, only one node reaches all others for a while, and a quorum must serve all the same."""
     strikes: tuple[int, ...] | None = None
 
     def words(self) -> str:
@@ -136,7 +141,9 @@ def draw(
     for kind in more if kinds is None and options.checkpoints_per_second > 0 else ():
         if random.random() < 0.3:
             options.faults[kind] = random.choice((0.3, 1.0))
-    return replace(options, reads_per_second=reads)
+    if kinds is None and random.random() < 0.3:
+        options.faults["hub"] = random.choice((1.0, 3.0))
+    return replace(options, reads_per_second=reads, served_through_a_hub=random.random() < 0.5)
 
 
 class Injector:
@@ -313,6 +320,13 @@ class Injector:
         self.block({(node, other), (other, node)})
         return other != node
 
+    def hub(self, node: int) -> bool:
+        """The node reaches everybody, be it for the first time in a while, and nobody else reaches anybody but it."""
+        self.ensemble.network.heal()
+        leaves = [other for other in sorted(self.ensemble.nodes) if other != node]
+        self.block({(a, b) for a in leaves for b in leaves if a != b})
+        return len(leaves) > 1
+
     def slow_peer(self, node: int) -> bool:
         """All that the node says and hears is late, for a while."""
         self.ensemble.network.late[node] = self.random.choice((5_000, 40_000, 200_000))
@@ -378,7 +392,8 @@ class Injector:
 
     def ambush(self, node: int) -> bool:
         """From now on, the next few times that some message of a recovery arrives, its sender or receiver is struck. Counts when it is."""
-        self.trap, self.traps = self.random.choice(TRAPS), self.random.randint(1, 4)
+        traps = TRAPS_OF_HUBS if "hub" in self.options.faults else TRAPS
+        self.trap, self.traps = self.random.choice(traps), self.random.randint(1, 4)
         self.ensemble.schedule.witness = self.witness
         self.strikes.append(self.number)
         return False

@@ -97,6 +97,8 @@ class Invariants:
         self.checkpoints = self.snapshots = 0
         self.pieces = self.resumptions = self.superseded = self.anew = self.unread = 0
         """Of snapshots on their way, see the report."""
+        self.pulls_begun = self.pulls = 0
+        """Prospective leaders that set out to take a follower's history, and those that have it."""
         self.elections = self.truncations = self.suspects = self.repairs = 0
 
     # -- what nodes write ---------------------------------------------------------------------------------------------------
@@ -270,20 +272,29 @@ class Invariants:
         raise Legal(f"node {node.id} sends {send.message} to {send.link.peer}, though the role that had it to say has ended (W12)")
 
     def role_changed(self, node: Node, role: RoleChanged) -> None:
-        """Legal, SingleLeader, CommitQuorum, LeaderComplete, PrimaryIntegrity."""
+        """Legal, DurableBeforeAck, SingleLeader, CommitQuorum, LeaderComplete, PrimaryIntegrity."""
         if "illegal" in role.reason:
             raise Legal(f"node {node.id}: {role.reason}")
         state = node.peer.state
         leading = state.role
+        if isinstance(leading, Leading) and leading.pull is not None:
+            self.pulls_begun += role.phase == "discovery"
+            self.pulls += role.phase == "sync"
         if not isinstance(leading, Leading) or leading.initial is None or role.generation != state.generation:
             return
         epoch = role.epoch if role.phase == "broadcast" else leading.epoch
         assert epoch is not None, "the law that an initial history is that of an epoch"
         self.fixed.setdefault(epoch, leading.initial)
         if role.phase == "sync":
+            self.fixes(node, epoch, leading.initial)
             self.begun(node, epoch)
         if leading.phase is Phase.BROADCAST and role.phase == "broadcast":
             self.established(node, epoch, leading.initial)
+
+    def fixes(self, node: Node, epoch: Epoch, initial: Zxid) -> None:
+        """DurableBeforeAck: what an epoch begins with is on its leader's disk before anybody hears of it (W8)."""
+        if not self.holds(node.image.trail, initial):
+            raise DurableBeforeAck(f"node {node.id} begins epoch {epoch} with history through {initial}, which its disk lacks (W8)")
 
     def begun(self, node: Node, epoch: Epoch) -> None:
         """A prospective leader says that a quorum has promised its epoch: from here on its history is the one that others are cut to."""

@@ -52,6 +52,8 @@ class Network:
         self.connecting: set[tuple[int, int]] = set()
         self.blocked: set[tuple[int, int]] = set()
         """(from, to): nothing arrives in this direction."""
+        self.apart: set[tuple[int, int]] = set()
+        """What of it stays so when everything else works again."""
         self.delay = (50, 1_000)
         self.unheard: list[tuple[int, Link]] = []
         """(an end, its link): gone, and that cannot be heard there."""
@@ -168,14 +170,27 @@ class Network:
         """A slow node is as fast as the others again."""
         self.late.pop(node, None)
 
+    def separate(self, pairs: set[tuple[int, int]]) -> None:
+        """From now on these never reach each other, whatever heals; with none, everybody can reach everybody again."""
+        self.apart = pairs | {(high, low) for low, high in pairs}
+        self.heal()
+        for pair in sorted(self.wires):
+            if pair in self.apart:
+                self.cut(*pair)
+
     def heal(self) -> None:
-        """Everybody reaches everybody again; what waited behind a dead direction arrives late, or its link is reset."""
-        self.blocked.clear()
+        """Everybody reaches everybody again who is not apart; what waited behind a dead direction arrives late, or its link is reset."""
+        self.blocked = set(self.apart)
         unheard, self.unheard = self.unheard, []
         for end, link in unheard:
+            if (link.peer, end) in self.apart:
+                self.unheard.append((end, link))
+                continue
             self.schedule.at(self.schedule.between(*NOTICE), self.nodes[end].link_down, link)
         for pair in sorted(self.wires):
             wire = self.wires[pair]
+            if pair in self.apart:
+                continue
             if any(wire.waiting.values()) and self.schedule.random.random() < 0.5:
                 self.cut(*pair)
                 continue

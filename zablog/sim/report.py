@@ -13,6 +13,9 @@ SUMS = (
     "events",
     "proposals",
     "elections",
+    "pulls",
+    "broken_pulls",
+    "hubs",
     "truncations",
     "checkpoints",
     "snapshots",
@@ -75,6 +78,12 @@ class Report:
     """Of one core, busy."""
     proposals: int = 0
     elections: int = 0
+    pulls: int = 0
+    """Prospective leaders that took the best history of their quorum from a follower."""
+    broken_pulls: int = 0
+    """Those that began to, and gave up or died before they had it."""
+    hubs: int = 0
+    """Runs in which a quorum served, in the end, while only one node reached all others."""
     truncations: int = 0
     torn_tails: int = 0
     suspects: int = 0

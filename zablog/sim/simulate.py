@@ -50,13 +50,15 @@ def ran(world: type[Ensemble], seed: int, options: Options, tell: Callable[[str]
     schedule.at(1_000, ensemble.tend)
     if options.reads_per_second > 0:
         schedule.at(1_000, ensemble.ask, options.reads_per_second)
-    failures, unavailable = [], 0
+    failures, unavailable, hubs = [], 0, False
     try:
         bounds = () if options.events is None else (options.events,)
         schedule.run_until(int(options.seconds * 1_000_000), *bounds)
         injector.active = False
         schedule.say("-- everything works again")
         ensemble.heal()
+        if options.served_through_a_hub and options.nodes > 2:
+            hubs = ensemble.serve_through_a_hub()
         ensemble.finish()
     except Unavailable as error:
         unavailable = 1
@@ -75,6 +77,9 @@ def ran(world: type[Ensemble], seed: int, options: Options, tell: Callable[[str]
         events=schedule.events,
         proposals=ensemble.number,
         elections=invariants.elections,
+        pulls=invariants.pulls,
+        broken_pulls=invariants.pulls_begun - invariants.pulls,
+        hubs=int(hubs),
         truncations=invariants.truncations,
         torn_tails=sum(node.disk.torn_writes for node in nodes_of_it),
         suspects=invariants.suspects,

@@ -8,6 +8,8 @@ from zablog.core.messages import (
     CEpoch,
     Commit,
     Diff,
+    HistoryAnswer,
+    HistoryQuery,
     Message,
     NewEpoch,
     NewLeader,
@@ -37,6 +39,10 @@ def words(message: Message) -> str:
         case AckEpoch(epoch, counted, current, last, _, suspect):
             more = ("" if counted else ", promised before") + ("" if suspect is None else f", suspect through {suspect}")
             return f"ACK-E({epoch}; currentEpoch {current}, history through {last}){more}"
+        case HistoryQuery(epoch, last):
+            return f"HISTORYQUERY({epoch}; our history ends at {last})"
+        case HistoryAnswer(epoch, after):
+            return f"HISTORYANSWER({epoch}; our histories meet at {after})"
         case Diff(epoch, after):
             return f"DIFF({epoch}; entries above {after} follow)"
         case Trunc(epoch, after):

@@ -20,6 +20,8 @@ from zablog.core.messages import (
     CEpoch,
     Commit,
     Diff,
+    HistoryAnswer,
+    HistoryQuery,
     Message,
     NewEpoch,
     NewLeader,
@@ -66,6 +68,8 @@ class Kind(IntEnum):
     ACK_NEW_LEADER = 29
     UP_TO_DATE = 30
     ACK_SNAP = 31
+    HISTORY_QUERY = 32
+    HISTORY_ANSWER = 33
 
 
 _PROPOSE: Final = struct.Struct(">IIQIQQIQI")
@@ -159,7 +163,21 @@ def _cut(payload: Payload, begin: int, lengths: Sequence[int]) -> list[Payload]:
 
 
 _Rows = tuple[Kind, list[cbor.Value]]
-_Cold = Notification | CEpoch | NewEpoch | AckEpoch | Diff | Trunc | Snap | AckSnap | NewLeader | AckNewLeader | UpToDate
+_Cold = (
+    Notification
+    | CEpoch
+    | NewEpoch
+    | AckEpoch
+    | HistoryQuery
+    | HistoryAnswer
+    | Diff
+    | Trunc
+    | Snap
+    | AckSnap
+    | NewLeader
+    | AckNewLeader
+    | UpToDate
+)
 
 
 def _rows(message: _Cold) -> _Rows:
@@ -173,6 +191,10 @@ def _rows(message: _Cold) -> _Rows:
             return Kind.NEW_EPOCH, [epoch]
         case AckEpoch(epoch, counted, current, last, base, suspect):
             return Kind.ACK_EPOCH, [epoch, counted, current, list(last), list(base), None if suspect is None else list(suspect)]
+        case HistoryQuery(epoch, last):
+            return Kind.HISTORY_QUERY, [epoch, list(last)]
+        case HistoryAnswer(epoch, after, digest):
+            return Kind.HISTORY_ANSWER, [epoch, list(after), digest]
         case Diff(epoch, after, digest):
             return Kind.DIFF, [epoch, list(after), digest]
         case Trunc(epoch, after, digest):
@@ -209,6 +231,10 @@ def _decode_rows(number: int, header: bytes) -> Message:
         case Kind.ACK_EPOCH:
             epoch, counted, current = fields.epoch("epoch"), fields.flag("counted"), fields.epoch("current")
             return AckEpoch(epoch, counted, current, fields.zxid("last"), fields.zxid("base"), fields.zxid_or_none("suspect"))
+        case Kind.HISTORY_QUERY:
+            return HistoryQuery(fields.epoch("epoch"), fields.zxid("last"))
+        case Kind.HISTORY_ANSWER:
+            return HistoryAnswer(fields.epoch("epoch"), fields.zxid("after"), fields.number("digest"))
         case Kind.DIFF:
             return Diff(fields.epoch("epoch"), fields.zxid("after"), fields.number("digest"))
         case Kind.TRUNC:
@@ -232,6 +258,8 @@ _COUNTS: Final = {
     Kind.CEPOCH: 2,
     Kind.NEW_EPOCH: 1,
     Kind.ACK_EPOCH: 6,
+    Kind.HISTORY_QUERY: 2,
+    Kind.HISTORY_ANSWER: 3,
     Kind.DIFF: 3,
     Kind.TRUNC: 3,
     Kind.SNAP: 3,

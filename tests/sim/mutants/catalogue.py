@@ -2,12 +2,12 @@
 
 from typing import NamedTuple
 
-from tests.sim.mutants import broadcasting, brokers, disks, elections, histories, promises, reads, segments, topics
+from tests.sim.mutants import broadcasting, brokers, disks, elections, histories, promises, pulls, reads, segments, topics
 from tests.sim.mutants.mutant import CATALOGUE, hunt, others
 
 __all__ = ["CATALOGUE", "FAMILIES", "Row", "measure"]
 
-FAMILIES = (promises, histories, broadcasting, elections, reads, disks, topics, brokers, segments)
+FAMILIES = (promises, histories, pulls, broadcasting, elections, reads, disks, topics, brokers, segments)
 BESIDE = 15
 """On so many seeds, from the catching one on, is looked who else would have caught the mutant."""
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.sim.mutants.mutant import mutant, storm
+from tests.sim.mutants.mutant import mutant, squall, storm
 from zablog.core import election
 from zablog.core.state import Timing
 from zablog.sim import ensemble
@@ -20,7 +20,7 @@ def joiner_waits_for_its_own_round(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(election, "settle", settle)
 
 
-@mutant("§3 higher promise", "Liveness", slow=True, arena=storm)
+@mutant("§3 higher promise", "Liveness", slow=True, arena=squall)
 def higher_promise_is_refused_for_ever(patch: pytest.MonkeyPatch) -> None:
     """a leader makes no room for an epoch above the one a voter has promised (ZOOKEEPER-335)"""
     patch.setattr(ensemble, "Timing", lambda: Timing(grace=1 << 60))
@@ -30,9 +30,3 @@ def higher_promise_is_refused_for_ever(patch: pytest.MonkeyPatch) -> None:
 def prospective_leader_waits_for_ever(patch: pytest.MonkeyPatch) -> None:
     """a prospective leader whose voters went elsewhere never gives up (ZOOKEEPER-3109)"""
     patch.setattr(ensemble, "Timing", lambda: Timing(discovery=1 << 60, defect=1 << 60))
-
-
-@mutant("§3 vote order", "Liveness", arena=storm)
-def the_worst_candidate_is_voted_for(patch: pytest.MonkeyPatch) -> None:
-    """everybody votes for the lowest credentials: whoever leads abdicates"""
-    patch.setattr(election, "max", lambda votes, default: min(votes, default=default), raising=False)

@@ -25,34 +25,21 @@ from zablog.storage.wal import Wal
 # -- the initial history -----------------------------------------------------------------------------------------------------
 
 
-def abdicates_if(patch: pytest.MonkeyPatch, better) -> None:
-    """An ACKEPOCH makes the prospective leader abdicate only if `better(state, message)`."""
-    original = discovery.on_ack_epoch
-
-    def on_ack_epoch(state, leading, learner, message, out):
-        legal = message.epoch == leading.epoch and learner.ack is None and learner.invited
-        if legal and leading.phase is Phase.DISCOVERY and not better(state, message):
-            learner.ack = message
-            learner.echoed = state.now
-            if not (learner.link.peer in leading.acks and leading.acks[learner.link.peer].counted):
-                leading.acks[learner.link.peer] = message
-            return discovery.fix_history(state, leading, out)
-        return original(state, leading, learner, message, out)
-
-    patch.setattr(discovery, "on_ack_epoch", on_ack_epoch)
-
-
 @mutant("§2 ACK-E", "LeaderComplete", arena=storm)
-def no_abdication(patch: pytest.MonkeyPatch) -> None:
-    """a prospective leader goes on though a follower has the better history"""
-    abdicates_if(patch, lambda state, message: False)
+def no_better_history(patch: pytest.MonkeyPatch) -> None:
+    """a prospective leader goes on with its own history though a follower has the better one"""
+    patch.setattr(discovery, "best", lambda state, acks: state.id)
 
 
 @mutant("§3 vote order", "PrimaryIntegrity", arena=storm)
 def recency_by_zxid_alone(patch: pytest.MonkeyPatch) -> None:
     """votes and histories are compared by last zxid, without currentEpoch"""
     patch.setattr(election, "max", lambda votes, default: max(votes, key=lambda row: (row[0], row[1][1:]), default=default), raising=False)
-    abdicates_if(patch, lambda state, message: message.last > state.trail.last)
+
+    def best(state, acks):
+        return max((peer for peer, ack in acks.items() if ack.suspect is None), key=lambda peer: (acks[peer].last, peer == state.id))
+
+    patch.setattr(discovery, "best", best)
 
 
 @mutant("§2 NEWLEADER", "LeaderComplete", arena=storm, slow=True)
@@ -94,7 +81,7 @@ def epoch_bound_with_the_promise(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(State, "promise", promise)
 
 
-@mutant("W6", "PrimaryIntegrity", arena=storm)
+@mutant("W6", "PrimaryIntegrity", arena=storm, slow=True)
 def epoch_written_before_the_entries(patch: pytest.MonkeyPatch) -> None:
     """the writer saves epochs first and appends afterwards (ZOOKEEPER-4643)"""
     original = Storage.perform

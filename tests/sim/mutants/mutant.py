@@ -37,6 +37,16 @@ DECAY: Final = Options(
 FERRY: Final = Options(
     nodes=3, faults={"power_loss": 3.0, "link_cut": 3.0, "partition": 1.0, "crash_in_write": 2.0}, checkpoints_per_second=20.0
 )
+SQUALL: Final = Options(
+    nodes=5, seconds=3.0, proposals_per_second=5, faults={"ambush": 4.0, "one_way": 3.0, "crash": 2.0}, delay_micros=15_000
+)
+STAR: Final = Options(
+    nodes=5,
+    proposals_per_second=100,
+    faults={"hub": 3.0, "ambush": 3.0, "partition": 4.0, "power_loss": 1.0},
+    delay_micros=15_000,
+    served_through_a_hub=True,
+)
 NAMED = re.compile(r"event \d+: (\w+): ")
 
 
@@ -106,6 +116,16 @@ def decay(seed: int) -> list[Catch]:
 def ferry(seed: int) -> list[Catch]:
     """For those that need snapshots on their way, and what interrupts them."""
     return simulated(seed, FERRY)
+
+
+def squall(seed: int) -> list[Catch]:
+    """For those that need a promise that went far ahead of the others', to leaders that nothing came of."""
+    return simulated(seed, SQUALL)
+
+
+def star(seed: int) -> list[Catch]:
+    """For those that need a leader that is not the one with the best history, since only it reaches a quorum."""
+    return simulated(seed, STAR)
 
 
 def topic(seed: int) -> list[Catch]:

@@ -2,12 +2,13 @@
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from tests.driving import Bench, durable, entries_after, history, sent
 from zablog.core.effects import Append, Deliver, DropLink, Halt, ReadDigest, SaveEpochs, Send, Stream, Truncate
-from zablog.core.events import Congested, Durable, Event, Link, LinkDown, LinkUp, Received, Streamed, Tick
+from zablog.core.events import Congested, DigestRead, Durable, Event, Link, LinkDown, LinkUp, Received, Streamed, Tick
 from zablog.core.gate import Gate
 from zablog.core.messages import (
     Ack,
@@ -32,15 +33,10 @@ from zablog.core.trail import Trail
 from zablog.core.zxid import BEYOND, ZERO, Epoch, PeerId, Zxid
 
 
-def finding(number: int, law: str) -> pytest.MarkDecorator:
-    """The core breaks this law today. Strict: whoever repairs it takes the mark away."""
-    return pytest.mark.xfail(strict=True, reason=f"finding {number}: {law}")
-
-
 class Room:
     """A few real peers with empty or prepared logs, one step of time a tick: a message takes one tick, a write `slow[id]` ticks.
 
-    Histories are trails only: whoever streams here has nothing to stream.
+    Histories are trails only, whose payloads are the zxids in words: that is what is streamed.
     """
 
     def __init__(self, benches: dict[int, Bench], links: set[frozenset[int]], slow: dict[int, int] | None = None) -> None:
@@ -65,8 +61,11 @@ class Room:
                     self.close(frozenset({id, link.peer}), link.generation)
                 case Halt(reason=reason):
                     raise AssertionError(reason)
-                case Stream() | ReadDigest():
-                    pass  # nothing is read in this room
+                case Stream():
+                    self.stream(id, effect)
+                case ReadDigest(link=link, zxid=zxid):
+                    digest = part(self.benches[id].state.trail, zxid).digest
+                    self.mail.append((self.now + 1, id, DigestRead(link, zxid, digest)))
                 case _ if hasattr(effect, "generation"):
                     self.reasons.append((self.now, id, effect.reason))
                     if effect.generation != self.generations[id]:
@@ -76,6 +75,17 @@ class Room:
     def post(self, id: int, send: Send) -> None:
         if self.open.get(frozenset({id, send.link.peer})) == send.link.generation:
             self.mail.append((self.now + 1, send.link.peer, Received(Link(PeerId(id), send.link.generation), [send.message])))
+
+    def stream(self, id: int, effect: Stream) -> None:
+        """Entry by entry, a tick each for the first; then word that it is done."""
+        trail = self.benches[id].state.trail
+        while effect.after < effect.upto:
+            before = part(trail, effect.after)
+            first = next(zxid for zxid in places(trail) if zxid > effect.after)
+            entries = entries_after(before, first.epoch, str(first).encode())
+            self.post(id, Send(effect.link, Propose(effect.epoch, entries, ZERO), 0))
+            effect = replace(effect, after=first)
+        self.mail.append((self.now + 1, id, Streamed(effect.link, effect.upto)))
 
     def close(self, pair: frozenset[int], generation: int) -> None:
         if self.open.get(pair) == generation:
@@ -112,6 +122,20 @@ class Room:
 
     def established(self) -> bool:
         return any(isinstance(b.state.role, Leading) and b.state.phase is Phase.BROADCAST for b in self.benches.values())
+
+
+def places(trail: Trail) -> list[Zxid]:
+    """All of a history that began at the origin."""
+    return [Zxid(end.zxid.epoch, counter) for end in trail.ends for counter in range(1, end.zxid.counter + 1)]
+
+
+def part(trail: Trail, upto: Zxid) -> Trail:
+    """The history up to a place."""
+    runs: dict[int, int] = {}
+    for zxid in places(trail):
+        if zxid <= upto:
+            runs[zxid.epoch] = zxid.counter
+    return history(*runs.items())
 
 
 def pairs(*links: tuple[int, int]) -> set[frozenset[int]]:
@@ -165,7 +189,6 @@ def test_a_late_learner_whose_sync_covered_an_open_entry_commits_it() -> None:
     assert [effect.upto for effect in effects if isinstance(effect, Deliver)] == [last]
 
 
-@finding(1, "a quorum-connected node is established")
 def test_a_hub_learns_a_better_history_from_a_leaf_that_cannot_lead() -> None:
     """5 voters, 2 dead for good; hub 3, leaves 1 and 2. Leaf 1 has the best log but hears no quorum (§3, "history pull")."""
     voters = (1, 2, 3, 4, 5)
@@ -177,6 +200,34 @@ def test_a_hub_learns_a_better_history_from_a_leaf_that_cannot_lead() -> None:
     room = Room(benches, pairs((1, 3), (2, 3)))
 
     assert room.run(5000, room.established), f"{len(room.reasons)} roles in 50 s; last: {room.reasons[-4:]}"
+    assert isinstance(benches[3].state.role, Leading)
+    assert benches[3].peer.watermark == Zxid(1, 1)
+
+
+@pytest.mark.parametrize(
+    ("leaf", "hub"),
+    [
+        ([(1, 2), (2, 1), (3, 2)], [(1, 2), (2, 3)]),  # 2.2 and 2.3 are the hub's alone: the leaf's epoch 3 began without them
+        ([(1, 2), (2, 1)], [(1, 2), (2, 3)]),  # nothing is missing: the tail is cut, and that is all
+        ([(1, 2), (2, 3)], [(1, 2), (2, 1)]),  # nothing is cut; the leaf looks up its digest in the middle of an epoch
+        ([(1, 2), (2, 3)], [(1, 2), (2, 3)]),  # the same history, and only the leaf knows that it is of a later epoch
+    ],
+)
+def test_a_hub_that_has_a_tail_of_its_own_comes_to_have_the_history_of_the_leaf(
+    leaf: list[tuple[int, int]], hub: list[tuple[int, int]]
+) -> None:
+    """§4: where histories meet is a matter of membership. The leaf is of epoch 3, the hub of 2."""
+    voters = (1, 2, 3, 4, 5)
+    benches = {
+        1: Bench(1, voters, accepted=3, current=3, trail=history(*leaf)),
+        2: Bench(2, voters, accepted=2, current=2, trail=history((1, 1))),
+        3: Bench(3, voters, accepted=2, current=2, trail=history(*hub)),
+    }
+    room = Room(benches, pairs((1, 3), (2, 3)))
+
+    assert room.run(500, room.established), f"{len(room.reasons)} roles in 5 s; last: {room.reasons[-4:]}"
+    assert all(benches[id].state.trail == history(*leaf) for id in (1, 2, 3))
+    assert benches[3].peer.watermark == history(*leaf).last
 
 
 @pytest.mark.parametrize("alive", [(1, 2, 3), (1, 2, 3, 4, 5)])

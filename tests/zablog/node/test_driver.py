@@ -14,7 +14,7 @@ from zablog.core.events import Congested, Durable, Event, Link, LinkUp, Stalled,
 from zablog.core.messages import Ack, Message, Ping, Propose
 from zablog.core.peer import Peer
 from zablog.core.quorum import Configuration
-from zablog.core.state import Following, Leading, Timing
+from zablog.core.state import Following, Leading, Phase, Timing
 from zablog.core.trail import ORIGIN, Entries, Trail, extend_digest
 from zablog.core.zxid import ZERO, Epoch, PeerId, Zxid
 from zablog.node.driver import HOLD_BYTES, HOLD_BYTES_MAX, Driver
@@ -323,6 +323,21 @@ async def test_a_follower_whose_disk_hangs_takes_nothing_more_in(
     nursery.start_soon(write_some)
     with trio.fail_after(5):
         await stage.driver.hold()
+
+
+async def test_a_leader_that_takes_a_followers_history_reads_it_slowly_while_its_disk_is_behind(
+    stage: Stage, autojump_clock: trio.testing.MockClock
+) -> None:
+    stage.peer.state.role = Leading(since=0, phase=Phase.DISCOVERY)
+    stage.writer.queued_bytes = HOLD_BYTES + 1
+    begun = trio.current_time()
+    await stage.driver.hold()
+    assert trio.current_time() > begun
+
+    stage.peer.state.role = Leading(since=0, phase=Phase.BROADCAST)
+    begun = trio.current_time()
+    await stage.driver.hold()
+    assert trio.current_time() == begun, "an established leader is sent acknowledgements only"
 
 
 async def test_elections_are_heard_however_far_the_disk_is_behind(stage: Stage) -> None:

@@ -17,6 +17,8 @@ from zablog.core.messages import (
     CEpoch,
     Commit,
     Diff,
+    HistoryAnswer,
+    HistoryQuery,
     Message,
     NewEpoch,
     NewLeader,
@@ -51,8 +53,8 @@ MESSAGES = st.one_of(
     st.builds(CEpoch, EPOCHS, EPOCHS),
     st.builds(NewEpoch, EPOCHS),
     st.builds(AckEpoch, EPOCHS, st.booleans(), EPOCHS, ZXIDS, ZXIDS, st.none() | ZXIDS),
-    *(st.builds(cls, EPOCHS, ZXIDS, U64) for cls in (Diff, Trunc, Snap)),
-    *(st.builds(cls, EPOCHS, ZXIDS) for cls in (AckSnap, NewLeader, AckNewLeader, UpToDate, Ack, Commit)),
+    *(st.builds(cls, EPOCHS, ZXIDS, U64) for cls in (HistoryAnswer, Diff, Trunc, Snap)),
+    *(st.builds(cls, EPOCHS, ZXIDS) for cls in (HistoryQuery, AckSnap, NewLeader, AckNewLeader, UpToDate, Ack, Commit)),
     *(st.builds(cls, EPOCHS, U64) for cls in (Ping, Pong)),
     st.builds(Propose, EPOCHS, ENTRIES, ZXIDS),
 )
@@ -100,6 +102,9 @@ def test_well_formed_cbor_of_another_shape_is_an_error_in_words(kind: Kind, valu
         (Kind.NOTIFICATION, [3, 0, [0, [0, 0], 1], [0, [0, 0], 1], 0, [], True], "standing must be a number from 0 to 2"),
         (Kind.NOTIFICATION, [0, 0, [0, [0, 0], 0], [0, [0, 0], 1], 0, [], True], "leader must be a number from 1 to 255, not 0"),
         (Kind.NOTIFICATION, [0, 0, [0, [0, 0], 1], [0, [0, 0], 1], 0, [256], True], "peer must be a number from 1 to 255, not 256"),
+        (Kind.HISTORY_QUERY, [1, [0, 0], 0], "HISTORY_QUERY: an array of 2 fields was expected, not 3"),
+        (Kind.HISTORY_QUERY, [1, None], "HISTORY_QUERY.last: an array of 2 fields was expected, not NoneType"),
+        (Kind.HISTORY_ANSWER, [1, [0, 0], -1], "HISTORY_ANSWER: digest must be a number from 0 to"),
         (Kind.ACK_EPOCH, [1, 1, 0, [0, 0], [0, 0], None], "counted must be true or false"),
     ],
 )
@@ -142,6 +147,7 @@ def test_messages_have_the_fields_the_codec_knows() -> None:
     counts = {cls.__name__: len(fields(cls)) for cls in get_args(Message)}
 
     assert counts == {
-        "Notification": 7, "CEpoch": 2, "NewEpoch": 1, "AckEpoch": 6, "Diff": 3, "Trunc": 3, "Snap": 3, "AckSnap": 2, "NewLeader": 2,
-        "AckNewLeader": 2, "UpToDate": 2, "Propose": 3, "Ack": 2, "Commit": 2, "Ping": 2, "Pong": 2,
+        "Notification": 7, "CEpoch": 2, "NewEpoch": 1, "AckEpoch": 6, "HistoryQuery": 2, "HistoryAnswer": 3, "Diff": 3, "Trunc": 3,
+        "Snap": 3, "AckSnap": 2, "NewLeader": 2, "AckNewLeader": 2, "UpToDate": 2, "Propose": 3, "Ack": 2, "Commit": 2,
+        "Ping": 2, "Pong": 2,
     }  # fmt: skip
