@@ -34,6 +34,11 @@ class LockStep:
     def SimpleQueue(self) -> "WakeQueue":
         return WakeQueue(self)
 
+    def stand_still(self, seconds: float) -> None:
+        """In a thread: what it is at takes so long. Nothing, where there is no thread of its own."""
+        if self.running:
+            self.running[-1].wait(WakeQueue(self), seconds)
+
     async def run_sync(self, work: Callable[..., Result], *words: object, **_: object) -> Result:
         """`trio.to_thread.run_sync`: the work is done somewhere within a pause that cannot be cancelled."""
         await trio.lowlevel.checkpoint_if_cancelled()
