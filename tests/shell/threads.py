@@ -105,7 +105,8 @@ class Thread:
     def join(self) -> None:
         while self.alive:
             self.resume()
-            assert not self.alive or self.waiting_at is None or self.waiting_at.items, "a thread that is joined was told to end"
+            waits = self.waiting_at is not None and not self.waiting_at.items and self.timeout is None
+            assert not self.alive or not waits, "a thread that is joined was told to end"
         if self.waiting_at is not None:
             self.waiting_at.changed.unpark_all()
 
