@@ -111,13 +111,13 @@ class Administrator:
 
 
 @contextmanager
-def raising(error: type[Exception]) -> Iterator[None]:
+def raising(error: type[Exception] | tuple[type[Exception], ...]) -> Iterator[None]:
     """What is within must be refused so."""
     try:
         yield
     except error:
         return
-    raise AssertionError(f"no {error.__name__} was raised")
+    raise AssertionError(f"{error} was not raised")
 
 
 async def send_alone(client: broker.Client, value: bytes, topic: str = "passing", partition: int | None = None) -> Receipt:

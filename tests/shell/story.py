@@ -17,8 +17,11 @@ from broker.client.producer import Producer
 from broker.records import Record
 from tests.shell.administration import PARTITIONS, TOPIC, Administrator
 from tests.shell.cancelling import CancelledAt
+from tests.shell.customers import Customer
 from tests.shell.disks import ROOM_BYTES
 from tests.shell.faults import FAULTS, revive, write_much
+from tests.shell.impostors import be_forgotten, meet, stand_in
+from tests.shell.operators import OPERATIONS
 from tests.shell.strangers import knock
 from tests.shell.world import NODES, World
 
@@ -40,6 +43,8 @@ class Ledger:
         self.given: set[bytes] = set()
         self.acked: dict[Place, bytes] = {}
         self.cancelled = 0
+        self.refused: set[bytes] = set()
+        """What its giver was told is surely not there."""
 
     def ack(self, receipt: Receipt, value: bytes) -> None:
         place = receipt.partition, receipt.offset
@@ -55,6 +60,7 @@ class Ledger:
             for record in records:
                 value = record.value
                 assert value in self.given, f"{whose}: {value!r} was never given"
+                assert value not in self.refused, f"{whose}: {value!r} was refused"
                 assert value not in seen, f"{whose}: {value!r} is there twice"
                 seen.add(value)
                 producer, _, number = value.rpartition(b"-")
@@ -86,9 +92,12 @@ class Story:
                     for number in range(2):
                         work.start_soon(self.produce, world, f"producer{number}", Random(self.seed * 10 + number))
                     work.start_soon(self.administer, world, admin, Random(self.seed * 10 + 8))
+                    work.start_soon(self.be_customer, world, Random(self.seed * 10 + 5))
+                    work.start_soon(self.be_impatient, world, Random(self.seed * 10 + 4))
                     work.start_soon(self.be_strange, world, Random(self.seed * 10 + 6))
                     work.start_soon(self.break_things, world, Random(self.seed * 10 + 9))
                 reading.cancel()
+            await self.come_late(world, admin, Random(self.seed * 10 + 3))
             await self.compare(world, admin)
 
     # -- work ---------------------------------------------------------------------------------------------------------------
@@ -183,6 +192,39 @@ class Story:
             await self.cancelled(world, dice, administrator.call())
             await trio.sleep(dice.random() * 0.3)
 
+    async def be_customer(self, world: World, dice: Random) -> None:
+        async with world.client("customer") as client, broker.connect(world.addresses) as another:
+            customer = Customer(client, another, dice)
+            for _ in range(3):
+                call = customer.call()
+                world.note("customer", call.__name__)
+                await call()
+                await trio.sleep(dice.random() * 0.3)
+
+    async def be_impatient(self, world: World, dice: Random) -> None:
+        """Waits for a second only, and is told the truth: what surely was not written is not there in the end."""
+        async with world.client("impatient", timeout=1.0) as client:
+            for number in range(5):
+                values = [b"impatient%d-%d" % (number, each) for each in range(dice.choice((1, 3, 30)))]
+                self.ledger.given.update(values)
+                try:
+                    async with client.producer() as producer:
+                        pending = [await producer.submit(TOPIC, value, partition=0) for value in values]
+                        for each, value in zip(pending, values, strict=True):
+                            self.ledger.ack(await each, value)
+                except (broker.NoQuorum, broker.NoCluster, broker.OutcomeUnknown) as error:
+                    world.note("impatient", type(error).__name__, error.maybe_written)
+                    if not error.maybe_written and len(values) == 1:
+                        self.ledger.refused.update(values)
+                await trio.sleep(dice.random() * 0.5)
+
+    async def come_late(self, world: World, admin: broker.Client, dice: Random) -> None:
+        """What some seeds do once everything works again."""
+        if dice.random() < 0.15:
+            await meet(world, dice)
+        if dice.random() < 0.1:
+            await be_forgotten(world, admin)
+
     async def be_strange(self, world: World, dice: Random) -> None:
         for _ in range(5):
             await trio.sleep(dice.random() * 0.5)
@@ -193,7 +235,7 @@ class Story:
     async def break_things(self, world: World, dice: Random) -> None:
         for _ in range(self.fault_count):
             await trio.sleep(dice.random() * 0.4)
-            fault = dice.choice(FAULTS)
+            fault = dice.choice((*FAULTS, *OPERATIONS, stand_in))
             world.faults[fault.__name__] = world.faults.get(fault.__name__, 0) + 1
             world.note("fault", fault.__name__)
             await fault(world, dice)

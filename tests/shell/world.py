@@ -23,14 +23,13 @@ import trio.testing
 
 import broker
 from broker.server import Server, ServerConfig, load
-from broker.server.config import Limits
 from broker.server.run import _serve, translated
 from tests.shell.disks import ShellDisk
 from tests.shell.sockets import Kernel, Socket
 from tests.shell.threads import LockStep
 from tests.shell.wires import SILENCE_SECONDS, Wires, who
 from zablog import ConfigError as NodeConfigError
-from zablog import Identity, Member, NodeConfig, NodeStopped, PeerId, give_birth
+from zablog import Identity, Member, NodeConfig, NodeStopped, PeerId, Versions, give_birth
 from zablog.core.state import Limits as Outstanding
 from zablog.sim.disk import PowerLost
 from zablog.storage.errors import NotBorn, StorageError
@@ -42,6 +41,14 @@ directory = "{directory}"
 cluster = "{cluster}"
 node = {node}
 listen = "{address}"
+insecure = false
+
+[peers]
+1 = "127.0.0.1:7001"
+2 = "127.0.0.1:7002"
+
+[limits]
+fetch_wait = 2.0
 
 [pace]
 tick = 0.020
@@ -122,7 +129,9 @@ class World:
         """Until then the disks are slow."""
         self.very_slow: dict[str, float] = {}
         """And that of one node by far, until then."""
-        self.limits = Limits(fetch_wait=2.0, **self.random.choice(LIMITS))
+        self.limits = self.random.choice(LIMITS)
+        self.levels: dict[int, Versions] = {}
+        """The feature levels that a node's build knows, where it is not the shipped one."""
         self.trace: list[str] = []
         self.faults: dict[str, int] = {}
         self.events: list[tuple[str, trio.Event]] = []
@@ -225,7 +234,7 @@ class World:
 
         try:
             with trio.CancelScope() as host.scope:
-                config = self.in_small(load(host.settings))
+                config = self.in_small(host, load(host.settings))
                 await _serve(config, started)
         except broker.BrokerError as error:
             host.refusal = error
@@ -244,10 +253,11 @@ class World:
                 task_status.started()
         assert died or host.hurt or host.refusal is None, f"{host.name} ended by itself: {host.refusal}"
 
-    def in_small(self, config: ServerConfig) -> ServerConfig:
+    def in_small(self, host: Host, config: ServerConfig) -> ServerConfig:
         """What no file may ask for: so little that it is reached within a second."""
         disk = replace(config.disk, checkpoint_bytes=8 << 10, file_bytes=16 << 10)
-        return replace(config, disk=disk, limits=self.limits)
+        limits = replace(config.limits, **self.limits)
+        return replace(config, disk=disk, limits=limits, levels=self.levels.get(host.number, config.levels))
 
     @property
     def leader(self) -> int | None:
@@ -259,10 +269,10 @@ class World:
     # -- clients ------------------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def client(self, name: str) -> AsyncIterator[broker.Client]:
+    async def client(self, name: str, timeout: float = 30.0) -> AsyncIterator[broker.Client]:
         """Whoever opens it is called so from then on; one task, one client."""
         who.set(name)
-        async with broker.connect(self.addresses) as client:
+        async with broker.connect(self.addresses, timeout=timeout) as client:
             yield client
 
     # -- what is put in the place of the machine ----------------------------------------------------------------------------
