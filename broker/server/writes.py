@@ -29,7 +29,7 @@ from broker.records import verify
 from broker.server.application import BrokerApplication
 from broker.server.clock import LeaderClock
 from broker.state import Answer, Appended, Command, Refused, commands, encode, outcomes
-from zablog import Full, Node, NotLeading
+from zablog import Full, Node, NodeStopped, NotLeading
 
 Write = AllocateProducer | CreateTopic | AlterTopic | DeleteTopic | SetLimits | Produce
 Reply = Callable[[Response], None]
@@ -102,6 +102,10 @@ class Writes:
                 failed = Failed(Code.NOT_LEADING, str(error), leader=error.leader, leader_address=error.address)
                 for proposal in proposals:
                     proposal.reply(failed)
+                return
+            except NodeStopped:  # whoever ended the node has said why
+                for proposal in proposals:
+                    proposal.waiter(None)
                 return
             else:
                 self._application.wait_for(first, [proposal.waiter for proposal in some])

@@ -220,7 +220,7 @@ class Story:
 
     async def come_late(self, world: World, admin: broker.Client, dice: Random) -> None:
         """What some seeds do once everything works again."""
-        if dice.random() < 0.15:
+        if dice.random() < 0.25:
             await meet(world, dice)
         if dice.random() < 0.1:
             await be_forgotten(world, admin)

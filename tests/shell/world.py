@@ -77,7 +77,7 @@ SMALL: dict[str, object] = {
     "zablog.transport.link.BROKEN_BYTES": 512 << 10,
     "zablog.transport.link.BATCH_BYTES": 16 << 10,
     "broker.server.server.NodeConfig": partial(NodeConfig, memory_bytes=32 << 10, limits=Outstanding(256, 256 << 10)),
-    "broker.server.checkpoint.TAIL_BYTES_MAX": 2 << 10,
+    "broker.server.checkpoint.TAIL_BYTES_MAX": 256,
     "broker.server.checkpoint.TAILS_BYTES_MAX": 8 << 10,
     "broker.server.checkpoint.DIRTY_BYTES_MAX": 16 << 10,
     "broker.server.retention.SEGMENT_BYTES_MIN": 4 << 10,
@@ -244,14 +244,16 @@ class World:
                 raise
             if fatal:
                 host.refusal = translated(fatal[0], config)
+                host.refusal.__cause__ = fatal[0]
         finally:
-            self.note(host.name, "ends", host.refusal or "")
+            self.note(host.name, "ends", type(host.refusal).__name__)
             started_once = host.server is not None
             died, host.server, host.scope = host.scope is not None and host.scope.cancel_called, None, None
             host.ended.set()
             if not started_once:
                 task_status.started()
-        assert died or host.hurt or host.refusal is None, f"{host.name} ended by itself: {host.refusal}"
+        if host.refusal is not None and not died and not host.hurt:
+            raise AssertionError(f"{host.name} ended by itself: {host.refusal}") from host.refusal
 
     def in_small(self, host: Host, config: ServerConfig) -> ServerConfig:
         """What no file may ask for: so little that it is reached within a second."""
