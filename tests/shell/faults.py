@@ -66,7 +66,7 @@ async def lose_quorum(world: World, dice: Random) -> None:
     for number in away:
         if not world.hosts[number].ended.is_set():
             await world.kill(number, power_loss=False)
-    await trio.sleep(2.5)
+    await trio.sleep(2.0)
     for number in away:
         await revive(world, number)
 

@@ -25,7 +25,7 @@ from tests.shell.operators import OPERATIONS
 from tests.shell.strangers import knock
 from tests.shell.world import NODES, World
 
-CALLS = 14
+CALLS = 11
 """Of each producer."""
 TRIES = 20
 """To read a copy that is being restored."""
@@ -195,7 +195,7 @@ class Story:
     async def be_customer(self, world: World, dice: Random) -> None:
         async with world.client("customer") as client, broker.connect(world.addresses) as another:
             customer = Customer(client, another, dice)
-            for _ in range(3):
+            for _ in range(2):
                 call = customer.call()
                 world.note("customer", call.__name__)
                 await call()
@@ -204,7 +204,7 @@ class Story:
     async def be_impatient(self, world: World, dice: Random) -> None:
         """Waits for a second only, and is told the truth: what surely was not written is not there in the end."""
         async with world.client("impatient", timeout=1.0) as client:
-            for number in range(5):
+            for number in range(4):
                 values = [b"impatient%d-%d" % (number, each) for each in range(dice.choice((1, 3, 30)))]
                 self.ledger.given.update(values)
                 try:

@@ -113,6 +113,20 @@ class Host:
         """With which words its last server ended, if it was not told to."""
 
 
+class Signals:
+    """What a server's process is sent."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+
+    def __aiter__(self) -> "Signals":
+        return self
+
+    async def __anext__(self) -> int:
+        await self.host.told_to_stop.wait()
+        return signal.SIGTERM
+
+
 class World:
     """Use `World(seed).run(story)`."""
 
@@ -294,16 +308,9 @@ class World:
         raise NotBorn(f"{path} is no directory")
 
     @contextmanager
-    def signals(self, *_: object) -> Iterator[AsyncIterator[int]]:
+    def signals(self, *_: object) -> Iterator[Signals]:
         """`trio.open_signal_receiver` of the process of a host."""
-        host = next(host for host in self.hosts.values() if host.name == who.get())
-
-        async def received() -> AsyncIterator[int]:
-            while True:
-                await host.told_to_stop.wait()
-                yield signal.SIGTERM
-
-        yield received()
+        yield Signals(next(host for host in self.hosts.values() if host.name == who.get()))
 
     async def happens(self, event: str) -> None:
         """Wait until a node says this in its log."""
