@@ -76,7 +76,7 @@ class Ledger:
 class Story:
     """One seed's worth. Call it with the world."""
 
-    def __init__(self, seed: int, faults: int = 6) -> None:
+    def __init__(self, seed: int, faults: int = 5) -> None:
         self.seed = seed
         self.fault_count = faults
         self.ledger = Ledger()
@@ -188,7 +188,7 @@ class Story:
 
     async def administer(self, world: World, client: broker.Client, dice: Random) -> None:
         administrator = Administrator(client, dice)
-        for _ in range(6):
+        for _ in range(4):
             await self.cancelled(world, dice, administrator.call())
             await trio.sleep(dice.random() * 0.3)
 
@@ -281,7 +281,7 @@ def enumerated(ends: Sequence[int]) -> list[tuple[tuple[str, int], int]]:
     return [((TOPIC, partition), end) for partition, end in enumerate(ends)]
 
 
-def play(seed: int, faults: int = 6) -> tuple[World, Story]:
+def play(seed: int, faults: int = 5) -> tuple[World, Story]:
     """One seed, from birth to the comparison. What it raises tells the command that replays it."""
     world, story = World(seed), Story(seed, faults)
     try:
