@@ -40,6 +40,7 @@ from broker.server.config import Limits
 from broker.server.reads import Reads
 from broker.server.writes import BadWrite, Proposal, Writes
 from broker.state.commands import COMMAND_BYTES_MAX
+from zablog import NodeStopped
 from zablog.transport.ends import BROKEN
 from zablog.wire import WireError
 
@@ -75,6 +76,8 @@ class ClientConnection:
                 except BROKEN:
                     pass
                 nursery.cancel_scope.cancel()
+        except* NodeStopped:
+            pass  # whoever ended the node has said why; the client will look for another one
         finally:
             self._closed = True
         if last_word is not None:

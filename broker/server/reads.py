@@ -40,7 +40,7 @@ from broker.protocol import (
 from broker.server.application import BrokerApplication
 from broker.server.config import Limits
 from broker.state import Topic
-from zablog import LeadershipLost, Node, NotLeading
+from zablog import LeadershipLost, Node, NodeStopped, NotLeading
 from zablog.core.zxid import Zxid
 
 
@@ -64,7 +64,7 @@ class Reads:
             return ReadIndexed(await self._node.read_index())
         except NotLeading as error:
             return Failed(Code.NOT_LEADING, str(error), leader=error.leader, leader_address=error.address)
-        except LeadershipLost as error:
+        except (LeadershipLost, NodeStopped) as error:
             return Failed(Code.NOT_LEADING, str(error))
 
     async def wait_applied(self, request: WaitApplied) -> Applied | Failed:

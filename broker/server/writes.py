@@ -8,6 +8,7 @@ only apply can do.
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
@@ -124,11 +125,12 @@ class Writes:
 
     async def run(self) -> None:
         """For ever: where there was no room, look again whenever something has happened. A disk that has caught up is no applied entry."""
-        while True:
-            await self._crowded.wait()
-            await self._node.changed()
-            self._crowded = trio.Event()
-            self._go_on()
+        with suppress(NodeStopped):
+            while True:
+                await self._crowded.wait()
+                await self._node.changed()
+                self._crowded = trio.Event()
+                self._go_on()
 
     def _go_on(self) -> None:
         """Something came, was applied, or the role changed: propose what is worth it, as far as there is room."""
@@ -144,8 +146,9 @@ class Writes:
             failed = Failed(Code.NOT_LEADING, str(error), leader=error.leader, leader_address=error.address)
             while self._gathered:
                 self._taken(1)[0].reply(failed)
-        except NodeStopped:  # it ends in the face of whoever opened it, and our connections with it
-            self._taken(len(self._gathered))
+        except NodeStopped:  # whoever ended the node has said why
+            for proposal in self._taken(len(self._gathered)):
+                proposal.waiter(None)
 
     def _propose_some(self) -> None:
         """One call to the node. Raises Full if not even one proposal fits; NotLeading, NodeStopped."""

@@ -5,31 +5,30 @@ records of a producer stand in the order in which they were given; no record tha
 no call failed, for nothing lasted as long as a client is patient.
 """
 
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from collections.abc import Callable, Coroutine, Sequence
 from random import Random
 from typing import Any
 
 import trio
 
 import broker
-from broker.client.client import ReadLevel
 from broker.client.pending import Receipt
 from broker.client.producer import Producer
 from broker.records import Record
-from broker.state.commands import FOR_EVER, Retention
+from tests.shell.administration import PARTITIONS, TOPIC, Administrator
 from tests.shell.cancelling import CancelledAt
+from tests.shell.customers import Customer
+from tests.shell.disks import ROOM_BYTES
+from tests.shell.faults import FAULTS, revive, write_much
+from tests.shell.impostors import be_forgotten, meet, stand_in
+from tests.shell.operators import OPERATIONS
 from tests.shell.strangers import knock
-from tests.shell.wires import who
-from tests.shell.world import EPOCH_SECONDS, NODES, World
-from zablog.storage.batch import FILE_BYTES
+from tests.shell.world import NODES, World
 
-TOPIC = "orders"
-PARTITIONS = 2
-LEVELS: tuple[ReadLevel, ...] = ("local", "session", "linearizable")
-CALLS = 14
+CALLS = 11
 """Of each producer."""
+TRIES = 20
+"""To read a copy that is being restored."""
 CHECKPOINTS = (1, 2, 3, 4, 6, 9)
 """At one of them a call is cancelled; few calls meet more."""
 
@@ -44,6 +43,8 @@ class Ledger:
         self.given: set[bytes] = set()
         self.acked: dict[Place, bytes] = {}
         self.cancelled = 0
+        self.refused: set[bytes] = set()
+        """What its giver was told is surely not there."""
 
     def ack(self, receipt: Receipt, value: bytes) -> None:
         place = receipt.partition, receipt.offset
@@ -59,6 +60,7 @@ class Ledger:
             for record in records:
                 value = record.value
                 assert value in self.given, f"{whose}: {value!r} was never given"
+                assert value not in self.refused, f"{whose}: {value!r} was refused"
                 assert value not in seen, f"{whose}: {value!r} is there twice"
                 seen.add(value)
                 producer, _, number = value.rpartition(b"-")
@@ -74,7 +76,7 @@ class Ledger:
 class Story:
     """One seed's worth. Call it with the world."""
 
-    def __init__(self, seed: int, faults: int = 6) -> None:
+    def __init__(self, seed: int, faults: int = 5) -> None:
         self.seed = seed
         self.fault_count = faults
         self.ledger = Ledger()
@@ -90,9 +92,12 @@ class Story:
                     for number in range(2):
                         work.start_soon(self.produce, world, f"producer{number}", Random(self.seed * 10 + number))
                     work.start_soon(self.administer, world, admin, Random(self.seed * 10 + 8))
+                    work.start_soon(self.be_customer, world, Random(self.seed * 10 + 5))
+                    work.start_soon(self.be_impatient, world, Random(self.seed * 10 + 4))
                     work.start_soon(self.be_strange, world, Random(self.seed * 10 + 6))
                     work.start_soon(self.break_things, world, Random(self.seed * 10 + 9))
                 reading.cancel()
+            await self.come_late(world, admin, Random(self.seed * 10 + 3))
             await self.compare(world, admin)
 
     # -- work ---------------------------------------------------------------------------------------------------------------
@@ -171,6 +176,9 @@ class Story:
                         if node is None:
                             raise
                         await trio.sleep(0.05)  # this follower has not come as far as the reader has
+                    except broker.Corrupt:
+                        world.note("the reader met what is damaged")
+                        await trio.sleep(0.2)  # the node has other nodes to restore it
 
     async def take(self, inbox: broker.Consumer) -> None:
         async for record in inbox:
@@ -179,86 +187,43 @@ class Story:
             known.append(record)
 
     async def administer(self, world: World, client: broker.Client, dice: Random) -> None:
-        made: list[str] = []
-
-        async def create() -> None:
-            made.append(f"topic{len(made)}")
-            entry = await client.create_topic(made[-1], 1, exist_ok=True)
-            assert entry.name == made[-1], "the answer to another's request"
-
-        async def alter() -> None:
-            await client.alter_topic(TOPIC, FOR_EVER)
-
-        async def look() -> None:
-            details = await client.describe_topic(TOPIC)
-            assert len(details.partitions) == PARTITIONS, "the answer to another's request"
-            assert TOPIC in [entry.name for entry in await client.list_topics()], "a topic is lost"
-
-        async def status() -> None:
-            await client.status()
-            for node in await client.nodes():
-                with suppress(broker.ConnectionLost):  # it is down
-                    assert (await client.node_status(node.id)).id == node.id, "the answer of another"
-
-        async def limit() -> None:
-            wanted = dice.randint(5_000, 6_000)
-            assert (await client.set_limits(topics=wanted)).topics == wanted, "the answer to another's request"
-            small = await client.set_limits(record_bytes=dice.randint(5_000, 6_000))
-            with raising(broker.RecordTooLarge):
-                await send_alone(client, bytes(small.record_bytes + 1))
-            await client.set_limits(record_bytes=20_000)
-            await send_alone(client, bytes(small.record_bytes + 1))  # who learned the old limit asks again
-
-        async def mistake() -> None:
-            """What cannot be done is refused by name, and nothing comes of it."""
-            await client.create_topic(TOPIC, PARTITIONS, exist_ok=True)
-            wrong: list[tuple[type[Exception], Callable[[], Coroutine[Any, Any, object]]]] = [
-                (broker.TopicExists, lambda: client.create_topic(TOPIC, PARTITIONS)),
-                (broker.TopicExists, lambda: client.create_topic(TOPIC, PARTITIONS + 1, exist_ok=True)),
-                (broker.BadName, lambda: client.create_topic("no/name")),
-                (broker.BadRequest, lambda: client.create_topic("wide", 0)),
-                (broker.BadRequest, lambda: client.create_topic("kept", retention=Retention(ms=-1))),
-                (broker.TopicNotFound, lambda: client.alter_topic("nowhere", FOR_EVER)),
-                (broker.TopicNotFound, lambda: send_alone(client, b"", "nowhere")),
-                (broker.PartitionNotFound, lambda: send_alone(client, b"", partition=PARTITIONS)),
-                (broker.OffsetOutOfRange, lambda: client.read(TOPIC, 0, 1 << 40)),
-                (broker.PartitionNotFound, lambda: client.read(TOPIC, PARTITIONS, 0)),
-                (broker.NodeNotFound, lambda: client.node_status(9)),
-                (broker.BadRequest, lambda: client.set_limits(colour=3)),
-                (broker.BadRequest, lambda: client.set_limits()),
-            ]
-            for error, call in dice.sample(wrong, 4):
-                with raising(error):
-                    await call()
-
-        async def delete() -> None:
-            if made:
-                with suppress(broker.TopicNotFound):  # its creation was cancelled before it was sent
-                    await client.delete_topic(made.pop())
-
-        async def pass_by() -> None:
-            """Records that soon go again, read from every kind of place."""
-            entry = await client.create_topic("passing", retention=Retention(records=10), exist_ok=True)
-            if dice.random() < 0.5:
-                retention = dice.choice((Retention(records=10), Retention(ms=20_000, records=20), Retention(bytes=2_000)))
-                await client.alter_topic(entry.name, retention)
-            async with client.producer() as producer:
-                receipts = await producer.send_many("passing", [bytes(200)] * 30)
-            moment = datetime.fromtimestamp(EPOCH_SECONDS, UTC)
-            for start in ("earliest", "latest", receipts[-1].zxid, moment):
-                with suppress(broker.OffsetOutOfRange):  # retention was faster than this reader
-                    async with client.consumer("passing", start=start, stop="end") as inbox:
-                        offsets = [record.offset async for record in inbox]
-                    assert offsets == sorted(set(offsets)), "records of one partition come in order, once"
-            level = dice.choice(LEVELS)
-            record = await client.read(
-                "passing", 0, receipts[-1].offset, level, node=dice.choice((None, *NODES)) if level != "local" else None
-            )
-            assert record.value == bytes(200), "the answer to another's request"
-
-        for _ in range(6):
-            await self.cancelled(world, dice, dice.choice((create, alter, look, status, limit, delete, pass_by, mistake)))
+        administrator = Administrator(client, dice)
+        for _ in range(4):
+            await self.cancelled(world, dice, administrator.call())
             await trio.sleep(dice.random() * 0.3)
+
+    async def be_customer(self, world: World, dice: Random) -> None:
+        async with world.client("customer") as client, broker.connect(world.addresses) as another:
+            customer = Customer(client, another, dice)
+            for _ in range(2):
+                call = customer.call()
+                world.note("customer", call.__name__)
+                await call()
+                await trio.sleep(dice.random() * 0.3)
+
+    async def be_impatient(self, world: World, dice: Random) -> None:
+        """Waits for a second only, and is told the truth: what surely was not written is not there in the end."""
+        async with world.client("impatient", timeout=1.0) as client:
+            for number in range(4):
+                values = [b"impatient%d-%d" % (number, each) for each in range(dice.choice((1, 3, 30)))]
+                self.ledger.given.update(values)
+                try:
+                    async with client.producer() as producer:
+                        pending = [await producer.submit(TOPIC, value, partition=0) for value in values]
+                        for each, value in zip(pending, values, strict=True):
+                            self.ledger.ack(await each, value)
+                except (broker.NoQuorum, broker.NoCluster, broker.OutcomeUnknown) as error:
+                    world.note("impatient", type(error).__name__, error.maybe_written)
+                    if not error.maybe_written and len(values) == 1:
+                        self.ledger.refused.update(values)
+                await trio.sleep(dice.random() * 0.5)
+
+    async def come_late(self, world: World, admin: broker.Client, dice: Random) -> None:
+        """What some seeds do once everything works again."""
+        if dice.random() < 0.25:
+            await meet(world, dice)
+        if dice.random() < 0.1:
+            await be_forgotten(world, admin)
 
     async def be_strange(self, world: World, dice: Random) -> None:
         for _ in range(5):
@@ -270,102 +235,16 @@ class Story:
     async def break_things(self, world: World, dice: Random) -> None:
         for _ in range(self.fault_count):
             await trio.sleep(dice.random() * 0.4)
-            fault = dice.choice(
-                (
-                    self.kill,
-                    self.kill_leader,
-                    self.lose_all,
-                    self.stay_away,
-                    self.rot,
-                    self.cut,
-                    self.silence,
-                    self.stall,
-                    self.slow_disks,
-                    self.part,
-                )
-            )
+            fault = dice.choice((*FAULTS, *OPERATIONS, stand_in))
             world.faults[fault.__name__] = world.faults.get(fault.__name__, 0) + 1
             world.note("fault", fault.__name__)
             await fault(world, dice)
         await trio.sleep(dice.random())
         world.wires.heal()
         for number in NODES:
-            await self.revive(world, number)
+            world.hosts[number].disk.room_bytes = ROOM_BYTES
+            await revive(world, number)
         world.note("healed")
-
-    async def revive(self, world: World, number: int) -> None:
-        if world.hosts[number].ended.is_set():
-            await world.start(number)
-
-    async def kill(self, world: World, dice: Random, number: int | None = None) -> None:
-        number = number or dice.choice(NODES)
-        if not world.hosts[number].ended.is_set():
-            await world.kill(number, dice.random() < 0.5, dice.choice((0, dice.randrange(20))))
-        await trio.sleep(dice.random() * 0.6)
-        await self.revive(world, number)
-
-    async def kill_leader(self, world: World, dice: Random) -> None:
-        await self.kill(world, dice, world.leader)
-
-    async def lose_all(self, world: World, dice: Random) -> None:
-        """The power of all machines at once; now and then while much is on its way to slow disks."""
-        if dice.random() < 0.5:
-            world.slow_until = trio.current_time() + 1.0
-            await trio.sleep(0.1 + dice.random() * 0.1)
-        async with trio.open_nursery() as nursery:
-            for number in NODES:
-                if not world.hosts[number].ended.is_set():
-                    nursery.start_soon(world.kill, number, True)
-        for number in NODES:
-            await self.revive(world, number)
-
-    async def stay_away(self, world: World, dice: Random) -> None:
-        """For so long that the others' logs begin above this node's end: it comes back by a snapshot."""
-        number = dice.choice(NODES)
-        world.wires.heal()  # the other two must be a quorum
-        if not world.hosts[number].ended.is_set():
-            await world.kill(number, power_loss=True)
-        async with world.client("bulk") as client, client.producer() as producer:
-            await client.create_topic("bulk", exist_ok=True)
-            for _ in range(6):
-                await producer.send_many("bulk", [bytes(4000)] * 8)
-                await trio.sleep(0.2)
-        who.set("story")
-        await self.revive(world, number)
-
-    async def rot(self, world: World, dice: Random) -> None:
-        """A bit of one log decays, once in a run: the node fetches what it lost from the others, which must be within reach."""
-        number = dice.choice(NODES)
-        if world.faults["rot"] > 1 or world.hosts[number].ended.is_set():
-            return
-        world.wires.heal()
-        await world.kill(number, power_loss=False)
-        disk = world.hosts[number].disk
-        name = dice.choice([name for name in disk.names() if name.startswith("wal-")])
-        used = len(disk.read(name, 0, disk.size(name)).rstrip(b"\0"))
-        if used > FILE_BYTES:  # the header of a file nobody can make again: such a node stays out, and says so
-            disk.flip(name, dice.randrange(FILE_BYTES, used), dice.randrange(8))
-        await self.revive(world, number)
-
-    def pair(self, dice: Random) -> tuple[str, str]:
-        names = [*(f"node{number}" for number in NODES), "producer0", "producer1", "admin", "reader"]
-        one = dice.choice(names[: len(NODES)])
-        return one, dice.choice([name for name in names if name != one])
-
-    async def cut(self, world: World, dice: Random) -> None:
-        world.wires.cut(*self.pair(dice))
-
-    async def silence(self, world: World, dice: Random) -> None:
-        world.nursery.start_soon(world.wires.fall_silent, *self.pair(dice))
-
-    async def stall(self, world: World, dice: Random) -> None:
-        world.wires.stall(*self.pair(dice), dice.random() * 2)
-
-    async def slow_disks(self, world: World, dice: Random) -> None:
-        world.slow_until = trio.current_time() + dice.random()
-
-    async def part(self, world: World, dice: Random) -> None:
-        world.wires.part(*self.pair(dice))
 
     # -- the end ------------------------------------------------------------------------------------------------------------
 
@@ -374,41 +253,35 @@ class Story:
         ends = [partition.end for partition in (await client.describe_topic(TOPIC)).partitions]
         replicas: dict[int, dict[int, Sequence[Record]]] = {}
         for number in NODES:
-            replica: dict[int, list[Record]] = {partition: [] for partition in range(PARTITIONS)}
-            async with client.consumer(TOPIC, start="earliest", stop=dict(enumerated(ends)), node=number) as inbox:
-                async for batch in inbox.batches():
-                    replica[batch[0].partition].extend(batch)
-            self.ledger.check(replica, f"node {number}")
-            replicas[number] = replica  # type: ignore[assignment]  # a list is a sequence
+            replicas[number] = await self.whole(world, client, number, ends)
+            self.ledger.check(replicas[number], f"node {number}")
         assert replicas[1] == replicas[2] == replicas[3], "the replicas differ"
         for partition, records in self.read.items():
             assert records == list(replicas[1][partition][: len(records)]), f"the reader of {partition} saw what is not there"
         world.note("end", ends, len(self.ledger.acked))
 
-
-@contextmanager
-def raising(error: type[Exception]) -> Iterator[None]:
-    """What is within must be refused so."""
-    try:
-        yield
-    except error:
-        return
-    raise AssertionError(f"no {error.__name__} was raised")
-
-
-async def send_alone(client: broker.Client, value: bytes, topic: str = "passing", partition: int | None = None) -> Receipt:
-    """By a producer of its own."""
-    if topic == "passing":
-        await client.create_topic(topic, retention=Retention(records=10), exist_ok=True)
-    async with client.producer() as producer:
-        return await producer.send(topic, value, partition=partition)
+    async def whole(self, world: World, client: broker.Client, number: int, ends: list[int]) -> dict[int, Sequence[Record]]:
+        """One node's copy. What is damaged is restored from another node's next snapshot."""
+        for _ in range(TRIES):
+            replica: dict[int, list[Record]] = {partition: [] for partition in range(PARTITIONS)}
+            try:
+                async with client.consumer(TOPIC, start="earliest", stop=dict(enumerated(ends)), node=number) as inbox:
+                    async for batch in inbox.batches():
+                        replica[batch[0].partition].extend(batch)
+            except broker.Corrupt:
+                world.note("the copy of", number, "is damaged")
+                await write_much(world, 1)
+                await trio.sleep(1.0)
+            else:
+                return dict(replica)
+        raise AssertionError(f"node {number} was not restored")
 
 
 def enumerated(ends: Sequence[int]) -> list[tuple[tuple[str, int], int]]:
     return [((TOPIC, partition), end) for partition, end in enumerate(ends)]
 
 
-def play(seed: int, faults: int = 6) -> tuple[World, Story]:
+def play(seed: int, faults: int = 5) -> tuple[World, Story]:
     """One seed, from birth to the comparison. What it raises tells the command that replays it."""
     world, story = World(seed), Story(seed, faults)
     try:

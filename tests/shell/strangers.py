@@ -5,14 +5,13 @@ from random import Random
 import trio
 
 from tests.shell.wires import Wire, who
-from tests.shell.world import NODES, World, address_of
+from tests.shell.world import CLUSTER, NODES, World, address_of
 from zablog import PeerId
 from zablog.core.trail import Payload
 from zablog.wire.frames import Frame, pieces
 from zablog.wire.handshake import CLIENT_VERSIONS, Hello, Purpose, Versions, encode_handshake
 
 PATIENCE_SECONDS = 60.0
-CLUSTER = "c" * 32
 US = Versions(1, 1)
 FOREIGN = Frame(127, b"")
 CLIENT = encode_handshake(Hello(CLIENT_VERSIONS, Purpose.CLIENT))

@@ -30,7 +30,7 @@ def test_many_seeds_keep_every_promise(first: int) -> None:
         cancelled += story.ledger.cancelled
         acked += len(story.ledger.acked)
 
-    assert len(faults) == 10 and cancelled > CHUNK and acked > 50 * CHUNK, (faults, cancelled, acked)
+    assert len(faults) >= 18 and cancelled > CHUNK and acked > 50 * CHUNK, (faults, cancelled, acked)
 
 
 @pytest.mark.slow

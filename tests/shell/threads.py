@@ -34,6 +34,11 @@ class LockStep:
     def SimpleQueue(self) -> "WakeQueue":
         return WakeQueue(self)
 
+    def stand_still(self, seconds: float) -> None:
+        """In a thread: what it is at takes so long. Nothing, where there is no thread of its own."""
+        if self.running:
+            self.running[-1].wait(WakeQueue(self), seconds)
+
     async def run_sync(self, work: Callable[..., Result], *words: object, **_: object) -> Result:
         """`trio.to_thread.run_sync`: the work is done somewhere within a pause that cannot be cancelled."""
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -100,7 +105,8 @@ class Thread:
     def join(self) -> None:
         while self.alive:
             self.resume()
-            assert not self.alive or self.waiting_at is None or self.waiting_at.items, "a thread that is joined was told to end"
+            waits = self.waiting_at is not None and not self.waiting_at.items and self.timeout is None
+            assert not self.alive or not waits, "a thread that is joined was told to end"
         if self.waiting_at is not None:
             self.waiting_at.changed.unpark_all()
 

@@ -4,7 +4,9 @@ They stand in for trio's `open_tcp_stream` and `open_tcp_listeners`, so the ship
 dials is told by a context variable, which trio hands on to every task that a node or a client starts.
 """
 
+import errno
 from collections import deque
+from collections.abc import Callable
 from contextvars import ContextVar
 from random import Random
 
@@ -70,12 +72,22 @@ class Wire(trio.abc.Stream):
         await trio.lowlevel.checkpoint()
         while True:
             self._insist()
-            if self.arriving and self.arriving[0][0] <= trio.current_time():
-                return self._read(max_bytes or UNREAD_BYTES_MAX)
-            with trio.move_on_at(self.arriving[0][0] if self.arriving else float("inf")):
-                await self.changed.park()
+            if self.here:
+                return self.read(max_bytes or UNREAD_BYTES_MAX)
+            await self.arrival()
 
-    def _read(self, size_max: int) -> bytes:
+    @property
+    def here(self) -> bool:
+        """Is there something to be read, be it the end?"""
+        return bool(self.arriving) and self.arriving[0][0] <= trio.current_time()
+
+    async def arrival(self) -> None:
+        """Until something may be here, or has changed."""
+        with trio.move_on_at(self.arriving[0][0] if self.arriving else float("inf")):
+            await self.changed.park()
+
+    def read(self, size_max: int) -> bytes:
+        """Some of what is here."""
         due, piece = self.arriving.popleft()
         if not piece:
             self.arriving.appendleft((due, piece))
@@ -165,6 +177,8 @@ class Wires:
         self.parted: set[frozenset[str]] = set()
         """Pairs between which no connection can be made."""
         self.latency = random.choice((0.0005, 0.002, 0.01))
+        self.pair: Callable[[str], tuple[Wire, Wire]] = self.plain_pair
+        """Makes both ends of a connection to whoever is named."""
 
     def delay(self, source: str, target: str) -> float:
         """Seconds until what is sent now arrives."""
@@ -176,17 +190,23 @@ class Wires:
         listener = self.listeners.get(f"{host}:{port}")
         if listener is None or frozenset((who.get(), self.owners[listener.address])) in self.parted:
             raise OSError("nobody listens there")
-        ours, theirs = Wire(self, who.get(), self.owners[listener.address]), Wire(self, self.owners[listener.address], who.get())
+        ours, theirs = self.pair(self.owners[listener.address])
         ours.other, theirs.other = theirs, ours
         self.ends[ours] = self.ends[theirs] = None
         listener.calls.append(theirs)
         listener.changed.unpark_all()
         return ours
 
+    def plain_pair(self, owner: str) -> tuple[Wire, Wire]:
+        return Wire(self, who.get(), owner), Wire(self, owner, who.get())
+
     async def open_tcp_listeners(self, port: int, *, host: str = "127.0.0.1") -> list[Listener]:
         await trio.lowlevel.checkpoint()
         address = f"{host}:{port}"
-        assert address not in self.listeners, "two nodes listen at one address"
+        if address in self.listeners:
+            raise OSError(errno.EADDRINUSE, "Address already in use")
+        if not host.startswith("127."):
+            raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
         self.owners[address] = who.get()
         listener = self.listeners[address] = Listener(self, address)
         return [listener]

@@ -5,10 +5,14 @@ threads, clocks, dice) is put in its place, by name, for the length of `World.ru
 """
 
 import hashlib
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -18,37 +22,76 @@ import trio
 import trio.testing
 
 import broker
-from broker.server import Server, ServerConfig, open_server
-from broker.server.config import DiskUse, Limits, Pace
+from broker.server import Server, ServerConfig, load
+from broker.server.run import _serve, translated
+from tests.shell.disks import ShellDisk
+from tests.shell.sockets import Kernel, Socket
 from tests.shell.threads import LockStep
 from tests.shell.wires import SILENCE_SECONDS, Wires, who
-from zablog import Identity, Member, NodeStopped, PeerId, give_birth
-from zablog.node.transfer import DiskFailed
-from zablog.sim.disk import PowerLost, SimDisk
+from zablog import ConfigError as NodeConfigError
+from zablog import Identity, Member, NodeConfig, NodeStopped, PeerId, Versions, give_birth
+from zablog.core.state import Limits as Outstanding
+from zablog.sim.disk import PowerLost
+from zablog.storage.errors import NotBorn, StorageError
+from zablog.transport.errors import TransportError
 
 NODES = (1, 2, 3)
-PACE = Pace(tick=0.020, heartbeat=0.060, lease=0.300)
+SETTINGS = """
+directory = "{directory}"
+cluster = "{cluster}"
+node = {node}
+listen = "{address}"
+insecure = false
+
+[peers]
+1 = "127.0.0.1:7001"
+2 = "127.0.0.1:7002"
+
+[limits]
+fetch_wait = 2.0
+
+[pace]
+tick = 0.020
+heartbeat = 0.060
+lease = 0.300
+
+[disk]
+checkpoint_seconds = 1.0
+keep_bytes = 4096
+pin_bytes = 65536
+reserve_bytes = 1024
+retention_seconds = 1.0
+"""
+FOREIGN = (StorageError, TransportError, NodeConfigError, NodeStopped)
+"""What ends a server, as `broker.server.run` has it."""
+LIMITS: tuple[dict[str, int], ...] = ({}, {}, {"in_flight_requests": 4, "outbox_bytes": 20_000}, {"connections": 8, "fetch_bytes": 3_000})
+"""Of a server; some worlds are narrower."""
+SMALL: dict[str, object] = {
+    "zablog.node.driver.HOLD_BYTES": 48 << 10,
+    "zablog.node.driver.HOLD_BYTES_MAX": 96 << 10,
+    "zablog.node.driver.STREAM_BYTES": 8 << 10,
+    "zablog.node.driver.STREAM_ROUND_BYTES": 64 << 10,
+    "zablog.node.writer.COMMIT_BYTES_MAX": 64 << 10,
+    "zablog.transport.link.CONGESTED_BYTES": 64 << 10,
+    "zablog.transport.link.ROOM_BYTES": 32 << 10,
+    "zablog.transport.link.BROKEN_BYTES": 512 << 10,
+    "zablog.transport.link.BATCH_BYTES": 16 << 10,
+    "broker.server.server.NodeConfig": partial(NodeConfig, memory_bytes=32 << 10, limits=Outstanding(256, 256 << 10)),
+    "broker.server.checkpoint.TAIL_BYTES_MAX": 256,
+    "broker.server.checkpoint.TAILS_BYTES_MAX": 8 << 10,
+    "broker.server.checkpoint.DIRTY_BYTES_MAX": 16 << 10,
+    "broker.server.retention.SEGMENT_BYTES_MIN": 4 << 10,
+    "broker.client.batching.FULL_BYTES": 16 << 10,
+    "broker.client.producer.REQUEST_BYTES": 64 << 10,
+    "broker.client.producer.IN_FLIGHT_BYTES": 64 << 10,
+    "broker.client.consumer.FETCH_BYTES": 64 << 10,
+    "broker.client.consumer.PARTITION_BYTES": 16 << 10,
+}
+"""Bounds of megabytes, as they are in a world of kilobytes."""
+CLUSTER = "c" * 32
 RUN_SECONDS = 150.0
 """Virtual seconds after which a run hangs."""
 EPOCH_SECONDS = 1_700_000_000
-
-
-class ShellDisk(SimDisk):
-    """The simulated disk with what else a node asks of its directory."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.path = path
-
-    def lock(self) -> None:
-        pass
-
-    def free(self) -> int:
-        return 1 << 40
-
-    def allocate(self, name: str, length: int) -> None:
-        self.create(name)
-        self.write(name, 0, [bytes(length)])
 
 
 class Host:
@@ -58,9 +101,30 @@ class Host:
         self.number = number
         self.name = f"node{number}"
         self.disk = ShellDisk(Path("/shell") / self.name)
+        self.settings = Path()
+        """The file with what its server is told to be."""
         self.server: Server | None = None
         self.scope: trio.CancelScope | None = None
+        self.told_to_stop = trio.Event()
         self.ended = trio.Event()
+        self.hurt = False
+        """Its disk is known to fail: a server that ends for it does what it must."""
+        self.refusal: broker.BrokerError | None = None
+        """With which words its last server ended, if it was not told to."""
+
+
+class Signals:
+    """What a server's process is sent."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+
+    def __aiter__(self) -> "Signals":
+        return self
+
+    async def __anext__(self) -> int:
+        await self.host.told_to_stop.wait()
+        return signal.SIGTERM
 
 
 class World:
@@ -72,11 +136,20 @@ class World:
         self.clock = trio.testing.MockClock(autojump_threshold=0)
         self.hosts = {number: Host(number) for number in NODES}
         self.wires = Wires(Random(seed + 1))
+        self.kernel = Kernel(self.wires)
+        self.wires.pair = self.kernel.pair
         self.disk_seconds = self.random.choice((0.0, 0.001, 0.005))
         self.slow_until = 0.0
         """Until then the disks are slow."""
+        self.very_slow: dict[str, float] = {}
+        """And that of one node by far, until then."""
+        self.limits = self.random.choice(LIMITS)
+        self.levels: dict[int, Versions] = {}
+        """The feature levels that a node's build knows, where it is not the shipped one."""
         self.trace: list[str] = []
         self.faults: dict[str, int] = {}
+        self.events: list[tuple[str, trio.Event]] = []
+        """Who waits for a line of some node's log."""
         self.nursery: trio.Nursery
         self.threads: LockStep
 
@@ -93,7 +166,10 @@ class World:
 
     def run(self, story: Callable[["World"], Awaitable[None]]) -> None:
         """The story, from the birth of the nodes to their end. Raises what it raises; AssertionError for a hang or a leak."""
-        with self.installed():
+        with self.installed(), TemporaryDirectory(prefix="shell-") as folder:
+            for host in self.hosts.values():
+                host.settings = Path(folder) / f"{host.name}.toml"
+                host.settings.write_text(settings_of(host))
             trio.run(self._main, story, clock=self.clock, strict_exception_groups=True)
 
     async def _main(self, story: Callable[["World"], Awaitable[None]]) -> None:
@@ -105,7 +181,7 @@ class World:
                 self.slow_until = 0.0
                 for host in self.hosts.values():
                     members = tuple(Member(PeerId(n), f"{n:032x}", address_of(n)) for n in NODES)
-                    give_birth(host.disk, Identity("c" * 32, PeerId(host.number), f"{host.number:032x}", members))
+                    give_birth(host.disk, Identity(CLUSTER, PeerId(host.number), f"{host.number:032x}", members))
                     host.ended.set()
                 with patch("trio.to_thread.run_sync", self.threads.run_sync), self._threads_installed():
                     for number in NODES:
@@ -126,9 +202,10 @@ class World:
         await self.nursery.start(self._serve, self.hosts[number])
 
     async def stop(self, number: int) -> None:
-        """In order, as SIGTERM does."""
+        """In order, by SIGTERM; who is not up yet is not waited for."""
         host = self.hosts[number]
-        if host.scope is not None:
+        host.told_to_stop.set()
+        if host.scope is not None and host.server is None:
             host.scope.cancel()
         await host.ended.wait()
 
@@ -159,40 +236,44 @@ class World:
         host.disk.step = lambda operation: None
 
     async def _serve(self, host: Host, task_status: trio.TaskStatus[None]) -> None:
+        """A server's process: what `broker.server.run` does, but for the loop, which all of them share here."""
         who.set(host.name)
-        host.ended = trio.Event()
-        config = ServerConfig(
-            host.disk.path,
-            pace=PACE,
-            limits=Limits(fetch_wait=2.0),
-            disk=DiskUse(
-                checkpoint_bytes=8 << 10,
-                checkpoint_seconds=1.0,
-                keep_bytes=4 << 10,
-                pin_bytes=64 << 10,
-                file_bytes=16 << 10,
-                reserve_bytes=1 << 10,
-                retention_seconds=1.0,
-            ),
-        )
-        started = False
+        host.ended, host.told_to_stop, host.refusal = trio.Event(), trio.Event(), None
+        config = ServerConfig(host.disk.path)
+
+        def started(server: Server) -> None:
+            host.server = server
+            self.note(host.name, "starts")
+            task_status.started()
+
         try:
             with trio.CancelScope() as host.scope:
-                async with open_server(config) as host.server:
-                    started = True
-                    self.note(host.name, "starts")
-                    task_status.started()
-                    await trio.sleep_forever()
+                config = self.in_small(host, load(host.settings))
+                await _serve(config, started)
+        except broker.BrokerError as error:
+            host.refusal = error
         except BaseException as error:
-            dead = PowerLost, NodeStopped, DiskFailed
-            if not (host.scope.cancel_called and all(isinstance(each, dead) for each in leaves(error))):
+            fatal = [leaf for leaf in leaves(error) if not isinstance(leaf, PowerLost)]
+            if not all(isinstance(leaf, FOREIGN) for leaf in fatal):
                 raise
+            if fatal:
+                host.refusal = translated(fatal[0], config)
+                host.refusal.__cause__ = fatal[0]
         finally:
-            self.note(host.name, "ends")
-            host.server = host.scope = None
+            self.note(host.name, "ends", type(host.refusal).__name__)
+            started_once = host.server is not None
+            died, host.server, host.scope = host.scope is not None and host.scope.cancel_called, None, None
             host.ended.set()
-        if not started:
-            task_status.started()
+            if not started_once:
+                task_status.started()
+        if host.refusal is not None and not died and not host.hurt:
+            raise AssertionError(f"{host.name} ended by itself: {host.refusal}") from host.refusal
+
+    def in_small(self, host: Host, config: ServerConfig) -> ServerConfig:
+        """What no file may ask for: so little that it is reached within a second."""
+        disk = replace(config.disk, checkpoint_bytes=8 << 10, file_bytes=16 << 10)
+        limits = replace(config.limits, **self.limits)
+        return replace(config, disk=disk, limits=limits, levels=self.levels.get(host.number, config.levels))
 
     @property
     def leader(self) -> int | None:
@@ -204,21 +285,38 @@ class World:
     # -- clients ------------------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def client(self, name: str) -> AsyncIterator[broker.Client]:
+    async def client(self, name: str, timeout: float = 30.0) -> AsyncIterator[broker.Client]:
         """Whoever opens it is called so from then on; one task, one client."""
         who.set(name)
-        async with broker.connect(self.addresses) as client:
+        async with broker.connect(self.addresses, timeout=timeout) as client:
             yield client
 
     # -- what is put in the place of the machine ----------------------------------------------------------------------------
 
     def disk_pause(self) -> float:
         """Seconds that the next operation of some disk takes."""
-        slow = 20.0 if self.clock.current_time() < self.slow_until else 1.0
+        now = self.clock.current_time()
+        if now < self.very_slow.get(who.get(), 0.0):
+            return 0.8 * self.random.random()
+        slow = 20.0 if now < self.slow_until else 1.0
         return slow * self.disk_seconds * self.random.random()
 
     def file_disk(self, path: Path, **_: object) -> ShellDisk:
-        return next(host.disk for host in self.hosts.values() if host.disk.path == path)
+        for host in self.hosts.values():
+            if host.disk.path == path:
+                return host.disk
+        raise NotBorn(f"{path} is no directory")
+
+    @contextmanager
+    def signals(self, *_: object) -> Iterator[Signals]:
+        """`trio.open_signal_receiver` of the process of a host."""
+        yield Signals(next(host for host in self.hosts.values() if host.name == who.get()))
+
+    async def happens(self, event: str) -> None:
+        """Wait until a node says this in its log."""
+        happened = trio.Event()
+        self.events.append((event, happened))
+        await happened.wait()
 
     def dice(self, *_: object) -> Random:
         return Random(self.random.getrandbits(64))
@@ -230,6 +328,11 @@ class World:
         replaced: dict[str, object] = {
             "trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING": True,
             "trio._core._run._r": Random(self.seed),
+            **SMALL,
+            "trio.SocketStream": Socket,
+            "trio.lowlevel.wait_readable": self.kernel.wait_readable,
+            "trio.open_signal_receiver": self.signals,
+            "zablog.transport.ends.os": self.kernel,
             "trio.open_tcp_stream": self.wires.open_tcp_stream,
             "trio.open_tcp_listeners": self.wires.open_tcp_listeners,
             "zablog.node.node.FileDisk": self.file_disk,
@@ -255,6 +358,11 @@ class World:
 
         def trace(_: object, method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:  # Any: structlog's own
             self.note(method, *(f"{key}={value}" for key, value in sorted(line.items())))
+            if not self.threads.running:
+                for event, happened in self.events:
+                    if event == line["event"]:
+                        happened.set()
+                self.events = [each for each in self.events if not each[1].is_set()]
             raise structlog.DropEvent
 
         before = structlog.get_config()
@@ -277,6 +385,11 @@ def patched(replaced: dict[str, object]) -> Iterator[None]:
 
 def address_of(number: int) -> str:
     return f"127.0.0.1:{7000 + number}"
+
+
+def settings_of(host: Host) -> str:
+    """What stands in the file of its server."""
+    return SETTINGS.format(directory=host.disk.path, cluster=CLUSTER, node=host.number, address=address_of(host.number))
 
 
 def leaves(error: BaseException) -> list[BaseException]:

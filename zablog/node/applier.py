@@ -68,20 +68,23 @@ class Applier:
         while self.applied < self.target and not self.held:
             if self.entries is None and not self.history.in_memory(self.applied):
                 await self.read_from_disk()
-            if not self.held:
+            else:
                 self.apply_slice()
             await trio.lowlevel.checkpoint()
 
     async def read_from_disk(self) -> None:
-        """The thread sees the disk alone, never the tail in memory, which is the event loop's."""
-        upto = min(self.target, self.history.durable_last)
+        """The thread sees the disk alone, never the tail in memory, which is the event loop's.
+
+        Nothing of it is of use where a snapshot takes the log's place, or has taken it while the disk was slow.
+        """
+        after, upto = self.applied, min(self.target, self.history.durable_last)
         try:
-            entries = await trio.to_thread.run_sync(self.history.storage.read, self.applied, upto, READ_BYTES)
+            entries = await trio.to_thread.run_sync(self.history.storage.read, after, upto, READ_BYTES)
         except (StorageError, OSError) as error:
-            if self.held:  # a snapshot takes the log's place
+            if self.held or self.applied != after:
                 return
-            raise NodeStopped(f"the log cannot be read above {self.applied}: {error}") from error
-        if not self.held:
+            raise NodeStopped(f"the log cannot be read above {after}: {error}") from error
+        if not self.held and self.applied == after:
             assert entries is not None, "the law that what is committed is in our log"
             self.entries = entries
 

@@ -1,6 +1,6 @@
 """The applier: every committed entry once, in order, and never for long at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +15,7 @@ from zablog.node import applier as room
 from zablog.node.applier import Applier
 from zablog.node.errors import NodeStopped
 from zablog.node.status import Status
-from zablog.storage.errors import Corrupt
+from zablog.storage.errors import Corrupt, Trimmed
 from zablog.storage.files import FileDisk
 from zablog.storage.history import History
 from zablog.storage.manifest import Identity, Member, give_birth
@@ -138,3 +138,30 @@ async def test_a_log_that_has_rotted_stops_the_node(storage: Storage, monkeypatc
         await applier.catch_up()
 
     assert isinstance(caught.value.__cause__, Corrupt)
+
+
+@pytest.mark.parametrize("disk", ["has it still", "has let go of it"])
+async def test_what_was_read_before_a_snapshot_came_is_not_applied_behind_it(
+    storage: Storage, disk: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage.perform([Append(1, ENTRIES)], ZERO)
+    history, diary = History(storage), Diary()
+    applier = Applier(diary, history, ZERO, Zxid(1, 10))
+    reading, read = trio.Event(), trio.Event()
+
+    async def slowly(work: Callable[..., Entries], *words: object) -> Entries:
+        reading.set()
+        await read.wait()
+        if disk == "has let go of it":
+            raise Trimmed("the snapshot covers it")
+        return work(*words)
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", slowly)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(applier.catch_up)
+        await reading.wait()
+        applier.hold()
+        applier.release(restored=Zxid(1, 10))
+        read.set()
+
+    assert diary.entries == [] and applier.applied == Zxid(1, 10)

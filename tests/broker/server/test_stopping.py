@@ -1,0 +1,65 @@
+"""A server that is told to stop ends in peace, whatever its clients are asking for just then."""
+
+import secrets
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from broker.client import Client, connect
+from broker.server import ServerConfig, open_server
+from broker.server.connection import ClientConnection
+from tests.broker.ensemble import PACE
+from tests.ports import free_ports
+from zablog import Identity, Member, PeerId, give_birth
+from zablog.node.writer import Writer
+from zablog.storage.files import FileDisk
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> ServerConfig:
+    member = Member(PeerId(1), secrets.token_hex(16), f"127.0.0.1:{free_ports(1)[0]}")
+    disk = FileDisk(tmp_path / "node1", create=True)
+    give_birth(disk, Identity(secrets.token_hex(16), member.id, member.incarnation, (member,)))
+    disk.close()
+    return ServerConfig(tmp_path / "node1", listen=member.address, pace=PACE)
+
+
+@pytest.mark.parametrize("question", ["write", "linearizable read"])
+async def test_what_is_asked_while_the_disk_finishes_is_not_taken_for_a_failure(
+    config: ServerConfig, question: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drain, handle = Writer.drain, ClientConnection._handle
+    closing, asked = trio.Event(), trio.Event()
+
+    async def slowly(writer: Writer) -> None:
+        closing.set()
+        with trio.CancelScope(shield=True):
+            await asked.wait()
+            await trio.testing.wait_all_tasks_blocked()
+        await drain(writer)
+
+    def handled(connection: ClientConnection, *words: object) -> object:
+        if closing.is_set():
+            asked.set()
+        return handle(connection, *words)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Writer, "drain", slowly)
+    monkeypatch.setattr(ClientConnection, "_handle", handled)
+
+    async def ask(client: Client) -> None:
+        await closing.wait()
+        if question == "write":
+            await client.create_topic("late")
+        else:
+            await client.read("orders", 0, 0, "linearizable")
+
+    with trio.fail_after(20):
+        async with connect(str(config.listen)) as client, trio.open_nursery() as nursery:
+            async with open_server(config):
+                await client.create_topic("orders")
+                nursery.start_soon(ask, client)
+            nursery.cancel_scope.cancel()
+
+    assert asked.is_set()
