@@ -8,6 +8,7 @@ import trio
 
 from broker.errors import AddressInUse, BrokerError, ConfigError, Corrupt, DirectoryInUse, DiskFull, InternalError, WouldLoseData
 from broker.server.config import ServerConfig, load
+from broker.server.memory import share_one_pool
 from broker.server.server import Server, open_server
 from zablog import ConfigError as NodeConfigError
 from zablog import NodeStopped, Unsupported
@@ -21,6 +22,7 @@ def run(config: ServerConfig | str | Path, started: Callable[[Server], None] = l
     Raises ConfigError, AddressInUse, DirectoryInUse, Corrupt, DiskFull, or InternalError with the node's own reason to stop.
     """
     settings = config if isinstance(config, ServerConfig) else load(config)
+    share_one_pool()
     try:
         trio.run(_serve, settings, started)
     except _FOREIGN as error:

@@ -14,6 +14,7 @@ from broker.server.clock import LeaderClock
 from broker.server.config import Pace, ServerConfig
 from broker.server.connection import ClientConnection, turn_away
 from broker.server.levels import keep_raising
+from broker.server.memory import keep_small
 from broker.server.reads import Reads
 from broker.server.retention import keep_retaining
 from broker.server.scrubbing import keep_scrubbing
@@ -77,6 +78,7 @@ async def open_server(config: ServerConfig) -> AsyncIterator[Server]:
     clients = _Clients(config, application)
     async with open_node(_node_config(config), application, clients) as node, trio.open_nursery() as nursery:
         nursery.start_soon(keep_flushing, application)
+        nursery.start_soon(keep_small)
         nursery.start_soon(keep_raising, application, node, clients.clock)
         nursery.start_soon(keep_retaining, application, node, clients.clock, config.disk.retention_seconds)
         if config.disk.scrub_rate:

@@ -43,5 +43,5 @@ class NodeConfig:
     """The feature levels of the log that the application can apply: peers are told, and `Node.levels` says what they told."""
     reserve_bytes: int = 8 << 20
     """So much room on the disk is kept for a node whose disk is full, to stop in order and to come up again; 0: none."""
-    memory_bytes: int = 16 << 20
-    """How much of the log's tail is kept in memory for readers."""
+    memory_bytes: int = 8 << 20
+    """How much of the log's tail is kept in memory for readers. A peer that lags by no more than a full outbox finds all of it here."""

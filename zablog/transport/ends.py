@@ -17,8 +17,9 @@ from zablog.wire.frames import JOIN_BYTES_MAX
 
 PIECES_MAX: Final = 1024
 """IOV_MAX: the kernel takes no more pieces at once."""
-UNSENT_BYTES: Final = 128 << 10
-"""What the kernel may hold back unsent on a link: a ping stands behind no more than this."""
+UNSENT_BYTES: Final = 1 << 20
+"""What the kernel may hold back unsent: a ping stands behind no more than this, which is as much as behind one large frame. Less (trio
+asks for 16 KiB) breaks a proposal of large records into eight calls, each with a turn of the event loop, at either end."""
 SILENCE_MILLISECONDS: Final = 5000
 """What was sent and not acknowledged by the peer's kernel for so long has broken the link."""
 REST_SECONDS: Final = 0.0002
@@ -136,9 +137,9 @@ def tune(stream: trio.abc.Stream) -> None:
     """No delay, a short queue in the kernel, and no hour-long patience with a peer that vanished without a word."""
     if not isinstance(stream, trio.SocketStream):
         return
+    send_in_large_pieces(stream)
     options = (
         (socket.IPPROTO_TCP, "TCP_NODELAY", 1),
-        (socket.IPPROTO_TCP, "TCP_NOTSENT_LOWAT", UNSENT_BYTES),
         (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", SILENCE_MILLISECONDS),
         (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
         (socket.IPPROTO_TCP, "TCP_KEEPIDLE", 2),
@@ -149,6 +150,13 @@ def tune(stream: trio.abc.Stream) -> None:
         if (option := getattr(socket, name, None)) is not None:
             with suppress(OSError):
                 stream.setsockopt(level, option, value)
+
+
+def send_in_large_pieces(stream: trio.abc.Stream) -> None:
+    """Let the kernel take `UNSENT_BYTES` at a time."""
+    if isinstance(stream, trio.SocketStream) and (option := getattr(socket, "TCP_NOTSENT_LOWAT", None)) is not None:
+        with suppress(OSError):
+            stream.setsockopt(socket.IPPROTO_TCP, option, UNSENT_BYTES)
 
 
 def address_of(stream: trio.abc.Stream) -> str:

@@ -9,6 +9,7 @@ import trio
 from zablog.core.messages import Propose
 from zablog.core.trail import Entries
 from zablog.core.zxid import ZERO, Epoch, PeerId, Zxid
+from zablog.transport.ends import UNSENT_BYTES, tune
 from zablog.transport.errors import AddressInUse, CannotListen, InsecureAddress
 from zablog.transport.greeting import Contact, Self
 from zablog.transport.listening import open_listeners, split_address
@@ -110,3 +111,13 @@ async def test_an_address_that_is_none_is_refused_in_words(address: str) -> None
 def test_hosts_may_be_names_or_numbers_of_either_kind() -> None:
     assert split_address("localhost:7101") == ("localhost", 7101)
     assert split_address("[::1]:7101") == ("::1", 7101)
+
+
+async def test_the_kernel_is_given_a_large_frame_in_one_piece() -> None:
+    """Each further piece costs a turn of the event loop, at either end."""
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    stream = await trio.open_tcp_stream(*listener.socket.getsockname())
+    async with listener, stream:
+        tune(stream)
+
+        assert stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == UNSENT_BYTES == 1 << 20
