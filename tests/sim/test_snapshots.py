@@ -78,7 +78,7 @@ class Ferry:
 
     def over(self) -> bool:
         """Is node 3 dead, or everything done that it had to?"""
-        return not self.behind.running or (self.behind.transfer is None and not self.behind.writing)
+        return not self.behind.running or (self.behind.transfer is None and not self.behind.writer.writing)
 
     def end(self) -> None:
         """Everything goes on as it can; nothing that was acknowledged is missing, and node 3 has all of it."""
@@ -113,8 +113,8 @@ def connection_breaks(ferry: Ferry) -> None:
 
 
 def leader_cannot_read(ferry: Ferry) -> None:
-    ferry.leader.read_fail_at = 1
-    until(ferry.ensemble, lambda: ferry.leader.read_fail_at is None or ferry.behind.transfer is None)
+    ferry.leader.troubles.read_fail_at = 1
+    until(ferry.ensemble, lambda: ferry.leader.troubles.read_fail_at is None or ferry.behind.transfer is None)
 
 
 @pytest.mark.slow
@@ -139,7 +139,7 @@ def test_what_ends_a_fetch_between_two_pieces_costs_a_try(fate: Callable[[Ferry]
 def test_a_follower_may_die_at_any_operation_of_its_disk(power_loss: bool) -> None:
     for number in count(1):
         ferry = Ferry()
-        ferry.behind.crash_at, ferry.behind.power_fails = number, power_loss
+        ferry.behind.troubles.crash_at, ferry.behind.troubles.power_fails = number, power_loss
         installed = ferry.ensemble.invariants.snapshots
         until(ferry.ensemble, ferry.over)
         if ferry.behind.running and ferry.ensemble.invariants.snapshots > installed:
@@ -192,7 +192,7 @@ def test_a_follower_that_cannot_read_what_came_stops() -> None:
     assert at_piece(ferry, 1)
     life = ferry.behind.life
 
-    ferry.behind.read_fail_at = 1
+    ferry.behind.troubles.read_fail_at = 1
     until(ferry.ensemble, lambda: not ferry.behind.running)
     ferry.end()
 
