@@ -14,7 +14,7 @@ from functools import partial
 from typing import Final, TypeVar
 
 from broker.errors import Corrupt
-from broker.log.kept import INDEX_BYTES_MIN, PartitionRow, Tail, restore_files, segment_name, segment_of, stem_of
+from broker.log.kept import PartitionRow, Tail, restore_files, segment_name, segment_of, stem_of
 from broker.log.log import Dirt, Log
 from broker.log.partition import SEGMENT_BYTES_MAX
 from broker.log.warm import WARM_BYTES
@@ -168,7 +168,7 @@ def restored(
     snapshot: Snapshot,
     segment_bytes_max: int = SEGMENT_BYTES_MAX,
     warm_bytes: int = WARM_BYTES,
-    index_bytes_min: int = INDEX_BYTES_MIN,
+    index_bytes_min: int | None = None,
 ) -> Log:
     """The log that was captured. Its segments are on our disk, as long as the snapshot says or longer.
 

@@ -61,7 +61,7 @@ class Log:
         kept: Iterable[PartitionRow] = (),
         tails: Iterable[Tail] = (),
         warm_bytes: int = WARM_BYTES,
-        index_bytes_min: int = INDEX_BYTES_MIN,
+        index_bytes_min: int | None = None,
     ) -> None:
         assert 0 < segment_bytes_max <= 1 << 31, "an index keeps places within a segment in 32 bits"
         self._disk = disk
@@ -201,9 +201,8 @@ class Log:
 
     def new_rows(self, dirt: Iterable[Dirt]) -> list[tuple[str, bytes]]:
         """Rows of indexes that are worth being written down, each with its file, to the end of which they belong."""
-        worthy = (
-            each for each in dirt if not each.segment.unread and each.segment.size - each.segment.indexed_size >= self._index_bytes_min
-        )
+        least = INDEX_BYTES_MIN if self._index_bytes_min is None else self._index_bytes_min
+        worthy = (each for each in dirt if not each.segment.unread and each.segment.size - each.segment.indexed_size >= least)
         return [(index_name(each.name), each.segment.chunk()) for each in worthy]
 
     def segments(self) -> list[tuple[str, int, int]]:

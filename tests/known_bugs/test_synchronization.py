@@ -100,7 +100,7 @@ def position_is_taken_from_the_header(patch: pytest.MonkeyPatch) -> None:
 
     def on_repair(state, following, message, out):
         original(state, following, message, out)
-        state.trail.ends.append(Mark(Zxid(5, 9), 0))  # where the leader's history is said to end
+        state.trail.last = Zxid(5, 9)  # where the leader's history is said to end
 
     patch.setattr(synchronization, "on_repair", on_repair)
 

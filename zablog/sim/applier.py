@@ -11,6 +11,8 @@ from bisect import bisect_left
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 
+import google_crc32c
+
 from zablog.core.events import Checkpointed
 from zablog.core.trail import Mark
 from zablog.core.zxid import ZERO, Zxid
@@ -163,11 +165,21 @@ class Applier:
     def scrub(self) -> None:
         """Are the files still what was written?"""
         words = self.application.check()
-        if words is None and self.application.damaged is None:
+        if words is None and self.application.damaged is None and self.named_is_whole():
             self.node.invariants.decayed.discard(self.node.id)
         elif words is not None:
             self.node.invariants.state_damaged(self.node, words)
             self.application.damaged = words
+
+    def named_is_whole(self) -> bool:
+        """What was let go of since the last checkpoint is of no use but to a restart, which may find the rot in it."""
+        snapshot, files = self.node.storage.snapshot, self.application.files
+        if snapshot is None:
+            return True
+        parts = self.application.parts(application_of(bytes(self.node.disk.file(snapshot.name).now)))
+        return all(
+            files.exists(part.name) and google_crc32c.value(bytes(files.file(part.name).now[: part.length])) == part.crc for part in parts
+        )
 
     # -- checkpoints --------------------------------------------------------------------------------------------------------
 

@@ -231,7 +231,7 @@ def snapshot_below_the_followers_last_entry(patch: pytest.MonkeyPatch) -> None:
 def snapshot_lacks_its_last_entry(patch: pytest.MonkeyPatch) -> None:
     """a snapshot is labelled above its content (ZOOKEEPER-3104)"""
     original = snapshots.bytes_of
-    patch.setattr(snapshots, "bytes_of", lambda state, application: original(state[:-1], application))
+    patch.setattr(snapshots, "bytes_of", lambda state, application=b"": original(state[:-1], application))
 
 
 @mutant("W5, W3", "DurableBeforeAck", slow=True)
