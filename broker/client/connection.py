@@ -16,7 +16,6 @@ from broker.errors import ConnectionLost
 from broker.pipe import Pipe
 from broker.protocol import Failed, Ping, Request, Response, decode_response, encode_request
 from zablog.core.zxid import ZERO, PeerId
-from zablog.transport.ends import send_in_large_pieces
 from zablog.wire import WireError
 from zablog.wire.frames import FrameReader
 from zablog.wire.handshake import CLIENT_VERSIONS, Hello, Purpose, Refused, Welcome, decode_handshake, encode_handshake
@@ -179,7 +178,6 @@ async def open_connection(nursery: trio.Nursery, address: str, cluster: str | No
         stream = await trio.open_tcp_stream(host.strip("[]"), int(port))
     except OSError as error:
         raise ConnectionLost(address, cause_of(error)) from error
-    send_in_large_pieces(stream)
     try:
         welcome, reader = await _shake_hands(stream, cluster)
     except (OSError, trio.BrokenResourceError) as error:

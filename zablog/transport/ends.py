@@ -74,6 +74,9 @@ class SocketEnds:
         self._socket = stream.socket
         self._emptied = False
         """Did the kernel have less than there was room for? Then the next call waits at once, instead of asking first."""
+        if (option := getattr(socket, "TCP_NOTSENT_LOWAT", None)) is not None:
+            with suppress(OSError):
+                stream.setsockopt(socket.IPPROTO_TCP, option, UNSENT_BYTES)
 
     async def receive_into(self, space: memoryview) -> int:
         if not self._emptied:
@@ -134,10 +137,9 @@ class StreamEnds:
 
 
 def tune(stream: trio.abc.Stream) -> None:
-    """No delay, a short queue in the kernel, and no hour-long patience with a peer that vanished without a word."""
+    """No delay, and no hour-long patience with a peer that vanished without a word."""
     if not isinstance(stream, trio.SocketStream):
         return
-    send_in_large_pieces(stream)
     options = (
         (socket.IPPROTO_TCP, "TCP_NODELAY", 1),
         (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", SILENCE_MILLISECONDS),
@@ -150,13 +152,6 @@ def tune(stream: trio.abc.Stream) -> None:
         if (option := getattr(socket, name, None)) is not None:
             with suppress(OSError):
                 stream.setsockopt(level, option, value)
-
-
-def send_in_large_pieces(stream: trio.abc.Stream) -> None:
-    """Let the kernel take `UNSENT_BYTES` at a time."""
-    if isinstance(stream, trio.SocketStream) and (option := getattr(socket, "TCP_NOTSENT_LOWAT", None)) is not None:
-        with suppress(OSError):
-            stream.setsockopt(socket.IPPROTO_TCP, option, UNSENT_BYTES)
 
 
 def address_of(stream: trio.abc.Stream) -> str:

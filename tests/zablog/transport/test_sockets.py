@@ -9,7 +9,7 @@ import trio
 from zablog.core.messages import Propose
 from zablog.core.trail import Entries
 from zablog.core.zxid import ZERO, Epoch, PeerId, Zxid
-from zablog.transport.ends import UNSENT_BYTES, tune
+from zablog.transport.ends import UNSENT_BYTES, ends_of
 from zablog.transport.errors import AddressInUse, CannotListen, InsecureAddress
 from zablog.transport.greeting import Contact, Self
 from zablog.transport.listening import open_listeners, split_address
@@ -118,6 +118,6 @@ async def test_the_kernel_is_given_a_large_frame_in_one_piece() -> None:
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     stream = await trio.open_tcp_stream(*listener.socket.getsockname())
     async with listener, stream:
-        tune(stream)
+        ends_of(stream)
 
         assert stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == UNSENT_BYTES == 1 << 20
