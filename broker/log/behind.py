@@ -38,6 +38,8 @@ class WriteBehind:
         """The longest waiting first."""
         self._bytes = 0
         self._mutex = threading.RLock()
+        self.failed: OSError | None = None
+        """What became of the first write that failed."""
         self.names, self.exists, self.create = disk.names, disk.exists, disk.create
         self.sync_names, self.child = disk.sync_names, disk.child
 
@@ -45,13 +47,15 @@ class WriteBehind:
         """Gather it, or write it with all that was gathered before it. An OSError may be that of an earlier write; each is final."""
         size = sum(map(len, pieces))
         with self._mutex:
+            if self.failed is not None:
+                raise self.failed
             gathered = self._gathered.get(name)
             if gathered is not None and gathered.begin + gathered.size != offset:
                 self._write_out(name)
                 gathered = None
             if size >= WRITE_BYTES:
                 self._write_out(name)
-                self._disk.write(name, offset, pieces)
+                self._write(name, offset, pieces)
                 return
             if gathered is None:
                 gathered = self._gathered[name] = _Gathered(offset)
@@ -69,7 +73,7 @@ class WriteBehind:
         return self._disk.size(name)
 
     def read(self, name: str, offset: int, length: int) -> bytes:
-        if name in self._gathered:
+        if name in self._gathered or self.failed is not None:
             self._write_out(name)
         return self._disk.read(name, offset, length)
 
@@ -95,15 +99,25 @@ class WriteBehind:
 
     def close(self) -> None:
         with self._mutex:
-            for name in list(self._gathered):
-                self._write_out(name)
+            if self.failed is None:
+                for name in list(self._gathered):
+                    self._write_out(name)
         self._disk.close()
 
     def _write_out(self, name: str) -> None:
         with self._mutex:
+            if self.failed is not None:
+                raise self.failed
             gathered = self._forget(name)
             if gathered is not None:
-                self._disk.write(name, gathered.begin, [b"".join(gathered.pieces)])
+                self._write(name, gathered.begin, [b"".join(gathered.pieces)])
+
+    def _write(self, name: str, offset: int, pieces: Sequence[Payload]) -> None:
+        try:
+            self._disk.write(name, offset, pieces)
+        except OSError as error:
+            self.failed = error
+            raise
 
     def _forget(self, name: str) -> "_Gathered | None":
         with self._mutex:

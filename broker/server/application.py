@@ -47,7 +47,7 @@ class BrokerApplication:
         self._open_disk = open_disk
         self._segment_bytes_max = segment_bytes_max
         self._warm_bytes = warm_bytes
-        self._disk: Disk | None = None
+        self._disk: WriteBehind | None = None
         self._damaged: str | None = None
         self.capturing = False
         """A checkpoint is under way: what it captured is not captured anew."""
@@ -67,6 +67,11 @@ class BrokerApplication:
         if self._disk is None:
             self._disk = WriteBehind(self._open_disk())
         return self._disk
+
+    @property
+    def failed(self) -> OSError | None:
+        """Why segments cannot be written any more. The node must not go on: who reads is told what there is, and it is not there."""
+        return None if self._disk is None else self._disk.failed
 
     @property
     def damaged(self) -> str | None:

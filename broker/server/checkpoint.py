@@ -71,6 +71,8 @@ async def keep_flushing(application: "BrokerApplication") -> None:
     """For ever: what was appended becomes durable in time, so that no checkpoint has much to do. Raises NodeStopped."""
     while True:
         await trio.sleep(LOOK_SECONDS)
+        if application.failed is not None:
+            raise NodeStopped(f"the disk failed while segments were written: {application.failed}") from application.failed
         if not application.restored or application.capturing:
             continue
         log = application.log

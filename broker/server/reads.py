@@ -137,8 +137,8 @@ class Reads:
         partition = self._application.log.partition(query.topic, query.partition)
         try:
             return OffsetFound(FetchStatus.OK, _found(partition, query))
-        except Corrupt as error:  # the rows of a segment are read when somebody looks for the first time
-            self._application.report_damage(error.message)
+        except (Corrupt, OSError) as error:  # the rows of a segment are read when somebody looks for the first time
+            self._application.report_damage(_words(error))
             return OffsetFound(FetchStatus.CORRUPT)
 
     def _missing(self, topic: Zxid, partition: int) -> FetchStatus | None:
@@ -178,9 +178,9 @@ class Reads:
         elif wanted.offset < partition.end and bytes_max > 0:
             try:
                 batches = partition.read(wanted.offset, bytes_max)
-            except Corrupt as error:
+            except (Corrupt, OSError) as error:
                 status = FetchStatus.CORRUPT
-                self._application.report_damage(error.message)
+                self._application.report_damage(_words(error))
         # An offset beyond the end is waited for: its record was committed somewhere, or the client will see that it was not.
         return FetchedPartition(status, partition.first, partition.end, batches)
 
@@ -199,6 +199,10 @@ class Reads:
                 finally:
                     self._application.unwatch(places, event)
         return self.nothing(request)
+
+
+def _words(error: Corrupt | OSError) -> str:
+    return error.message if isinstance(error, Corrupt) else f"a segment cannot be read: {error}"
 
 
 def _found(partition: Partition, query: OffsetQuery) -> int:

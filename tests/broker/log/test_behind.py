@@ -114,6 +114,22 @@ def test_closing_writes_what_is_left(disk: Counting) -> None:
     assert disk.writes == [("a", 0, b"the end")]
 
 
+def test_a_write_that_failed_fails_everything_behind_it(disk: Counting) -> None:
+    files = made(disk, "a", "b")
+    files.write("a", 0, [b"lost"])
+    disk.fail_after(0, OSError(5, "Input/output error"))
+
+    with pytest.raises(OSError, match="Input/output"):
+        files.read("a", 0, 4)
+    assert files.failed is not None
+    disk.step = lambda operation: None
+
+    for use in (lambda: files.sync("a"), lambda: files.write("b", 0, [b"x"]), lambda: files.read("b", 0, 1), lambda: files.size("a")):
+        with pytest.raises(OSError, match="Input/output"):
+            use()
+    files.close()
+
+
 @pytest.mark.parametrize("seed", range(50))
 def test_whatever_is_done_it_reads_as_the_disk_itself_would(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(behind, "WRITE_BYTES", 40)

@@ -1,5 +1,6 @@
 """Segments that rot or are replaced while somebody asks: what a hostile reading of the disk found."""
 
+import errno
 from collections.abc import Sequence
 from typing import cast
 
@@ -9,16 +10,16 @@ import trio
 from broker.checkpoint import remove
 from broker.log import Log
 from broker.log.log import Dirt
-from broker.protocol import FetchStatus, OffsetQuery, Offsets, OffsetsFound, Where
+from broker.protocol import Fetch, FetchFrom, FetchStatus, OffsetQuery, Offsets, OffsetsFound, Where
 from broker.server.application import BrokerApplication
-from broker.server.checkpoint import sync
+from broker.server.checkpoint import keep_flushing, sync
 from broker.server.config import Limits
 from broker.server.reads import Reads
 from broker.server.scrubbing import scrub
 from broker.state import Retention
 from tests.broker.log.test_log import fill
 from tests.broker.server.test_retention import TOPIC, Feed
-from zablog import Node
+from zablog import Node, NodeStopped
 from zablog.core.trail import Payload
 from zablog.core.zxid import ZERO, Zxid
 from zablog.sim.disk import SimDisk
@@ -57,6 +58,38 @@ async def test_an_offset_sought_in_a_rotten_segment_is_answered_and_the_damage_r
         assert isinstance(answer := by_where[where], OffsetsFound)
         assert [each.status for each in answer.offsets] == [FetchStatus.CORRUPT]
     assert application.damaged is not None and segment in application.damaged
+
+
+async def test_an_offset_sought_in_a_segment_that_cannot_be_read_is_answered_and_the_damage_reported() -> None:
+    application, _ = await restarted(disk := SimDisk())
+
+    def broken(name: str) -> None:
+        raise OSError(errno.EIO, "Input/output error", name)
+
+    disk.reading = broken
+    reads = Reads(cast(Node, None), application, Limits())
+
+    found = reads.offsets(Offsets((OffsetQuery(TOPIC, 0, Where.TIME, 1, ZERO),)))
+
+    assert [each.status for each in found.offsets] == [FetchStatus.CORRUPT]
+    assert application.damaged is not None and "cannot be read" in application.damaged
+
+
+async def test_a_node_whose_segments_cannot_be_written_stops_whoever_had_them_written(autojump_clock: trio.testing.MockClock) -> None:
+    application = BrokerApplication(lambda: disk)
+    disk = SimDisk()
+    await application.restore(ZERO, None)
+    feed = Feed(application)
+    feed.create(Retention())
+    feed.produce(1)
+    disk.fail_after(0, OSError(errno.ENOSPC, "No space left on device"))
+    reads = Reads(cast(Node, None), application, Limits())
+
+    fetched = reads.fetch_now(Fetch((FetchFrom(TOPIC, 0, 0, 1 << 20),), 1 << 20))
+
+    assert fetched is not None and [each.status for each in fetched.partitions] == [FetchStatus.CORRUPT]
+    with pytest.raises(NodeStopped, match="segments were written"):
+        await keep_flushing(application)
 
 
 async def test_scrubbing_says_nothing_of_segments_that_were_replaced_while_they_were_read(autojump_clock: trio.testing.MockClock) -> None:
