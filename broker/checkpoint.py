@@ -46,11 +46,11 @@ class Checkpoint:
     """
 
     def __init__(
-        self, disk: Disk, log: Log, state: State, tail_bytes_max: int = TAIL_BYTES_MAX, tails_bytes_max: int = TAILS_BYTES_MAX
+        self, disk: Disk, log: Log, state: State, tail_bytes_max: int | None = None, tails_bytes_max: int | None = None
     ) -> None:
         self._disk = disk
         self._log = log
-        self._bounds = tail_bytes_max, tails_bytes_max
+        self._bounds = tail_bytes_max or TAIL_BYTES_MAX, tails_bytes_max or TAILS_BYTES_MAX
         self._state = state.capture()
         self._partitions: list[PartitionRow] = log.capture()
         self._doomed = log.doomed()
