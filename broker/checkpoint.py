@@ -45,9 +45,7 @@ class Checkpoint:
     What is applied meanwhile changes nothing about it: segments only grow, and what is deleted stays on disk until `over`.
     """
 
-    def __init__(
-        self, disk: Disk, log: Log, state: State, tail_bytes_max: int | None = None, tails_bytes_max: int | None = None
-    ) -> None:
+    def __init__(self, disk: Disk, log: Log, state: State, tail_bytes_max: int | None = None, tails_bytes_max: int | None = None) -> None:
         self._disk = disk
         self._log = log
         self._bounds = tail_bytes_max or TAIL_BYTES_MAX, tails_bytes_max or TAILS_BYTES_MAX

@@ -84,6 +84,7 @@ class Cluster:
         if leader := self.known_leader:
             return leader
         async with self._searching:
+            self._forget_attempts()
             with trio.move_on_after(self.timeout):
                 pause, patience = PAUSE_SECONDS_MIN, STRAGGLER_SECONDS
                 while not self.known_leader:
@@ -192,6 +193,7 @@ class Cluster:
 
     async def metadata(self) -> ClusterMetadata:
         """What any one node says of the cluster, the leader if it can be reached at once."""
+        self._forget_attempts()
         pause = PAUSE_SECONDS_MIN
         with trio.move_on_after(self.timeout):
             while True:
@@ -207,8 +209,8 @@ class Cluster:
         self, answers: list[ClusterMetadata] | None = None, *, patience: float = STRAGGLER_SECONDS, but: Connection | None = None
     ) -> None:
         """One round: ends with the leader, or when everybody (`but` one) has answered or had the time to."""
-        self._attempts = dict.fromkeys(self._addresses, "no answer")
-        self._answered = False
+        for address in self._addresses:
+            self._attempts.setdefault(address, "no answer")
         with trio.move_on_after(ROUND_SECONDS) as round_scope:
             async with trio.open_nursery() as nursery:
                 for address in tuple(self._addresses):
@@ -262,6 +264,10 @@ class Cluster:
                 self._id = connection.cluster
                 self._connections[address] = connection
             return connection
+
+    def _forget_attempts(self) -> None:
+        """A search begins. What one of its rounds has heard stands until another has heard: the last is cut short by the time."""
+        self._attempts, self._answered = {}, False
 
     def _nobody(self) -> BrokerError:
         attempts = [Attempt(address, cause) for address, cause in self._attempts.items()]

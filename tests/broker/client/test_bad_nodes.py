@@ -99,6 +99,26 @@ def never(number: int, request: Request) -> Response | None:
     return None
 
 
+async def test_a_node_that_answered_and_then_says_nothing_is_no_absent_cluster() -> None:
+    """The time may be over while another round is asking: what the rounds before it heard still stands."""
+    asked = 0
+
+    def script(number: int, request: Request) -> Response | None:
+        nonlocal asked
+        asked += 1
+        nodes = (NodeAddress(PeerId(1), node.address),)
+        return ClusterMetadata("c" * 32, PeerId(1), Epoch(1), None, nodes, ()) if asked < 3 else None
+
+    async with scripted(script) as node:
+        node.habit = lambda request: None  # type: ignore[method-assign]  # this one says nothing unless the script does
+        async with connect(node.address, timeout=0.3) as zl:
+            with pytest.raises(NoQuorum) as caught:
+                await zl.create_topic("orders")
+
+    assert asked >= 3
+    assert [(attempt.address, attempt.cause) for attempt in caught.value.attempts] == [(node.address, "node 1 knows no leader")]
+
+
 async def test_the_late_answer_to_a_cancelled_call_is_nobodys() -> None:
     late: list[int] = []
 
