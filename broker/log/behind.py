@@ -32,8 +32,9 @@ class _Gathered:
 class WriteBehind:
     """A `Disk` before another one. Thread-safe as that one is: different threads may use different files, or sync and read the same one."""
 
-    def __init__(self, disk: Disk) -> None:
+    def __init__(self, disk: Disk, write_bytes: int | None = None) -> None:
         self._disk = disk
+        self._write_bytes = WRITE_BYTES if write_bytes is None else write_bytes
         self._gathered: dict[str, _Gathered] = {}
         """The longest waiting first."""
         self._bytes = 0
@@ -53,7 +54,7 @@ class WriteBehind:
             if gathered is not None and gathered.begin + gathered.size != offset:
                 self._write_out(name)
                 gathered = None
-            if size >= WRITE_BYTES:
+            if size >= self._write_bytes:
                 self._write_out(name)
                 self._write(name, offset, pieces)
                 return
@@ -63,7 +64,7 @@ class WriteBehind:
             gathered.pieces.append(b"".join(pieces))
             gathered.size += size
             self._bytes += size
-            if gathered.size >= WRITE_BYTES:
+            if gathered.size >= self._write_bytes:
                 self._write_out(name)
             while self._bytes > GATHERED_BYTES_MAX:
                 self._write_out(next(iter(self._gathered)))
@@ -73,7 +74,8 @@ class WriteBehind:
         return self._disk.size(name)
 
     def read(self, name: str, offset: int, length: int) -> bytes:
-        if name in self._gathered or self.failed is not None:
+        gathered = self._gathered.get(name)
+        if self.failed is not None or (gathered is not None and offset + length > gathered.begin):
             self._write_out(name)
         return self._disk.read(name, offset, length)
 

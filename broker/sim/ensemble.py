@@ -138,6 +138,9 @@ class BrokerEnsemble(Ensemble):
             return  # this node is behind the one that was read before
         jumped = offset < partition.first
         offset = max(offset, partition.first)
+        assert node.applier is not None, "the law that who serves applies"
+        if not node.applier.on_disk(replica.settle):
+            return  # what a reader has written may be what ends the node
         try:
             values = replica.read(*place, offset)
         except Corrupt as error:
@@ -200,6 +203,7 @@ class BrokerEnsemble(Ensemble):
                 logs.append(everything)
             history.final.append(logs)
             history.digests.append(xxh3_64_intdigest(replica.tables()))
+            replica.settle()
             history.segments.append(replica.segments())
         for sent in history.sent:
             self.counts["sends_acked"] += sent.offsets is not None
@@ -209,7 +213,7 @@ class BrokerEnsemble(Ensemble):
         invariants = self.invariants
         self.counts["parts"], self.counts["parts_kept"] = invariants.parts, invariants.parts_kept
         self.counts["parts_anew"], self.counts["states_mended"] = invariants.parts_anew, invariants.states_mended
-        self.counts["torn_segments"] = sum(replica.files.torn_writes for replica in replicas)
+        self.counts["torn_segments"] = sum(replica.disk.torn_writes for replica in replicas)
         if found := anomalies(history):
             raise Anomaly("; ".join(found))
 

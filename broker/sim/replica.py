@@ -12,6 +12,7 @@ import google_crc32c
 from broker.checkpoint import Checkpoint, Steps, made_durable, parts_of, read_snapshot, restored, to_sync
 from broker.errors import Corrupt
 from broker.log import Log
+from broker.log.behind import WriteBehind
 from broker.log.stored import split
 from broker.snapshot import Snapshot, encode
 from broker.state import LEVELS, Answer, State
@@ -21,6 +22,7 @@ from zablog.storage.errors import Corrupt as Unusable
 from zablog.storage.snapshots import Part
 
 SEGMENT_BYTES = 2_000
+GATHERED_BYTES = 500
 INDEX_BYTES = 600
 READ_BYTES = 600
 WARM_BYTES = 4_000
@@ -35,7 +37,8 @@ class Replica:
     def __init__(self, counts: dict[str, int], disk: SimDisk) -> None:
         self.counts = counts
         self.state = State()
-        self.files = disk
+        self.disk = disk
+        self.files = WriteBehind(disk, GATHERED_BYTES)
         self.damaged: str | None = None
         self.log = self.empty()
         self.waiting: dict[Zxid, Waiter] = {}
@@ -105,7 +108,12 @@ class Replica:
 
     def segments(self) -> dict[str, bytes]:
         """All files of them, as they are, whatever a reader would meet."""
-        return {name: bytes(self.files.file(name).now) for name, *_ in self.log.segments() if self.files.exists(name)}
+        return {name: bytes(self.disk.file(name).now) for name, *_ in self.log.segments() if self.files.exists(name)}
+
+    def settle(self) -> None:
+        for name, *_ in self.log.segments():
+            if self.files.exists(name):
+                self.files.size(name)
 
     def tables(self) -> bytes:
         """The state alone, to be compared byte by byte."""

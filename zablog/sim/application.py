@@ -5,6 +5,7 @@ from typing import Protocol
 
 from zablog.core.zxid import Zxid
 from zablog.sim.disk import SimDisk
+from zablog.storage.disk import Disk
 from zablog.storage.snapshots import Part
 
 Work = Callable[[], None]
@@ -31,14 +32,21 @@ class Application(Protocol):
     """What was found damaged of its files, in words."""
 
     @property
-    def files(self) -> SimDisk:
+    def files(self) -> Disk:
         """Where its parts lie."""
+
+    @property
+    def disk(self) -> SimDisk:
+        """What is behind that, for those who judge: some of what was written may not have come there yet."""
 
     def apply(self, zxid: Zxid, payload: bytes) -> None:
         """Carry out what was committed under `zxid`."""
 
     def applied(self) -> None:
         """A burst is applied; another may follow at once."""
+
+    def settle(self) -> None:
+        """Give the disk what was written and has not come there yet. Raises OSError, PowerLost."""
 
     def flush(self) -> Generator[Work | None, None, None]:
         """Some of what was written becomes durable ahead of the next checkpoint."""

@@ -130,6 +130,7 @@ class Applier:
         """Become what was captured after so many deliveries. Raises Corrupt, OSError, PowerLost."""
         self.application.restore(self.node.delivered[count - 1][0] if count else ZERO, raw)
         self.applied = count
+        self.application.settle()
         if (words := self.application.check(restored=True)) is not None:
             self.node.invariants.state_damaged(self.node, words)
 
@@ -158,6 +159,8 @@ class Applier:
                 if work is not None and not self.on_disk(work):
                     return
         if self.missing is None and self.random.random() < 0.2:
+            if not self.on_disk(self.application.settle):
+                return
             self.scrub()
         if not self.busy and (self.missing or self.application.damaged) is not None:
             self.mend()
@@ -173,7 +176,7 @@ class Applier:
 
     def named_is_whole(self) -> bool:
         """What was let go of since the last checkpoint is of no use but to a restart, which may find the rot in it."""
-        snapshot, files = self.node.storage.snapshot, self.application.files
+        snapshot, files = self.node.storage.snapshot, self.application.disk
         if snapshot is None:
             return True
         parts = self.application.parts(application_of(bytes(self.node.disk.file(snapshot.name).now)))
@@ -306,5 +309,5 @@ def take_parts(node: Node, peer: Node, raw: bytes) -> None:
             node.invariants.parts += 1
             node.invariants.parts_kept += want.begin > 0
             node.invariants.parts_anew += want.file != part.name
-        node.invariants.part_taken(node, files, part)
+        node.invariants.part_taken(node, node.application.disk, part)
     files.sync_names()

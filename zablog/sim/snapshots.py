@@ -295,7 +295,7 @@ class Transfer:
                 node.invariants.parts_kept += want.begin > 0
                 node.invariants.parts_anew += want.file != part.name
                 yield part, want
-            node.invariants.part_taken(node, files, part)
+            node.invariants.part_taken(node, node.application.disk, part)
         files.sync_names()
 
     def fetch_parts(self) -> None:

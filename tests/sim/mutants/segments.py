@@ -6,6 +6,7 @@ import pytest
 
 from broker import checkpoint
 from broker.checkpoint import Checkpoint
+from broker.log.behind import WriteBehind
 from tests.sim.mutants.brokers import brokers
 from tests.sim.mutants.mutant import mutant
 from zablog.sim import applier, snapshots
@@ -60,6 +61,12 @@ def segments_removed_before_the_manifest_switches(patch: pytest.MonkeyPatch) -> 
         return (yield from original(self))
 
     patch.setattr(Checkpoint, "encoded", encoded)
+
+
+@mutant("W11 segments", "RestartFidelity", arena=brokers)
+def gathered_ends_left_out_of_a_sync(patch: pytest.MonkeyPatch) -> None:
+    """a segment is synced without what was gathered of it and has not been written"""
+    patch.setattr(WriteBehind, "sync", lambda self, name: self._disk.sync(name))
 
 
 def gathering(patch: pytest.MonkeyPatch, broken) -> None:
