@@ -141,7 +141,10 @@ class Client:
         return tuple(sorted(await self._topics.list(), key=lambda entry: entry.name))
 
     async def describe_topic(self, name: str) -> TopicDetails:
-        """A topic with the first offset, the end and the bytes of each partition, as its leader has them. Raises TopicNotFound."""
+        """A topic with the first offset, the end and the bytes of each partition. What was acknowledged before is in it.
+
+        Raises TopicNotFound.
+        """
         (details,) = await self.describe_topics((name,))
         return details
 
@@ -149,8 +152,9 @@ class Client:
         """Several topics at once, in the order of their names here. Raises TopicNotFound."""
         entries = [await self._topics.ask(name) for name in names]
         found: list[TopicDetails] = []
+        now = await self._cluster.current()
         for some in chunks(entries):
-            answer = await self._cluster.ask(DescribeTopics(tuple(entry.id for entry in some)))
+            answer = await self._cluster.ask(DescribeTopics(tuple(entry.id for entry in some)), now)
             if not isinstance(answer, TopicsDescribed) or len(answer.topics) != len(some):
                 raise unexpected("DescribeTopics", answer)
             for entry, details in zip(some, answer.topics, strict=True):

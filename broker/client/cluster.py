@@ -154,6 +154,12 @@ class Cluster:
             raise unexpected("ReadIndex", answer)
         return answer.upto
 
+    async def current(self) -> Zxid:
+        """For a lookup that must see whatever anybody was told before it: a leader that was deposed and does not know it yet would answer
+        with what was. ZERO where the nodes' version cannot say. Raises as `ask` does."""
+        leader = await self.leader()
+        return await self.read_index() if leader.version >= READS_VERSION else ZERO
+
     async def cover(self, connection: Connection, zxid: Zxid) -> None:
         """Wait until this node has applied everything through `zxid`, as long as it comes closer.
 

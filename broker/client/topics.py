@@ -46,7 +46,7 @@ class Topics:
         return self._known.get(name) or await self.ask(name)
 
     async def ask(self, name: str, at_least: Zxid = ZERO) -> TopicEntry:
-        """The topic as the leader knows it, once it has applied `at_least`. Raises TopicNotFound, BadName; and see `Cluster.cover`."""
+        """The topic as it is now, on a leader that has applied `at_least`, too. Raises TopicNotFound, BadName; and see `Cluster.cover`."""
         check_name(name)
         self.forget(name)
         for entry in await self.list((name,), at_least):
@@ -55,8 +55,8 @@ class Topics:
         raise TopicNotFound(f"there is no topic {name!r}", hint=f"create it with `zablog topic create {name}`")
 
     async def list(self, names: tuple[str, ...] | None = None, at_least: Zxid = ZERO) -> tuple[TopicEntry, ...]:
-        """These topics, or all of them, as far as they exist."""
-        answer = await self._cluster.ask(Metadata(names), at_least)
+        """These topics, or all of them, as far as they exist: at least as they were when this was called."""
+        answer = await self._cluster.ask(Metadata(names), max(at_least, await self._cluster.current()))
         if not isinstance(answer, ClusterMetadata):
             raise unexpected("Metadata", answer)
         self.limits = limits_of(answer.limits)

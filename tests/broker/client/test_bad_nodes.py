@@ -7,11 +7,13 @@ import pytest
 import trio
 
 from broker.client import connect, connection
+from broker.client.cluster import READS_VERSION
 from broker.client.connection import open_connection
-from broker.errors import ConnectionLost, NoQuorum, OutcomeUnknown, ProducerLost
+from broker.errors import Code, ConnectionLost, NoQuorum, OutcomeUnknown, ProducerLost
 from broker.pipe import Pipe
 from broker.protocol import (
     AllocateProducer,
+    Applied,
     ClusterMetadata,
     CreateTopic,
     Failed,
@@ -22,10 +24,13 @@ from broker.protocol import (
     Produce,
     Produced,
     ProducerAllocated,
+    ReadIndex,
+    ReadIndexed,
     Request,
     Response,
     Status,
     TopicEntry,
+    WaitApplied,
     decode_request,
     encode_response,
 )
@@ -45,6 +50,8 @@ class ScriptedNode:
 
     def __init__(self, script: Script) -> None:
         self.script = script
+        self.version = 1
+        """Of the protocol; from 2 on it is asked how far the log is confirmed."""
         self.address = ""
         self.requests: list[tuple[int, Request]] = []
         self.streams: list[trio.SocketStream] = []
@@ -54,7 +61,7 @@ class ScriptedNode:
         reader = FrameReader()
         while not reader.feed(await stream.receive_some()):
             pass
-        for piece in encode_handshake(Welcome(1, "c" * 32, PeerId(1), "d" * 32)):
+        for piece in encode_handshake(Welcome(self.version, "c" * 32, PeerId(1), "d" * 32)):
             await stream.send_all(piece)
         self.streams.append(stream)
         if self.raw is not None:
@@ -117,6 +124,29 @@ async def test_a_node_that_answered_and_then_says_nothing_is_no_absent_cluster()
 
     assert asked >= 3
     assert [(attempt.address, attempt.cause) for attempt in caught.value.attempts] == [(node.address, "node 1 knows no leader")]
+
+
+async def test_a_topic_is_looked_up_where_a_quorum_confirms_and_as_far() -> None:
+    """A leader that was deposed, and does not know it yet, would say that there is no topic that another client has just made."""
+    confirmed, applied = Zxid(2, 7), [Zxid(2, 5), Zxid(2, 8)]
+    answers: list[Response] = [Failed(Code.NOT_LEADING, "no quorum confirms it"), ReadIndexed(confirmed)]
+
+    def script(number: int, request: Request) -> Response | None:
+        match request:
+            case ReadIndex():
+                return answers.pop(0)
+            case WaitApplied(zxid):
+                assert zxid == confirmed
+                return Applied(applied.pop(0))
+        return None
+
+    async with scripted(script) as node:
+        node.version = READS_VERSION
+        async with connect(node.address, timeout=2) as zl:
+            assert [entry.name for entry in await zl.list_topics()] == ["orders"]
+
+    assert not answers and not applied
+    assert isinstance(node.requests[-1][1], Metadata) and isinstance(node.requests[-2][1], WaitApplied)
 
 
 async def test_the_late_answer_to_a_cancelled_call_is_nobodys() -> None:

@@ -184,6 +184,7 @@ async def test_a_segment_that_rots_is_found_and_restored_from_a_peer(ensemble: E
     await until(lambda: server.application.damaged is None)
 
     await applied_alike(ensemble)
+    server.application.files.sync(segment.name)
     assert segment.read_bytes() == whole
     assert await everything(ensemble.addresses, node=number) == VALUES
 
