@@ -10,7 +10,7 @@ from zablog.sim import Options, Report, run, run_many
 FAST = 4
 ALL = 64
 """Of each of the runs, the phase of faults takes four seconds: all together take 30 s of one core."""
-CHUNK = 16
+CHUNK = 64
 RARE = {"parts_anew", "states_mended", "torn_segments"}
 ROT = Options(proposals_per_second=30, faults={"rot_segment": 3.0, "power_loss": 1.0}, checkpoints_per_second=5.0)
 
@@ -35,7 +35,7 @@ def test_no_seed_of_many_shows_an_anomaly(first: int) -> None:
     total = runs(first, CHUNK)
 
     assert total.failures == []
-    assert min(total.snapshots, total.truncations, total.checkpoints, *total.counts.values()) > 0
+    assert min(total.snapshots, total.truncations, total.checkpoints, *total.counts.values()) > 0, f"not everything had its turn: {total}"
 
 
 def test_an_anomaly_names_its_checker_and_the_command_that_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:

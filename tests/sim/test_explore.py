@@ -37,7 +37,7 @@ CAUGHT_BY_THREE = {
     "gate_releases_the_last_first": ("Legal", Bounds(1, 0, 1, 0)),
     "snapshot_acknowledged_before_it_is_installed": ("DurableBeforeAck", Bounds(1, 0, 1, 0, checkpoints=1)),
     "epoch_named_without_a_quorum": ("SingleLeader", Bounds(0, 0, 2, 1)),
-    "promise_below_a_promise": ("NoStaleAck", Bounds(0, 0, 2, 1)),
+    "promise_below_a_promise": ("NoStaleAck", Bounds(0, 0, 2, 2)),
     "no_better_history": ("LeaderComplete", Bounds(1, 0, 2, 1)),
     "tail_kept_in_silence": ("ProcessConsistency", Bounds(1, 0, 2, 1)),
 }
