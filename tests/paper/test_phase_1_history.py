@@ -390,6 +390,23 @@ def test_a_pull_may_take_as_long_as_it_makes_progress() -> None:
 # -- follower -----------------------------------------------------------------------------------------------------------------
 
 
+def test_a_pull_may_take_as_long_as_the_disk_makes_progress() -> None:
+    """All of it has come, and the leader's own disk is slow."""
+    bench = asking(history((1, 2)))
+    bench.hear(1, ack(bench, Zxid(1, 6)))
+    bench.hear(1, HistoryAnswer(bench.epoch, bench.peer.last, bench.state.trail.digest))
+    tokens = []
+    for number in range(4):
+        bench.hear(1, Propose(bench.epoch, entries_after(bench.state.trail, 1, b"%d" % number), ZERO))
+        tokens.append(bench.peer.out.token)
+
+    for token in tokens[:-1]:
+        bench.tick(bench.state.timing.sync - 1)
+        bench.step(Durable(token))
+
+    assert isinstance(bench.state.role, Leading)
+
+
 def promised_to(trail: Trail, **more) -> Bench:
     """Follower 1 has promised epoch 3 to leader 3."""
     bench = Bench(1, trail=trail, **more)

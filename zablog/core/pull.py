@@ -96,8 +96,9 @@ def conclude(state: State, leading: Leading, pull: Pull, out: Effects) -> None:
 
 
 def on_self_durable(state: State, leading: Leading, out: Effects) -> None:
-    """Leader: some of it is durable."""
+    """Leader: some of it is durable. That is progress, too: a slow disk may have all of it to write when the last entry has come."""
     if leading.pull is not None:
+        leading.since = state.now
         conclude(state, leading, leading.pull, out)
 
 
