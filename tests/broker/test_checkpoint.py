@@ -80,6 +80,7 @@ class Scene:
 
 
 def whole(replica: Replica) -> bool:
+    replica.settle()
     return replica.check() is None and replica.read_all(KEPT, 0) == [*range(FIRST, RECORDS)] and DELETED not in replica.state.topics
 
 
