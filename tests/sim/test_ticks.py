@@ -20,6 +20,7 @@ def all_but_time(state: State) -> dict[str, Any]:
     return {**known, "role": Looking} if isinstance(state.role, Looking) else known
 
 
+@pytest.mark.slow
 def test_a_tick_without_effects_changes_nothing_but_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks: Counter[str] = Counter()
     step = Peer.step

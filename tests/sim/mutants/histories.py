@@ -31,7 +31,7 @@ def no_better_history(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(discovery, "best", lambda state, acks: state.id)
 
 
-@mutant("§3 vote order", "PrimaryIntegrity", arena=storm)
+@mutant("§3 vote order", "PrimaryIntegrity", slow=True, arena=storm)
 def recency_by_zxid_alone(patch: pytest.MonkeyPatch) -> None:
     """votes and histories are compared by last zxid, without currentEpoch"""
     patch.setattr(election, "max", lambda votes, default: max(votes, key=lambda row: (row[0], row[1][1:]), default=default), raising=False)

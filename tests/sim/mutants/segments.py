@@ -51,7 +51,7 @@ def segments_not_cut_to_what_the_manifest_says(patch: pytest.MonkeyPatch) -> Non
     patch.setattr(checkpoint, "restore_files", lambda disk, partitions, tails: original(Uncut(disk), partitions, tails))
 
 
-@mutant("W5 segments", "RestartFidelity", arena=brokers)
+@mutant("W5 segments", "RestartFidelity", arena=brokers, slow=True)
 def segments_removed_before_the_manifest_switches(patch: pytest.MonkeyPatch) -> None:
     """a checkpoint removes files that it does not name any more, and the one before it still does"""
     original = Checkpoint.encoded
@@ -74,7 +74,7 @@ def gathering(patch: pytest.MonkeyPatch, broken) -> None:
     patch.setattr(snapshots, "gathered", broken)
 
 
-@mutant("§9 checksum", "SnapshotExact", arena=brokers)
+@mutant("§9 checksum", "SnapshotExact", arena=brokers, slow=True)
 def prefixes_of_segments_believed(patch: pytest.MonkeyPatch) -> None:
     """what a follower has of a segment is taken for what the snapshot says of it, and not compared"""
 
