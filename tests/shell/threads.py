@@ -31,6 +31,9 @@ class LockStep:
     def Thread(self, *, target: Callable[[], None], name: str, daemon: bool) -> "Thread":
         return Thread(self, target, name)
 
+    def Lock(self) -> threading.Lock:
+        return threading.Lock()
+
     def SimpleQueue(self) -> "WakeQueue":
         return WakeQueue(self)
 

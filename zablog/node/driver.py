@@ -309,7 +309,8 @@ class Driver:
                     self.stop(reason)
                     return  # what the same step wanted written is not: nobody is ever told that it was
         if durable:
-            self.writer.put(durable)
+            # A leader has its followers to wait for, and to be heard by, while its disk hangs; a follower has only its answer to give.
+            self.writer.put(durable, at_once=isinstance(self.peer.state.role, Following))
 
     def drop(self, link: Link, reason: str) -> None:
         """End a link; its end is heard of later, like any other's."""

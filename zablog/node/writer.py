@@ -1,6 +1,9 @@
 """The log writer: one thread that makes durable effects durable, taking all that has queued up at once (group commit).
 
-The driver never waits for it. A second, short-lived thread fills the next file of the log with zeros, so that no commit waits for that.
+The driver does not wait for it, with one exception. To wake a thread and to be woken by it takes longer than a quick disk needs for a few
+kilobytes; so a follower at rest writes them where it stands, on the event loop (`at_once`). A disk that was slow lately gets none of that.
+
+A second, short-lived thread fills the next file of the log with zeros, so that no commit waits for that.
 """
 
 import contextlib
@@ -20,6 +23,14 @@ IDLE_SECONDS = 0.25
 """An idle writer seals its last batch after so long."""
 COMMIT_BYTES_MAX = 8 << 20
 """A group commit takes about so much; what is behind it waits for the next."""
+AT_ONCE_BYTES = 16 << 10
+"""More than that is worth a thread."""
+QUICK_SECONDS = 0.002
+"""A disk that takes longer for so little is not quick."""
+QUICK_BYTES_PER_SECOND = 50e6
+"""And what it may take for more."""
+WARY_TIMES = 30
+"""A disk that was not quick is left to the thread for so many times as long: so the event loop stands still for a thirtieth of the time."""
 SLOW_SECONDS = 1.0
 """A commit that takes longer is worth a line in the log."""
 ZEROS_AGAIN_SECONDS = 10.0
@@ -47,6 +58,14 @@ class Writer:
         self.begun_at: float | None = None
         """When the commit under way began (monotonic seconds)."""
         self.busy = False
+        self.queued_token = self.durable_token = 0
+        """Of the last effect that was left to the thread, and of the last one that the event loop was told to be durable."""
+        self.turn = threading.Lock()
+        """Whoever holds it is at the storage."""
+        self.sealed = False
+        """The thread has nothing to do, and waits for whoever wakes it. Under `turn`."""
+        self.wary_until = 0.0
+        """The disk was slow: not before then is anything written on the event loop."""
         self.zeros: threading.Thread | None = None
         """Fills the next file of the log."""
         self.zeros_again_at = 0.0
@@ -58,15 +77,50 @@ class Writer:
         self.thread = threading.Thread(target=self.run, name="zablog-writer", daemon=True)
         self.thread.start()
 
-    def put(self, effects: Sequence[DurableEffect]) -> None:
-        """Event loop: these must become durable, after all before them."""
+    def put(self, effects: Sequence[DurableEffect], at_once: bool = False) -> None:
+        """Event loop: these must become durable, after all before them.
+
+        `at_once`: the caller has nothing better to do than to wait for it. Then it may be done, and told, before this returns.
+        """
+        if at_once and self.is_little(effects) and self.turn.acquire(blocking=False):
+            try:
+                self.commit_at_once(effects)
+            finally:
+                self.turn.release()
+            return
         for effect in effects:
             if isinstance(effect, Append):
                 self.queued_bytes += effect.entries.size
+        self.queued_token = effects[-1].token
         self.queue.extend(effects)
         if not self.busy:
             self.busy = True
             self.wake.put(None)
+
+    def is_little(self, effects: Sequence[DurableEffect]) -> bool:
+        """Would a thread take longer than the disk, as far as one can tell? And is there nothing that these would overtake?"""
+        if self.busy or self.jobs or self.queued_token > self.durable_token or time.monotonic() < self.wary_until:
+            return False
+        size = 0
+        for effect in effects:
+            if not isinstance(effect, Append):
+                return False
+            size += effect.entries.size
+        return size <= AT_ONCE_BYTES < self.storage.wal.room // 4  # to go on in another file takes longer
+
+    def commit_at_once(self, effects: Sequence[DurableEffect]) -> None:
+        """Event loop, its turn: write them here. The thread is to seal them when nothing comes behind them."""
+        try:
+            seconds = self.perform(effects)
+        except BaseException as error:
+            self.failed(error)
+            if not isinstance(error, Exception):
+                raise
+            return
+        if self.sealed:
+            self.sealed = False
+            self.wake.put(None)
+        self.completed(effects[-1].token, 0, seconds)
 
     def ask(self, job: Callable[[], None]) -> None:
         """Event loop: do this between two commits. Whatever it raises is final."""
@@ -105,24 +159,33 @@ class Writer:
 
     def loop(self) -> None:
         while True:
-            try:
-                self.wake.get(timeout=IDLE_SECONDS)
-            except Empty:
-                if not self.queue and not self.jobs:
-                    self.storage.seal_idle(self.watermark)
-                self.wake.get()
+            self.rest()
             while self.queue or self.jobs:
-                if self.queue:
-                    self.commit(self.take())
-                if self.jobs:
-                    self.jobs.pop(0)()
+                with self.turn:
+                    if self.queue:
+                        self.commit(self.take())
+                    if self.jobs:
+                        self.jobs.pop(0)()
             self.busy = False
             if self.queue or self.jobs:  # put between the last look and the line above
                 self.busy = True
                 self.wake.put(None)
             elif self.stopping:
-                self.storage.seal_idle(self.watermark)
+                with self.turn:
+                    self.storage.seal_idle(self.watermark)
                 return
+
+    def rest(self) -> None:
+        """Wait for work. When nothing was written for a while, what is last in the log is sealed."""
+        while not self.sealed:
+            batches = self.storage.batches
+            with contextlib.suppress(Empty):
+                return self.wake.get(timeout=IDLE_SECONDS)
+            with self.turn:
+                if not self.queue and not self.jobs and batches == self.storage.batches:
+                    self.storage.seal_idle(self.watermark)
+                    self.sealed = True
+        return self.wake.get()
 
     def take(self) -> list[DurableEffect]:
         """All that is queued, or about as much as one commit should hold."""
@@ -137,17 +200,26 @@ class Writer:
         return taken
 
     def commit(self, effects: list[DurableEffect]) -> None:
+        seconds = self.perform(effects)
+        self.sealed = False
+        size = sum(effect.entries.size for effect in effects if isinstance(effect, Append))
+        self.tell(self.completed, effects[-1].token, size, seconds)
+        idle = self.zeros is None or not self.zeros.is_alive()
+        if idle and self.storage.wal.spare_bytes == 0 and time.monotonic() >= self.zeros_again_at:
+            self.zeros = threading.Thread(target=self.prepare, name="zablog-zeros", daemon=True)
+            self.zeros.start()
+
+    def perform(self, effects: Sequence[DurableEffect]) -> float:
+        """Whoever's turn it is: make them durable. How long it took, in seconds."""
+        size = sum(effect.entries.size for effect in effects if isinstance(effect, Append))
         self.begun_at = time.monotonic()
         self.storage.perform(effects, self.watermark)
         now = time.monotonic()
         seconds, self.begun_at = now - self.begun_at, None
         self.last_seconds = seconds
-        size = sum(effect.entries.size for effect in effects if isinstance(effect, Append))
-        self.tell(self.completed, effects[-1].token, size, seconds)
-        idle = self.zeros is None or not self.zeros.is_alive()
-        if idle and self.storage.wal.spare_bytes == 0 and now >= self.zeros_again_at:
-            self.zeros = threading.Thread(target=self.prepare, name="zablog-zeros", daemon=True)
-            self.zeros.start()
+        if seconds > QUICK_SECONDS + size / QUICK_BYTES_PER_SECOND:
+            self.wary_until = now + WARY_TIMES * seconds
+        return seconds
 
     def prepare(self) -> None:
         """The other thread."""
@@ -161,9 +233,10 @@ class Writer:
             self.token.run_sync_soon(call, *words)
 
     def completed(self, token: int, size: int, seconds: float) -> None:
-        """Event loop: everything through `token` is durable."""
+        """Event loop: everything through `token` is durable, `size` bytes of what was queued with it."""
         if seconds > SLOW_SECONDS:
             log.warning("slow disk", node=self.storage.identity.node, seconds=round(seconds, 3), bytes=size)
+        self.durable_token = token
         self.queued_bytes -= size
         self.waiting.unpark_all()
         self.done(token)

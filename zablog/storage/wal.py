@@ -374,6 +374,11 @@ class Wal:
     def sync(self) -> None:
         self.disk.sync(self.files[-1].name)
 
+    @property
+    def room(self) -> int:
+        """Bytes that the file in use still takes."""
+        return self.files[-1].header.capacity - self.files[-1].end
+
     def cut(self, mark: Mark) -> None:
         """Void everything above `mark`, whose digest has been verified. Durable when it returns."""
         self.trail.truncate(mark)

@@ -70,10 +70,12 @@ class IdleWriter(Writer):
         self.queued_bytes = 0
         self.watermark = ZERO
         self.taken: list[Effect] = []
+        self.at_once: list[bool] = []
         self.waiting = trio.lowlevel.ParkingLot()
 
-    def put(self, effects: Sequence[Effect]) -> None:
+    def put(self, effects: Sequence[Effect], at_once: bool = False) -> None:
         self.taken += effects
+        self.at_once.append(at_once)
 
 
 @pytest.fixture
@@ -120,6 +122,16 @@ async def test_a_vote_leaves_when_what_it_speaks_of_is_durable(stage: Stage) -> 
 
     stage.driver.durable(1)
     assert stage.links.sent == [ping, ack]
+
+
+@pytest.mark.parametrize(("role", "waits"), [(Following(PeerId(2), since=0), True), (Leading(since=0), False)])
+async def test_a_follower_has_nothing_to_do_but_to_write(stage: Stage, role: Following | Leading, waits: bool) -> None:
+    stage.peer.state.role = role
+    stage.peer.answers = lambda event: [Append(1, run([b"x"]))]
+
+    stage.driver.tick()
+
+    assert stage.writer.at_once == [waits]
 
 
 async def test_a_new_role_voids_what_the_old_one_had_to_say(stage: Stage) -> None:

@@ -1,20 +1,24 @@
 """The log writer's thread: group commits, word to the event loop, and its end. The disk is played by a script, one commit at a time."""
 
 import threading
+import time
 from collections.abc import Sequence
+from types import SimpleNamespace
 
+import pytest
 import trio
 import trio.testing
 
 from zablog.core.effects import Append, DurableEffect, SaveEpochs
 from zablog.core.trail import Entries
 from zablog.core.zxid import ZERO, Epoch, Zxid
-from zablog.node.writer import COMMIT_BYTES_MAX, Writer
+from zablog.node.writer import AT_ONCE_BYTES, COMMIT_BYTES_MAX, QUICK_SECONDS, WARY_TIMES, Writer
 from zablog.storage.storage import Storage
 
 
 class Log:
     spare_bytes = 1
+    room = 1 << 20
 
 
 class ScriptedStorage(Storage):
@@ -23,7 +27,7 @@ class ScriptedStorage(Storage):
     def __init__(self) -> None:
         self.commits: list[list[int]] = []
         self.hints: list[Zxid] = []
-        self.seals = 0
+        self.seals = self.batches = 0
         self.begun, self.go = threading.Semaphore(0), threading.Semaphore(0)
         self.error: BaseException | None = None
         self.prepared = threading.Event()
@@ -37,6 +41,7 @@ class ScriptedStorage(Storage):
             raise self.error
         self.commits.append([effect.token for effect in effects])
         self.hints.append(watermark)
+        self.batches += 1
 
     def seal_idle(self, watermark: Zxid = ZERO) -> None:
         self.seals += 1
@@ -214,3 +219,112 @@ async def test_a_full_disk_is_not_filled_with_zeros_at_each_commit() -> None:
 
     assert storage.tries == 1
     assert ears.failed == []
+
+
+async def test_a_little_is_written_at_once_where_the_caller_may_wait() -> None:
+    storage, ears = ScriptedStorage(), Ears()
+    writer = Writer(storage, ears.done.append, ears.failed.append)
+    storage.go.release(2)
+
+    writer.put([append(1, 100)], at_once=True)
+    writer.put([append(2, 100), append(3, 100)], at_once=True)
+
+    assert (ears.done, storage.commits, writer.queued_bytes) == ([1, 3], [[1], [2, 3]], 0)
+    await writer.drain()
+    assert storage.seals >= 1
+
+
+@pytest.mark.parametrize("effect", [save(1), append(1, AT_ONCE_BYTES + 1)], ids=["epochs", "much"])
+async def test_what_takes_long_is_the_threads(effect: DurableEffect) -> None:
+    storage, ears = ScriptedStorage(), Ears()
+    writer = Writer(storage, ears.done.append, ears.failed.append)
+    writer.put([effect], at_once=True)
+    assert ears.done == []
+
+    storage.go.release()
+    await ears.until(1)
+    await writer.drain()
+
+
+async def test_a_file_that_is_nearly_full_is_the_threads() -> None:
+    storage, ears = ScriptedStorage(), Ears()
+    storage.wal.room = 2 * AT_ONCE_BYTES  # type: ignore[misc]  # the script's log
+    writer = Writer(storage, ears.done.append, ears.failed.append)
+    writer.put([append(1, 1)], at_once=True)
+    assert ears.done == []
+
+    storage.go.release()
+    await ears.until(1)
+    await writer.drain()
+
+
+async def test_nothing_overtakes_what_the_thread_has_yet_to_report() -> None:
+    """The thread is done, and its word still on its way to the event loop: a later token must not be reported before."""
+    storage, ears = ScriptedStorage(), Ears()
+    writer = Writer(storage, ears.done.append, ears.failed.append)
+    storage.go.release(2)
+    writer.put([append(1, 1)])
+    while writer.busy:  # the event loop stands still, and hears nothing
+        time.sleep(0.001)
+
+    writer.put([append(2, 1)], at_once=True)
+
+    assert ears.done == []
+    await ears.until(2)
+    assert ears.done == [1, 2]
+    await writer.drain()
+
+
+async def test_a_disk_that_was_slow_is_left_to_the_thread_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    class SlowStorage(ScriptedStorage):
+        seconds = 2 * QUICK_SECONDS
+
+        def perform(self, effects: Sequence[DurableEffect], watermark: Zxid) -> None:
+            super().perform(effects, watermark)
+            clock.time += self.seconds
+
+    clock = SimpleNamespace(time=0.0, monotonic=lambda: clock.time)
+    monkeypatch.setattr("zablog.node.writer.time", clock)
+    storage, ears = SlowStorage(), Ears()
+    writer = Writer(storage, ears.done.append, ears.failed.append)
+    storage.go.release(3)
+    writer.put([append(1, 1)], at_once=True)
+    assert ears.done == [1]
+
+    storage.seconds = 0.0
+    writer.put([append(2, 1)], at_once=True)
+    assert ears.done == [1]
+    await ears.until(2)
+    while writer.busy:
+        await trio.lowlevel.checkpoint()
+
+    clock.time += WARY_TIMES * SlowStorage.seconds
+    writer.put([append(3, 1)], at_once=True)
+    assert ears.done == [1, 2, 3]
+    await writer.drain()
+
+
+async def test_an_error_at_once_is_told_like_any_other() -> None:
+    storage, ears = ScriptedStorage(), Ears()
+    storage.error = OSError(5, "Input/output error")
+    writer = Writer(storage, ears.done.append, ears.failed.append)
+    storage.go.release()
+
+    writer.put([append(1, 1)], at_once=True)
+
+    assert ears.failed == [storage.error]
+    assert (ears.done, storage.commits) == ([], [])
+    await writer.drain()
+
+
+async def test_what_was_written_at_once_is_sealed_by_the_thread() -> None:
+    """Also if the thread had sealed everything before, and slept."""
+    storage, ears = ScriptedStorage(), Ears()
+    writer = Writer(storage, ears.done.append, ears.failed.append)
+    storage.go.release(2)
+    for token in (1, 2):
+        writer.put([append(token, 1)], at_once=True)
+        with trio.fail_after(20):
+            while storage.seals < token:
+                await trio.sleep(0.01)
+    await writer.drain()
