@@ -23,9 +23,9 @@ IDLE_SECONDS = 0.25
 """An idle writer seals its last batch after so long."""
 COMMIT_BYTES_MAX = 8 << 20
 """A group commit takes about so much; what is behind it waits for the next."""
-AT_ONCE_BYTES = 16 << 10
+AT_ONCE_BYTES = 4 << 10
 """More than that is worth a thread."""
-QUICK_SECONDS = 0.002
+QUICK_SECONDS = 0.005
 """A disk that takes longer for so little is not quick."""
 QUICK_BYTES_PER_SECOND = 50e6
 """And what it may take for more."""
@@ -106,7 +106,7 @@ class Writer:
             if not isinstance(effect, Append):
                 return False
             size += effect.entries.size
-        return size <= AT_ONCE_BYTES < self.storage.wal.room // 4  # to go on in another file takes longer
+        return size <= AT_ONCE_BYTES < self.storage.wal.room // 16  # to go on in another file takes longer
 
     def commit_at_once(self, effects: Sequence[DurableEffect]) -> None:
         """Event loop, its turn: write them here. The thread is to seal them when nothing comes behind them."""
