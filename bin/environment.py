@@ -24,8 +24,14 @@ _WANTED = {RUNTIME: ".", DEVELOPMENT: ".[dev]"}
 
 
 def run(needs, *arguments):
-    """Replace this process by the environment's python with `arguments`; never returns."""
+    """Replace this process by the environment's python with `arguments`; never returns.
+
+    What Python compiles is kept in `.venv`, also where it was told to keep nothing: a cluster is several processes, and the tests are
+    many, and each of them would compile everything anew.
+    """
     prepare(needs)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = os.path.join(VENV, "compiled")
     os.execv(PYTHON, [PYTHON, *arguments])
 
 

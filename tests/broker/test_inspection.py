@@ -89,6 +89,7 @@ def places(node: Path) -> list[tuple[str, int]]:
     return picked
 
 
+@pytest.mark.slow
 def test_one_changed_byte_on_one_of_three_nodes_is_named(nodes: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
     exact = 0
     for name, at in places(nodes[1]):

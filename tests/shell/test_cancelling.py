@@ -9,6 +9,7 @@ import trio
 import broker
 from broker.client.producer import Producer
 from broker.state.commands import FOR_EVER
+from tests.pace import few
 from tests.shell.cancelling import CancelledAt
 from tests.shell.world import World
 
@@ -107,7 +108,7 @@ class Sweep:
         return [send, send_many, drain, administer, consume, whole_life]
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", few([1, 2]))
 def test_calls_are_cancelled_at_every_checkpoint(seed: int) -> None:
     sweep = Sweep(leader_dies=False)
 

@@ -257,6 +257,7 @@ def test_a_node_that_halts_makes_its_checker_object(monkeypatch: pytest.MonkeyPa
     assert ": Diverged: " in failure
 
 
+@pytest.mark.slow
 def test_an_ensemble_that_comes_to_no_end_makes_its_checker_object(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a node delivers after the faults is taken away again: it never catches up."""
     heal = Ensemble.heal

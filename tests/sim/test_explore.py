@@ -4,6 +4,7 @@ from random import Random
 
 import pytest
 
+from tests.pace import few
 from tests.sim.mutants.catalogue import CATALOGUE
 from tests.sim.mutants.histories import truncation_cuts_too_much
 from tests.sim.wandering import wander
@@ -67,7 +68,7 @@ def test_a_budget_that_is_too_small_is_owned_up_to() -> None:
     assert 1_000 <= found.states < 1_100
 
 
-@pytest.mark.parametrize("mutant", CAUGHT)
+@pytest.mark.parametrize("mutant", few(CAUGHT, fast=4))
 def test_two_nodes_find_a_broken_core(mutant: str) -> None:
     found = explored(mutant, 2, SMALL, 50_000)
 
@@ -149,7 +150,7 @@ def test_what_is_filed_under_a_value_keeps_it() -> None:
         assert (puppet.id, puppet.value) == value
 
 
-@pytest.mark.parametrize("nodes", [2, 3])
+@pytest.mark.parametrize("nodes", few([2, 3]))
 def test_equal_values_behave_alike(nodes: int) -> None:
     """A node that really goes through everything has at each moment the value of the one that was looked up."""
     random = Random(nodes)

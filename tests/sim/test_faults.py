@@ -23,6 +23,7 @@ def test_a_fault_strikes_and_breaks_nothing(kind: str) -> None:
     assert {other for other, count in total.faults.items() if count} == {kind, *COMPANIONS.get(kind, ())}
 
 
+@pytest.mark.slow
 def test_a_read_that_fails_stops_the_process() -> None:
     total = Report()
     for report in run_many(range(1, 9), kinds=("read_error", "crash")):
@@ -54,6 +55,7 @@ def test_what_a_lying_disk_loses_is_no_violation(kind: str) -> None:
     assert total.violations == 0
 
 
+@pytest.mark.slow
 def test_any_pool_may_run_the_seeds() -> None:
     class Pool:
         """Looks like the pool of another engine."""

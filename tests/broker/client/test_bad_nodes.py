@@ -215,7 +215,7 @@ async def test_unanswered_requests_are_sent_again_in_order_on_the_next_connectio
             return None
         seen.append((len(node.streams), request.turn.sequence))
         if len(node.streams) == 1:
-            if request.turn.sequence == 3:
+            if request.turn.sequence == 1:
                 node.streams[0].socket.shutdown(trio.socket.SHUT_RDWR)
             return None
         return Produced(Level.QUORUM, Zxid(1, 10), tuple(10 * request.turn.sequence + part for part in range(len(request.parts))))

@@ -11,6 +11,7 @@ from broker.records import Record, encode_batch
 from broker.server.application import BrokerApplication
 from broker.server.retention import SEGMENT_BYTES_MIN, bounds_of
 from broker.state import MoveBounds, Part, Retention, Turn, commands, encode
+from tests.pace import few
 from zablog.core.zxid import ZERO, Zxid
 from zablog.sim.disk import SimDisk
 
@@ -177,7 +178,7 @@ def segments(application: BrokerApplication, place: tuple[Zxid, int]) -> list[tu
     return [(name, application.files.read(name, 0, 1 << 30)) for name in application.log.partition(*place).files]
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", few(range(12), fast=2))
 async def test_replicas_at_their_own_pace_hold_the_same_whoever_led_and_whenever_the_power_went(seed: int) -> None:
     history = History(seed)
     for replica in history.replicas:

@@ -6,6 +6,7 @@ from random import Random
 import pytest
 
 from tests.driving import entries_after
+from tests.pace import few
 from tests.zablog.storage.directories import FILE_BYTES, IDENTITY, born, contents, copy_of, small_log
 from zablog.core.effects import Append, DurableEffect, SaveEpochs, Truncate
 from zablog.core.trail import Mark, Trail
@@ -115,7 +116,7 @@ def crashes() -> Iterator[tuple[int, int]]:
         yield seed, 1
 
 
-@pytest.mark.parametrize(("seed", "fate"), list(crashes()))
+@pytest.mark.parametrize(("seed", "fate"), few(crashes(), fast=2))
 def test_power_lost_before_any_single_operation_keeps_all_that_was_performed(seed: int, fate: int) -> None:
     script = Script(seed)
     for at in range(1, operations(script) + 2):
