@@ -30,9 +30,10 @@ from zablog.storage.epochs import Epochs, EpochsFile
 from zablog.storage.errors import Corrupt, Diverged, Faulty, NewerFormat, StorageError
 from zablog.storage.manifest import Contents, Identity, Manifest
 from zablog.storage.overlay import Overlay
+from zablog.storage.reading import File, file_name
 from zablog.storage.repair import Fault, rebuilt
 from zablog.storage.storage import verified
-from zablog.storage.wal import File, Wal, file_name
+from zablog.storage.wal import Wal
 
 WAL_PLACE: Final = re.compile(r"(wal-[0-9a-f]{16}\.log)(?:, offset (\d+))?")
 """How recovery begins what it says of a place in the log."""

@@ -1,19 +1,13 @@
-"""The write-ahead log on disk: appending batches, cutting, reading, and recovery.
+"""The write-ahead log on disk: recovery, appending batches, cutting, trimming. How it is read: `storage/reading.py`.
 
 A file is written full of zeros ahead of use and put to use by one atomic step: its header names the place where it takes over, is
 synced under a temporary name, and the file is renamed. What older files hold above that place is void. So going on in a new file,
 truncating, and leaving a damaged tail behind are the same step, and a crash leaves the log either before or after it.
-
-The file is long because what recovery reads and what appending writes are two views of the same bytes, best checked side by side.
 """
 
 import threading
-from bisect import bisect_right
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from itertools import zip_longest
-from operator import attrgetter
 from typing import Final, NamedTuple
 
 import google_crc32c
@@ -35,10 +29,11 @@ from zablog.storage.batch import (
     identifier_at,
 )
 from zablog.storage.disk import Disk
-from zablog.storage.errors import Corrupt, Faulty, NewerFormat, Trimmed
+from zablog.storage.errors import Corrupt, Faulty, NewerFormat
 from zablog.storage.manifest import Contents
+from zablog.storage.reading import HELP, File, LogReader, file_name
 from zablog.storage.repair import Fault
-from zablog.storage.runs import part, slice_run
+from zablog.storage.runs import part
 
 ZEROS: Final = bytes(1 << 20)
 PREPARED: Final = "prepared.tmp"
@@ -46,31 +41,8 @@ RECYCLED_MAX: Final = 4
 """So many files that the log has let go of are kept: their blocks, and their pages in memory, make the next for less than new ones."""
 INDEX_BYTES: Final = 1 << 20
 """One row of the index each so many bytes of log."""
-CURSORS_MAX: Final = 64
 FIRST_FILE_BYTES: Final = 1 << 20
 """The first file is small, so that a new-born node starts at once."""
-
-START = attrgetter("header.start.zxid")
-"""Where a file takes over."""
-HELP = "Nothing was cut: what stands here may have been acknowledged. Keep the directory; the other nodes go on without this one."
-
-
-def file_name(generation: int) -> str:
-    return f"wal-{generation:016x}.log"
-
-
-@dataclass(slots=True)
-class File:
-    """One file of the log. `rows` are (the zxid before a batch, its offset), ascending; `end` is where the next batch goes."""
-
-    name: str
-    header: FileHeader
-    end: int = FILE_BYTES
-    rows: list[tuple[Zxid, int]] = field(default_factory=list)
-    salt: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.salt = self.header.salt
 
 
 class Place(NamedTuple):
@@ -97,7 +69,7 @@ def at_file(file: File) -> Behind:
     return Behind(None, Place(file.header.start, file.header.sequence, file.header.previous))
 
 
-class Wal:
+class Wal(LogReader):
     """One node's log. `append`, `cut` and `seal` are for one thread; `read` and `prepare` may run beside them in others."""
 
     def __init__(
@@ -108,16 +80,13 @@ class Wal:
         contents: Contents | None = None,
         rolled: Callable[[int], None] = lambda generation: None,
     ) -> None:
-        self.disk = disk
-        self.owner = owner
-        self.file_bytes = file_bytes
         self.contents = contents or Contents()
         """What the manifest said at the start."""
+        super().__init__(disk, Trail(self.contents.base))
+        self.owner = owner
+        self.file_bytes = file_bytes
         self.rolled = rolled
         """Called with the generation of each file once it has been put to use, before anything is written to it."""
-        self.files: list[File] = []
-        """Replaced as a whole, never changed: a reader may keep what it has."""
-        self.trail = Trail(self.contents.base)
         self.hint = ZERO
         """The highest commit hint found."""
         self.suspect: Zxid | None = None
@@ -129,11 +98,8 @@ class Wal:
         self.generation = 0
         self.last_offset = FILE_BYTES
         """Where the last batch stands in the last file; the end of its header if there is none."""
-        self.lock = threading.Lock()
-        """Over `files` and `cursors`; never held during a write."""
         self.spare_lock = threading.Lock()
         """Over the prepared file."""
-        self.cursors: OrderedDict[Zxid, tuple[int, int]] = OrderedDict()
         self.spare_bytes = 0
         """The size of the prepared file, 0 if there is none."""
         self.recycled: list[str] = []
@@ -437,26 +403,6 @@ class Wal:
         self.disk.rename(PREPARED, file_name(self.generation))
         self.disk.sync_names()
 
-    def bytes_above(self, zxid: Zxid) -> int:
-        """About how many bytes of the log hold what is above `zxid`."""
-        size = 0
-        for file in reversed(self.files):
-            if file.header.start.zxid <= zxid:
-                rows = file.rows
-                row = bisect_right(rows, (zxid, 1 << 62)) - 1
-                return size + file.end - (rows[row][1] if row >= 0 else FILE_BYTES)
-            size += file.end - FILE_BYTES
-        return size
-
-    def trimmed(self, upto: Zxid, keep_bytes: int) -> File:
-        """The file that the log may begin with if nothing through `upto` is needed but the last `keep_bytes` bytes of it."""
-        kept = 0
-        for at in range(len(self.files) - 1, 0, -1):
-            if self.files[at].header.start.zxid <= upto and kept >= keep_bytes:
-                return self.files[at]
-            kept += self.files[at].end
-        return self.files[0]
-
     def trim(self, first: File) -> None:
         """Let the log begin with `first`. The manifest says so already; what is below it is void."""
         self.trail.rebase(first.header.start)  # first, so that no reader takes the gap for the end
@@ -502,91 +448,3 @@ class Wal:
             self.disk.write(PREPARED, offset, [ZEROS[: capacity - offset]])
         self.disk.sync(PREPARED)
         self.spare_bytes = capacity
-
-    # -- reading ------------------------------------------------------------------------------------------------------------
-
-    def batches(self, after: Zxid) -> Iterator[tuple[File, Zxid, int, BatchHeader]]:
-        """The batches that hold entries above `after`: (file, the last place of it that is not void, offset, header)."""
-        with self.lock:
-            files = self.files
-            cursor = self.cursors.get(after)
-        position = max(bisect_right(files, after, key=START) - 1, 0)
-        for at in range(position, len(files)):
-            file = files[at]
-            limit = files[at + 1].header.start.zxid if at + 1 < len(files) else BEYOND
-            if cursor is not None and cursor[0] == file.header.generation:
-                offset = cursor[1]
-            else:
-                row = bisect_right(file.rows, (after, 1 << 62)) - 1
-                offset = file.rows[row][1] if row >= 0 else FILE_BYTES
-            while offset < file.end:
-                header = self.header_at(file, offset)
-                if header.entries and header.first > limit:
-                    break
-                if header.entries and (header.prev.zxid >= after or header.last > after):
-                    yield file, limit, offset, header
-                offset += BATCH_BYTES + header.body_bytes
-
-    def header_at(self, file: File, offset: int) -> BatchHeader:
-        try:
-            return decode_batch_header(self.disk.read(file.name, offset, BATCH_BYTES), file.salt)
-        except NotAHeader as error:
-            raise self.rotten(file, offset, str(error)) from error
-
-    def rotten(self, file: File, offset: int, words: str) -> Exception:
-        """Not what was written. A file that was let go of meanwhile is only being made anew."""
-        with self.lock:
-            if not any(each is file for each in self.files):
-                return FileNotFoundError(f"{file.name} was trimmed under this reader")
-        return Corrupt(f"{file.name}, offset {offset}: {words}, though it was whole when written. {HELP}")
-
-    def entries_at(self, file: File, limit: Zxid, offset: int, header: BatchHeader) -> Entries:
-        """The entries of a batch that are not void."""
-        body = self.disk.read(file.name, offset + BATCH_BYTES, header.body_bytes)
-        if len(body) != header.body_bytes or google_crc32c.value(body) != header.body_crc:
-            raise self.rotten(file, offset, "the checksum of the body is wrong")
-        entries = Entries(header.first, header.prev.zxid, decode_body(header, body), header.digest)
-        return entries if limit is BEYOND or entries.last <= limit else part(entries, header.prev, limit)
-
-    def read(self, after: Zxid, upto: Zxid, bytes_max: int) -> Entries | None:
-        """The next entries above `after`, up to `upto`: of one batch, at least one, about `bytes_max` bytes. None if there are none.
-
-        Raises Trimmed where the log begins above `after`.
-        """
-        if after < self.trail.base.zxid:
-            raise Trimmed(f"the log begins at {self.trail.base.zxid}: what stood between {after} and that is in the snapshot")
-        try:
-            return self.read_next(after, upto, bytes_max)
-        except FileNotFoundError:  # cut from under a reader of another thread, whose role has ended with that
-            return None
-
-    def read_next(self, after: Zxid, upto: Zxid, bytes_max: int) -> Entries | None:
-        for file, limit, offset, header in self.batches(after):
-            if header.prev.zxid > after:
-                raise Trimmed(f"the log begins above {after} now: it was trimmed under this reader")
-            if header.first > upto:
-                return None
-            whole = self.entries_at(file, limit, offset, header)
-            entries = slice_run(whole, header.prev, after, upto, bytes_max)
-            last = entries.last
-            all_read = entries is whole or last == whole.last
-            self.remember(last, file, offset + BATCH_BYTES + header.body_bytes if all_read else offset)
-            return entries
-        return None
-
-    def remember(self, zxid: Zxid, file: File, offset: int) -> None:
-        """Where a reader goes on."""
-        with self.lock:
-            self.cursors[zxid] = (file.header.generation, offset)
-            if len(self.cursors) > CURSORS_MAX:
-                self.cursors.popitem(last=False)
-
-    def digest_at(self, zxid: Zxid) -> int | None:
-        """The running digest at an entry; None if the log has no such entry."""
-        known = self.trail.digest_at(zxid)
-        if known is not None or zxid not in self.trail:
-            return known
-        for file, limit, offset, header in self.batches(Zxid(zxid.epoch, zxid.counter - 1)):
-            whole = self.entries_at(file, limit, offset, header)
-            return part(whole, header.prev, zxid).digest if whole.first <= zxid <= whole.last else None
-        return None
