@@ -41,7 +41,7 @@ class WriteBehind:
         self._mutex = threading.RLock()
         self.failed: OSError | None = None
         """What became of the first write that failed."""
-        self.names, self.exists, self.create = disk.names, disk.exists, disk.create
+        self.names, self.exists, self.create, self.allocate = disk.names, disk.exists, disk.create, disk.allocate
         self.sync_names, self.child = disk.sync_names, disk.child
 
     def write(self, name: str, offset: int, pieces: Sequence[Payload]) -> None:

@@ -44,10 +44,6 @@ class ShellDisk(SimDisk):
         if not self.room_bytes:
             raise OSError(errno.ENOSPC, "No space left on device", name)
 
-    def allocate(self, name: str, length: int) -> None:
-        self.create(name)
-        self.write(name, 0, [bytes(length)])
-
     def sync(self, name: str) -> None:
         if name.startswith("wal-"):
             hang, self.hang = self.hang, lambda: None

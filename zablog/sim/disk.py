@@ -110,6 +110,10 @@ class SimDisk:
         self.step("create")
         self.files[name] = SimFile()
 
+    def allocate(self, name: str, length: int) -> None:
+        self.create(name)
+        self.write(name, 0, [bytes(length)])
+
     def write(self, name: str, offset: int, pieces: Sequence[Payload]) -> None:
         file = self.file(name)
         written = b"".join(pieces)

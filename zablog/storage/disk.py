@@ -31,6 +31,13 @@ class Disk(Protocol):
         """A new, empty file. FileExistsError if there is one."""
         ...
 
+    def allocate(self, name: str, length: int) -> None:
+        """A new file of so many bytes, which read as zeros: as the file system does it, without writing them where it can.
+
+        The blocks are ours, whatever others write; durable with the next `sync`. OSError also where the file system cannot do it.
+        """
+        ...
+
     def write(self, name: str, offset: int, pieces: Sequence[Payload]) -> None:
         """All of it, or an OSError; a short write is one."""
         ...

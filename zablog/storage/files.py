@@ -110,7 +110,6 @@ class FileDisk:
         return room.f_bavail * room.f_frsize
 
     def allocate(self, name: str, length: int) -> None:
-        """A file of so many bytes whose blocks are ours, whatever others write. Not durable: after a power loss it may be gone."""
         descriptor = os.open(self.path / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             os.posix_fallocate(descriptor, 0, length)

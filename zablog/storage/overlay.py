@@ -32,6 +32,10 @@ class Overlay:
         self.changed[name] = bytearray()
         self.gone.discard(name)
 
+    def allocate(self, name: str, length: int) -> None:
+        self.create(name)
+        self.truncate(name, length)
+
     def write(self, name: str, offset: int, pieces: Sequence[Payload]) -> None:
         whole = self.mine(name)
         raw = b"".join(pieces)

@@ -17,6 +17,7 @@ from zablog.storage.batch import BATCH_BYTES, BatchHeader, NotAHeader, decode_ba
 from zablog.storage.errors import StorageFailed
 from zablog.storage.manifest import Identity, Member, give_birth
 from zablog.storage.storage import Storage
+from zablog.storage.wal import PREPARED, WIDE_BYTES
 
 PROMISE = SaveEpochs(1, Epoch(1), Epoch(1), None)
 
@@ -247,3 +248,50 @@ def test_payloads_may_be_views_of_a_buffer(wrap: type[bytes], size: int) -> None
 
     body = b"".join(pieces)
     assert (len(body), google_crc32c.value(body)) == (total, crc)
+
+
+def made(disk: SimDisk, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files that are allocated from now on."""
+    names: list[str] = []
+    allocate = disk.allocate
+    monkeypatch.setattr(disk, "allocate", lambda name, length: (names.append(name), allocate(name, length)))
+    return names
+
+
+@pytest.mark.parametrize(("size", "allocated"), [(WIDE_BYTES, True), (WIDE_BYTES // 4, False)])
+def test_the_next_file_is_allocated_behind_large_batches_and_filled_with_zeros_behind_small_ones(
+    size: int, allocated: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = born()
+    storage = Storage.open(disk, 4 * WIDE_BYTES)
+    storage.perform([PROMISE], ZERO)
+    names = made(disk, monkeypatch)
+    written: list[bytes] = []
+    for number in range(40):
+        written.append(bytes([number + 1]) * size)
+        storage.perform([Append(1, entries_after(storage.trail, 1, written[-1]))], ZERO)
+        storage.prepare()
+
+    assert bool(names) is allocated
+    assert set(names) <= {PREPARED}
+    assert [payload for _, payload in contents(Storage.open(disk, 4 * WIDE_BYTES))] == written
+
+
+def test_a_file_system_that_allocates_nothing_gets_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = born()
+    storage = Storage.open(disk, 4 * WIDE_BYTES)
+    storage.perform([PROMISE], ZERO)
+
+    def refuse(name: str, length: int) -> None:
+        disk.create(name)
+        raise OSError(95, "Operation not supported", name)
+
+    monkeypatch.setattr(disk, "allocate", refuse)
+    written: list[bytes] = []
+    for number in range(20):
+        written.append(bytes([number + 1]) * WIDE_BYTES)
+        storage.perform([Append(1, entries_after(storage.trail, 1, written[-1]))], ZERO)
+        storage.prepare()
+
+    assert storage.wal.wide
+    assert [payload for _, payload in contents(Storage.open(disk, 4 * WIDE_BYTES))] == written
