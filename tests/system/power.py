@@ -1,6 +1,6 @@
 """Power cuts of a whole cluster, for real: three servers, each on an ext4 of its own, which is shut down under them.
 
-    python -m tests.system.power --cuts 200 [--seed N] [--lying-sync] [--nodes 1] [--json]
+    python -m tests.system.power --cuts 200 [--seed N] [--lying-sync] [--nodes 1] [--pad 150000] [--json]
 
 Needs root and Linux. A cut: the servers are stopped (SIGSTOP) in the middle of their work and the acknowledgements that are on their way
 are taken in; then each file system is shut down without flushing what was not synced (the ioctl of ext4), the processes are killed, the
@@ -40,7 +40,8 @@ from zablog.storage.files import FileDisk
 
 SHUTDOWN = 0x8004587D
 """EXT4_IOC_SHUTDOWN; 1 flushes the journal and nothing else, 2 flushes nothing at all."""
-IMAGE_BYTES = 512 << 20
+IMAGE_BYTES = 2 << 30
+"""Taken only as far as it is written."""
 TOPIC = "numbers"
 SERVICE_SECONDS = 30.0
 """A cluster that does not serve by then never will."""
@@ -162,7 +163,8 @@ class Report:
 class Cluster:
     """Three nodes on three file systems, and what was acknowledged so far."""
 
-    def __init__(self, folder: Path, seed: int, lying: bool, nodes_cut: int) -> None:
+    def __init__(self, folder: Path, seed: int, lying: bool, nodes_cut: int, pad: int) -> None:
+        self.pad = pad
         self.dice = Random(seed)
         self.nodes = [Node(number, folder, lying) for number in (1, 2, 3)]
         self.nodes_cut = nodes_cut
@@ -218,7 +220,7 @@ class Cluster:
 
     def next_value(self) -> bytes:
         self.sent += 1
-        return b"%08d" % self.sent + bytes(self.sent % 400)
+        return b"%08d" % self.sent + bytes(self.sent % 400 + self.pad)
 
     async def work_until_cut(self) -> None:
         """Produce, and cut the power in the middle of it."""
@@ -311,9 +313,9 @@ def run(*command: str) -> None:
     subprocess.run(command, check=True, capture_output=True)
 
 
-def cut_power(folder: Path, cuts: int, seed: int = 1, lying: bool = False, nodes_cut: int = 3) -> Report:
-    """So many cuts; what became of them. `folder` is where the images lie."""
-    cluster = Cluster(folder, seed, lying, nodes_cut)
+def cut_power(folder: Path, cuts: int, seed: int = 1, lying: bool = False, nodes_cut: int = 3, pad: int = 0) -> Report:
+    """So many cuts; what became of them. `folder` is where the images lie; values are longer by `pad` bytes."""
+    cluster = Cluster(folder, seed, lying, nodes_cut, pad)
     try:
         cluster.make()
         trio.run(cluster.run, cuts)
@@ -329,10 +331,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--nodes", type=int, choices=(1, 2, 3), default=3, help="how many lose their power at a time")
     parser.add_argument("--lying-sync", action="store_true", help="answer every sync and do none: there must be loss")
+    parser.add_argument(
+        "--pad", type=int, default=0, help="values are longer by so many bytes: from 131072 on the log's files are allocated"
+    )
     parser.add_argument("--json", action="store_true")
     words = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        report = cut_power(Path(folder), words.cuts, words.seed, words.lying_sync, words.nodes)
+        report = cut_power(Path(folder), words.cuts, words.seed, words.lying_sync, words.nodes, words.pad)
     print(json.dumps(report.document()) if words.json else "\n".join(f"{key}: {value}" for key, value in report.document().items()))
     return 0 if report.clean else 1
 

@@ -32,6 +32,14 @@ def test_nothing_acknowledged_is_lost_when_the_power_is_cut(tmp_path: Path, node
     assert report.cuts == 3 and report.acknowledged > 100
 
 
+def test_nothing_acknowledged_is_lost_of_a_log_whose_files_are_allocated(tmp_path: Path) -> None:
+    """Large batches: the next file is left to the file system, and a cut may come before or after it knows of a block's first write."""
+    report = cut_power(tmp_path, cuts=4, seed=1, pad=150_000)
+
+    assert report.clean, report.document()
+    assert report.cuts == 4 and report.acknowledged > 100
+
+
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
 def test_the_same_cuts_report_loss_where_syncs_are_answered_and_not_done(tmp_path: Path) -> None:
     report = cut_power(tmp_path, cuts=3, seed=7, lying=True)
