@@ -1,6 +1,7 @@
 """`python -m tests.fuzz [--minutes N] [--seed N] [TARGET...]`: fuzz every decoder, or these, in turn; a line each with counts and costs.
 
-Exit code 1 where something else than a named refusal was raised. The costs are of the processor, in ms, of the worst example.
+Exit code 1 where something else than a named refusal was raised. The costs are of the processor, in ms, of the worst example,
+tried four times: the least counts, since a collection of garbage or an interrupt is no fault of the example's.
 """
 
 import argparse
@@ -35,7 +36,7 @@ def main(words: list[str]) -> int:
             except BaseException as error:
                 failures += 1
                 print(f"{target.name}: {error!r} for {raw[:300]!r}", file=sys.stderr)
-            if (spent := time.process_time() - began) > worst:
+            if (spent := time.process_time() - began) > worst and (spent := min(spent, *(cost(target, raw) for _ in range(3)))) > worst:
                 worst, size = spent, len(raw)
         print(f"{target.name:14} {tried:>9,} tried, {decoded:>8,} decoded; at worst {worst * 1e3:6.2f} ms for {size:,} bytes", flush=True)
     print(f"{failures} failures")
