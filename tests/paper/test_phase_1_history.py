@@ -238,8 +238,8 @@ def test_no_other_history_takes_the_place_of_one_that_broke_off() -> None:
     assert isinstance(bench.state.role, Looking)
 
 
-def test_a_follower_that_reconnected_is_not_asked() -> None:
-    """Its promise counts, on the link on which it came; on the new one it is told again, and uncounted."""
+def test_a_follower_that_reconnected_is_asked_on_its_new_link() -> None:
+    """Its promise counts, from the link on which it came; on the new one it is told again, uncounted, with the same history."""
     bench = Bench(3, voters=(1, 2, 3, 4, 5), trail=history((1, 2)))
     bench.promised(1, 2)
     bench.hear(1, ack(bench, BETTER.last))
@@ -247,12 +247,43 @@ def test_a_follower_that_reconnected_is_not_asked() -> None:
     bench.hear(1, CEpoch(bench.epoch, Epoch(1)))
     bench.hear(1, ack(bench, BETTER.last, counted=False))
 
-    bench.hear(2, ack(bench, ZERO))
+    effects = bench.hear(2, ack(bench, ZERO))
 
+    assert sent(effects) == [(1, HistoryQuery(bench.epoch, Zxid(1, 2)), True)]
+
+
+def test_a_follower_that_reconnected_with_another_history_is_not_asked() -> None:
+    bench = Bench(3, voters=(1, 2, 3, 4, 5), trail=history((1, 2)))
+    bench.promised(1, 2)
+    bench.hear(1, ack(bench, BETTER.last))
+    bench.up(1)
+    bench.hear(1, CEpoch(bench.epoch, Epoch(1)))
+    bench.hear(1, ack(bench, BETTER.last, counted=False, suspect=BEYOND))
+
+    effects = bench.hear(2, ack(bench, ZERO))
+
+    assert sent(effects, HistoryQuery) == []
     assert isinstance(bench.state.role, Looking)
 
 
+@pytest.mark.parametrize("lost", ["link", "log"])
+def test_a_quorum_without_the_best_is_waited_for_while_it_may_come(lost: str) -> None:
+    """What only he has who cannot be asked is committed nowhere, once a quorum without him has promised."""
+    bench = Bench(3, voters=(1, 2, 3, 4, 5), trail=history((1, 2)))
+    bench.promised(1, 2, 4)
+    bench.hear(1, ack(bench, BETTER.last, base=Zxid(1, 3) if lost == "log" else ZERO))
+    if lost == "link":
+        bench.down(1)
+    bench.hear(2, ack(bench, ZERO))
+    assert bench.state.role.phase is Phase.DISCOVERY
+
+    bench.hear(4, ack(bench, Zxid(1, 1)))
+
+    assert bench.state.role.initial == Zxid(1, 2)
+
+
 def test_a_better_history_that_is_no_part_of_the_quorum_is_not_pulled() -> None:
+    """A promise that does not count was given before, to another leader perhaps. Those whose promises do are a quorum without it."""
     bench = Bench(3, voters=(1, 2, 3, 4, 5), trail=history((1, 2)))
     bench.promised(1, 2, 4)
     bench.hear(1, ack(bench, BETTER.last, counted=False))
@@ -261,7 +292,7 @@ def test_a_better_history_that_is_no_part_of_the_quorum_is_not_pulled() -> None:
     effects = bench.hear(4, ack(bench, ZERO))
 
     assert sent(effects, HistoryQuery) == []
-    assert isinstance(bench.state.role, Looking)
+    assert bench.state.role.initial == Zxid(1, 2)
 
 
 def test_a_leader_abdicates_where_it_would_need_a_snapshot() -> None:
@@ -296,6 +327,17 @@ def test_a_leader_whose_own_tail_is_suspect_pulls_nothing() -> None:
     assert bench.state.role.phase is Phase.DISCOVERY
 
 
+def test_a_leader_whose_own_tail_is_suspect_takes_the_best_of_a_whole_quorum() -> None:
+    """It has nothing to weigh in; whatever it lost and was committed, they have."""
+    bench = Bench(3, trail=history((1, 2)), suspect=BEYOND)
+    bench.promised(1, 2)
+    bench.hear(1, ack(bench, BETTER.last))
+
+    effects = bench.hear(2, ack(bench, Zxid(1, 3)))
+
+    assert sent(effects) == [(1, HistoryQuery(bench.epoch, Zxid(1, 2)), True)]
+
+
 def test_without_a_quorum_of_whole_histories_a_leader_abdicates() -> None:
     bench = Bench(3, voters=(1, 2, 3, 4, 5), trail=history((1, 2)))
     bench.promised(1, 2)
@@ -305,6 +347,18 @@ def test_without_a_quorum_of_whole_histories_a_leader_abdicates() -> None:
 
     assert sent(effects, HistoryQuery) == []
     assert isinstance(bench.state.role, Looking)
+
+
+def test_a_whole_quorum_is_waited_for_while_it_may_come() -> None:
+    bench = Bench(3, voters=(1, 2, 3, 4, 5), trail=history((1, 2)))
+    bench.promised(1, 2, 4)
+    bench.hear(2, ack(bench, ZERO, suspect=BEYOND))
+    bench.hear(1, ack(bench, BETTER.last))
+    assert bench.state.role.phase is Phase.DISCOVERY
+
+    effects = bench.hear(4, ack(bench, ZERO))
+
+    assert sent(effects) == [(1, HistoryQuery(bench.epoch, Zxid(1, 2)), True)]
 
 
 @pytest.mark.parametrize("last", [Zxid(2, 1), Zxid(3, 1), BEYOND])

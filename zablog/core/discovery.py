@@ -145,20 +145,32 @@ def on_ack_epoch(state: State, leading: Leading, learner: Learner, message: AckE
 def fix_history(state: State, leading: Leading, out: Effects) -> None:
     """Fix the initial history once a quorum has promised the epoch, and nobody can know of more that may be committed.
 
-    Which one is decided once: a still better one that comes later was no part of the quorum, and holds nothing committed beyond it.
-    Who has a suspect tail may hold less than its currentEpoch claims. It is a witness only if our history covers what it may have
-    lost; a quorum of witnesses, of whom none has a better history, is enough (see `docs/decisions/0007`). Otherwise every voter is heard.
+    The paper selects the best history of a quorum that promised. We take the best one that can be had, ours or that of a follower who can
+    be asked for it, if those who promised and have no better one are a quorum: what is or will be committed was acknowledged by
+    one of them, and is in the best of theirs. What others have beyond it is committed nowhere. Which one is decided once.
+
+    Who has a suspect tail may hold less than its currentEpoch claims, and is none of that quorum. It is a witness only if our history
+    covers what it may have lost; a quorum of witnesses, of whom none has a better history, is enough (see `docs/decisions/0007`).
+    Otherwise every voter is heard.
     """
     acks = leading.acks
     new_born = all(ack.current == 0 for ack in acks.values())
     promised = [peer for peer, ack in acks.items() if ack.counted]
     if leading.pull is not None or state.id not in acks or not state.decides(promised, new_born):
         return
-    if state.suspect is None and (source := best(state, acks)) != state.id:
-        if state.configuration.is_quorum([peer for peer in promised if acks[peer].suspect is None]):
-            pull.begin(state, leading, source, out)
+    source = best(state, acks, [peer for peer in promised if peer == state.id or pull.can_be_asked(state, leading, peer)])
+    quorum = [peer for peer in promised if source is not None and no_better(acks[peer], acks[source])]
+    if source is not None and state.decides(quorum, new_born):
+        if source == state.id:
+            synchronization.begin(state, leading, out)
         else:
-            out.abandon(f"{source} has the better history, and too many tails are suspect to take it")
+            pull.begin(state, leading, source, out)
+        return
+    ahead = best(state, acks, acks)
+    if state.suspect is None and ahead is not None and ahead != state.id:
+        on_their_way = [peer for peer, learner in leading.learners.items() if learner.ack is None]
+        if not state.decides({*quorum, *on_their_way}, new_born):
+            out.abandon(f"{ahead} has the better history, {acks[ahead].current}, {acks[ahead].last}, and cannot be asked for it")
         return
     witnesses = [
         peer
@@ -175,10 +187,15 @@ def fix_history(state: State, leading: Leading, out: Effects) -> None:
             out.abandon("tails are suspect, and another holds more of what may be committed")
 
 
-def best(state: State, acks: Mapping[PeerId, AckEpoch]) -> PeerId:
-    """Whose history is the best: the highest (currentEpoch, last zxid) of those that are whole; ours among equals."""
-    whole = {peer: (ack.current, ack.last, peer == state.id) for peer, ack in acks.items() if ack.suspect is None}
-    return max(whole, key=whole.__getitem__)
+def best(state: State, acks: Mapping[PeerId, AckEpoch], peers: Iterable[PeerId]) -> PeerId | None:
+    """Whose whole history is the best of these: the highest (currentEpoch, last zxid), ours among equals. None if none is whole."""
+    whole = [peer for peer in peers if acks[peer].suspect is None]
+    return max(whole, key=lambda peer: (acks[peer].current, acks[peer].last, peer == state.id), default=None)
+
+
+def no_better(ack: AckEpoch, other: AckEpoch) -> bool:
+    """Is this a whole history that holds no more than the other?"""
+    return ack.suspect is None and (ack.current, ack.last) <= (other.current, other.last)
 
 
 def holds_most(state: State, acks: Mapping[PeerId, AckEpoch]) -> bool:

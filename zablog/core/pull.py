@@ -25,14 +25,22 @@ from zablog.core.zxid import ZERO, PeerId, Zxid
 # -- leader -------------------------------------------------------------------------------------------------------------------
 
 
+def can_be_asked(state: State, leading: Leading, peer: PeerId) -> bool:
+    """Leader: is there a link to a follower that has what it promised with, and does its log reach down to the end of ours?
+
+    It may have come back on another link since, where its promise does not count again. Then it has told again what it has.
+    """
+    ack, learner = leading.acks[peer], leading.learners.get(peer)
+    if learner is None or learner.ack is None:
+        return False
+    here = learner.ack
+    return here.suspect is None and (here.current, here.last) == (ack.current, ack.last) and here.base <= state.trail.last
+
+
 def begin(state: State, leading: Leading, source: PeerId, out: Effects) -> None:
-    """Leader: `source` has the best history of the quorum. Who cannot be asked for it must lead itself."""
-    ack, learner = leading.acks[source], leading.learners.get(source)
-    if learner is None or learner.ack != ack or not ack.counted:
-        return out.abandon(f"{source} has the better history, {ack.current}, {ack.last}, and its promise is not on this link")
-    if state.trail.last < ack.base:
-        return out.abandon(f"{source} has the better history, {ack.current}, {ack.last}, and its log begins above ours, at {ack.base}")
-    leading.pull = Pull(learner.link, ack.last)
+    """Leader: `source` has the best history of the quorum, and can be asked for it."""
+    ack = leading.acks[source]
+    leading.pull = Pull(leading.learners[source].link, ack.last)
     leading.since = state.now
     state.announce(f"{source} has the better history: {ack.current}, {ack.last}", out)
     return ask(state, leading, leading.pull, out)

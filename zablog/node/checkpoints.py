@@ -11,7 +11,7 @@ import structlog
 import trio
 
 from zablog.core.events import Checkpointed
-from zablog.core.state import Leading
+from zablog.core.state import Following, Leading
 from zablog.core.trail import Mark
 from zablog.core.zxid import Zxid
 from zablog.node.application import Restorable
@@ -132,5 +132,7 @@ class Checkpoints:
         if isinstance(role, Leading):
             reached = (learner.position if learner.position is not None else learner.after for learner in role.learners.values())
             places += [place for place in reached if place is not None]
+        elif isinstance(role, Following) and role.given is not None and not role.repaired:  # our history is read to the leader
+            places.append(role.given)
         lowest = min(places)
         return lowest if self.storage.wal.bytes_above(lowest) <= self.config.pin_bytes else upto

@@ -28,7 +28,8 @@ from zablog.storage.wal import Wal
 @mutant("§2 ACK-E", "LeaderComplete", arena=storm)
 def no_better_history(patch: pytest.MonkeyPatch) -> None:
     """a prospective leader goes on with its own history though a follower has the better one"""
-    patch.setattr(discovery, "best", lambda state, acks: state.id)
+    patch.setattr(discovery, "best", lambda state, acks, peers: state.id)
+    patch.setattr(discovery, "no_better", lambda ack, other: ack.suspect is None)
 
 
 @mutant("§3 vote order", "PrimaryIntegrity", slow=True, arena=storm)
@@ -36,10 +37,12 @@ def recency_by_zxid_alone(patch: pytest.MonkeyPatch) -> None:
     """votes and histories are compared by last zxid, without currentEpoch"""
     patch.setattr(election, "max", lambda votes, default: max(votes, key=lambda row: (row[0], row[1][1:]), default=default), raising=False)
 
-    def best(state, acks):
-        return max((peer for peer, ack in acks.items() if ack.suspect is None), key=lambda peer: (acks[peer].last, peer == state.id))
+    def best(state, acks, peers):
+        whole = [peer for peer in peers if acks[peer].suspect is None]
+        return max(whole, key=lambda peer: (acks[peer].last, peer == state.id), default=None)
 
     patch.setattr(discovery, "best", best)
+    patch.setattr(discovery, "no_better", lambda ack, other: ack.suspect is None and ack.last <= other.last)
 
 
 @mutant("§2 NEWLEADER", "LeaderComplete", arena=storm, slow=True)

@@ -41,11 +41,12 @@ def history_fixed_before_the_pull_ends(patch: pytest.MonkeyPatch) -> None:
 def history_of_any_follower(patch: pytest.MonkeyPatch) -> None:
     """the history is taken from whoever of the quorum has the worst, not the best"""
 
-    def worst(state, acks):
-        whole = {peer: ack for peer, ack in acks.items() if ack.suspect is None}
-        return min(whole, key=lambda peer: (whole[peer].current, whole[peer].last, peer != state.id))
+    def worst(state, acks, peers):
+        whole = [peer for peer in peers if acks[peer].suspect is None]
+        return min(whole, key=lambda peer: (acks[peer].current, acks[peer].last, peer != state.id), default=None)
 
     patch.setattr(discovery, "best", worst)
+    patch.setattr(discovery, "no_better", lambda ack, other: ack.suspect is None)
 
 
 @mutant("§2 ACK-E", "LeaderComplete", slow=True, arena=star)
@@ -54,8 +55,10 @@ def history_pulled_before_a_quorum_promised(patch: pytest.MonkeyPatch) -> None:
     original = discovery.fix_history
 
     def fix_history(state, leading, out):
-        if leading.pull is None and state.id in leading.acks and discovery.best(state, leading.acks) != state.id:
-            return pull.begin(state, leading, discovery.best(state, leading.acks), out)
+        if leading.pull is None and state.id in leading.acks:
+            source = discovery.best(state, leading.acks, leading.acks)
+            if source not in (None, state.id) and pull.can_be_asked(state, leading, source):
+                return pull.begin(state, leading, source, out)
         return original(state, leading, out)
 
     patch.setattr(discovery, "fix_history", fix_history)

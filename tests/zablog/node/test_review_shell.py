@@ -10,6 +10,7 @@ import trio.testing
 from tests.zablog.node.test_transfer import BIG, Files, connected, follower, leader_of
 from tests.zablog.storage.test_snapshots import snapshot_at, written
 from zablog.core.peer import Peer
+from zablog.core.state import Following
 from zablog.core.zxid import Epoch, PeerId
 from zablog.node.application import Restorable
 from zablog.node.applier import Applier
@@ -94,3 +95,18 @@ async def test_a_writer_that_ends_under_a_checkpoint_ends_it(fails: str, autojum
             if fails == "before":
                 await trio.sleep(1)
             await checkpoints.name(snapshot_at(disk, marks[5]))
+
+
+@pytest.mark.parametrize(("repaired", "expected"), [(False, 3), (True, 8)])
+async def test_a_log_that_is_read_to_the_leader_is_kept_for_it(repaired: bool, expected: int) -> None:
+    """A follower with the best history takes checkpoints, too, and the leader would find nothing to go on with."""
+    _, storage, marks = written(10)
+    role = Following(PeerId(2), since=0, given=marks[3].zxid, repaired=repaired)
+    state = SimpleNamespace(watermark=marks[-1].zxid, role=role, id=PeerId(1), current=Epoch(1))
+    async with trio.open_nursery() as nursery:
+        driver = Driver(cast(Peer, SimpleNamespace(state=state)), History(storage), cast(Links, None), nursery)
+        sender = Sender(storage, None, Pace(1e12), lambda peer: None)
+        application = cast(Restorable, Files())
+        checkpoints = Checkpoints(NodeConfig("nowhere"), storage, driver, cast(Applier, None), application, sender, trio.Lock())
+
+        assert checkpoints.pinned(marks[8].zxid) == marks[expected].zxid
