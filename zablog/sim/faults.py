@@ -287,10 +287,10 @@ class Injector:
         return True
 
     def link_cut(self, node: int) -> bool:
-        """One connection of all that there are: a link, or what a snapshot comes over."""
+        """One connection of all that there are: a link, or what a snapshot comes over. Those are rare, and so count several times."""
         nodes = self.ensemble.nodes
         wires = sorted(self.ensemble.network.wires)
-        fetching = [id for id in sorted(nodes) if (transfer := nodes[id].transfer) is not None and transfer.wanted]
+        fetching = [id for id in sorted(nodes) if (transfer := nodes[id].transfer) is not None and transfer.wanted] * 4
         if not wires:
             return False
         number = self.random.randrange(len(wires) + len(fetching))
