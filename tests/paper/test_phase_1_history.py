@@ -274,12 +274,36 @@ def test_a_quorum_without_the_best_is_waited_for_while_it_may_come(lost: str) ->
     bench.hear(1, ack(bench, BETTER.last, base=Zxid(1, 3) if lost == "log" else ZERO))
     if lost == "link":
         bench.down(1)
-    bench.hear(2, ack(bench, ZERO))
+    bench.hear(2, ack(bench, Zxid(1, 3)))
     assert bench.state.role.phase is Phase.DISCOVERY
+
+    effects = bench.hear(4, ack(bench, Zxid(1, 1)))
+
+    assert sent(effects) == [(2, HistoryQuery(bench.epoch, Zxid(1, 2)), True)]
+
+
+def test_nothing_is_begun_below_what_somebody_says_is_committed() -> None:
+    """His log begins at 1.3: that is in a snapshot, and was committed. More than a minority has lost it, and goes no further."""
+    bench = Bench(3, voters=(1, 2, 3, 4, 5), trail=history((1, 2)))
+    bench.promised(1, 2, 4)
+    bench.hear(1, ack(bench, BETTER.last, base=Zxid(1, 3)))
+    bench.hear(2, ack(bench, ZERO))
 
     bench.hear(4, ack(bench, Zxid(1, 1)))
 
-    assert bench.state.role.initial == Zxid(1, 2)
+    assert isinstance(bench.state.role, Looking)
+
+
+def test_who_was_waited_for_and_is_gone_is_waited_for_no_longer() -> None:
+    bench = Bench(3, voters=(1, 2, 3, 4, 5), trail=history((1, 2)))
+    bench.promised(1, 2, 4)
+    bench.hear(1, ack(bench, BETTER.last, base=Zxid(1, 3)))
+    bench.hear(2, ack(bench, ZERO))
+    assert isinstance(bench.state.role, Leading)
+
+    bench.down(4)
+
+    assert isinstance(bench.state.role, Looking)
 
 
 def test_a_better_history_that_is_no_part_of_the_quorum_is_not_pulled() -> None:

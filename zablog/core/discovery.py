@@ -10,7 +10,7 @@ from zablog.core import pull, synchronization
 from zablog.core.effects import Effects
 from zablog.core.messages import AckEpoch, CEpoch, NewEpoch
 from zablog.core.state import Following, Leading, Learner, Phase, State
-from zablog.core.zxid import EPOCH_MAX, Epoch, PeerId
+from zablog.core.zxid import EPOCH_MAX, Epoch, PeerId, Zxid
 
 # -- follower -----------------------------------------------------------------------------------------------------------------
 
@@ -161,15 +161,18 @@ def fix_history(state: State, leading: Leading, out: Effects) -> None:
     source = best(state, acks, [peer for peer in promised if peer == state.id or pull.can_be_asked(state, leading, peer)])
     quorum = [peer for peer in promised if source is not None and no_better(acks[peer], acks[source])]
     if source is not None and state.decides(quorum, new_born):
-        if source == state.id:
-            synchronization.begin(state, leading, out)
-        else:
+        if source != state.id and covers_bases(state, acks, acks[source].last, out):
             pull.begin(state, leading, source, out)
+        elif source == state.id:
+            fix_own(state, leading, out)
         return
     ahead = best(state, acks, acks)
     if state.suspect is None and ahead is not None and ahead != state.id:
         on_their_way = [peer for peer, learner in leading.learners.items() if learner.ack is None]
         if not state.decides({*quorum, *on_their_way}, new_born):
+            if not state.shunned:
+                state.stand_back()
+            state.shunned.clear()  # they may be better than nobody
             out.abandon(f"{ahead} has the better history, {acks[ahead].current}, {acks[ahead].last}, and cannot be asked for it")
         return
     witnesses = [
@@ -178,13 +181,32 @@ def fix_history(state: State, leading: Leading, out: Effects) -> None:
         if ack.suspect is None or (state.covers(ack.suspect) and ack.current <= state.current and peer != state.id)
     ]
     if state.suspect is None and state.configuration.is_quorum(witnesses):
-        synchronization.begin(state, leading, out)
+        fix_own(state, leading, out)
     elif state.configuration.is_everyone(acks):
         if holds_most(state, acks):
-            synchronization.begin(state, leading, out)
+            fix_own(state, leading, out)
         else:
-            state.ineligible_until = state.now + state.timing.ineligible
+            state.stand_back()
             out.abandon("tails are suspect, and another holds more of what may be committed")
+
+
+def fix_own(state: State, leading: Leading, out: Effects) -> None:
+    """Our own history is the best."""
+    if covers_bases(state, leading.acks, state.trail.last, out):
+        synchronization.begin(state, leading, out)
+
+
+def covers_bases(state: State, acks: Mapping[PeerId, AckEpoch], last: Zxid, out: Effects) -> bool:
+    """Does the chosen history reach up to where everybody's log begins? What is below that is committed, whoever says so.
+
+    While no more than a minority has lost what it had on disk, it does. Else nothing is begun on top of the loss.
+    """
+    peer = max(acks, key=lambda peer: acks[peer].base)
+    if acks[peer].base <= last:
+        return True
+    state.stand_back()
+    out.abandon(f"what {peer} says is committed through {acks[peer].base} is gone from a quorum, whose best history ends at {last}")
+    return False
 
 
 def best(state: State, acks: Mapping[PeerId, AckEpoch], peers: Iterable[PeerId]) -> PeerId | None:

@@ -50,6 +50,7 @@ def on_leader_tick(state: State, leading: Leading, out: Effects) -> None:
     match leading.phase:
         case Phase.DISCOVERY if leading.pull is None:
             if state.now - leading.since > timing.discovery:
+                state.stand_back(at_first=False)
                 out.abandon("no quorum joined in time")
         case Phase.DISCOVERY | Phase.SYNC:
             if state.now - leading.since > timing.sync:

@@ -309,11 +309,15 @@ class Peer:
                 del leading.learners[peer]
             if leading.pull is not None and leading.pull.link.peer in gone and leading.phase is Phase.DISCOVERY:
                 out.abandon(f"the link to {leading.pull.link.peer} is down, whose history we were taking")
+            if gone and leading.phase is Phase.DISCOVERY and out.abandoned is None:
+                discovery.fix_history(state, leading, out)  # those who are left may be all that will come
             if gone and leading.phase is not Phase.DISCOVERY and not state.configuration.is_quorum([state.id, *leading.learners]):
                 out.abandon("the links to a quorum are down")
         if out.abandoned is None:
             return
         reason, out.abandoned = out.abandoned, None
+        if isinstance(state.role, Leading) and state.role.pull is not None and state.role.phase is Phase.DISCOVERY:
+            state.shunned.add(state.role.pull.link.peer)
         links: list[Link] = []
         match state.role:
             case Following(link=Link() as link):

@@ -11,7 +11,9 @@ is committed nowhere, and cannot be any more: a quorum acknowledges nothing of l
 Why a pull may break off anywhere. currentEpoch stays what it was until the initial history is fixed (W8). What is left is a prefix of
 a history that holds everything committed, behind an old currentEpoch: the state that a follower is in whose synchronization broke off
 (W7). Entries come only from established epochs, so a quorum has a currentEpoch not below theirs, and the order of votes, by
-(currentEpoch, last zxid), remains right. Nor is another history chosen in the place of one that broke off: the role ends instead.
+(currentEpoch, last zxid), remains right. A tail
+that was suspect before stays so until then: such a currentEpoch claims nothing. Nor is another history chosen in the place of one that
+broke off: the role ends instead.
 """
 
 from zablog.core.effects import Effects, ReadDigest, Stream
@@ -28,10 +30,11 @@ from zablog.core.zxid import ZERO, PeerId, Zxid
 def can_be_asked(state: State, leading: Leading, peer: PeerId) -> bool:
     """Leader: is there a link to a follower that has what it promised with, and does its log reach down to the end of ours?
 
-    It may have come back on another link since, where its promise does not count again. Then it has told again what it has.
+    It may have come back on another link since, where its promise does not count again. Then it has told again what it has. Who was asked
+    in an earlier reign, and did not give it, is left out like one who cannot be reached.
     """
     ack, learner = leading.acks[peer], leading.learners.get(peer)
-    if learner is None or learner.ack is None:
+    if learner is None or learner.ack is None or peer in state.shunned:
         return False
     here = learner.ack
     return here.suspect is None and (here.current, here.last) == (ack.current, ack.last) and here.base <= state.trail.last

@@ -44,7 +44,7 @@ class Timing:
     grace: int = 100
     """A leader tolerates a voter that has promised a higher epoch for so long, then makes room for a higher one."""
     ineligible: int = 50
-    """A leader that lost its quorum is no candidate for so long: its incoming links may be dead."""
+    """A leader that lost its quorum is no candidate for so long: its incoming links may be dead. Likewise one that cannot decide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +227,10 @@ class State:
     round: int = 0
     generation: int = 0
     ineligible_until: int = 0
+    failed: int = 0
+    """So many reigns of ours in a row came to no initial history."""
+    shunned: set[PeerId] = field(default_factory=set)
+    """Followers whose history we set out to take since, and did not get: left out, if a quorum can do without them."""
     links: dict[PeerId, Link] = field(default_factory=dict)
     early: dict[PeerId, CEpoch] = field(default_factory=dict)
     """Peers that decided for us before we did."""
@@ -266,6 +270,8 @@ class State:
     def settle(self, current: Epoch, out: Effects) -> None:
         """currentEpoch: our history is the one of `current`, and complete. Whatever was suspect has been repaired or given up."""
         assert self.current <= current <= self.accepted, "the law that currentEpoch never decreases nor exceeds acceptedEpoch"
+        self.failed = 0
+        self.shunned.clear()
         if current > self.current or self.suspect is not None:
             self.current = current
             self.suspect = None
@@ -289,6 +295,15 @@ class State:
     def covers(self, zxid: Zxid) -> bool:
         """Is this a place of our log, or of what lies below its base, all of which is committed and in our snapshot?"""
         return zxid in self.trail or zxid < self.trail.base.zxid
+
+    def stand_back(self, at_first: bool = True) -> None:
+        """Our reign came to no initial history: others are to be tried, each time for twice as long, so that whoever can lead has its turn.
+
+        `at_first`: also after the first of a row.
+        """
+        if at_first or self.failed:
+            self.ineligible_until = self.now + (self.timing.ineligible << min(self.failed, 3))
+        self.failed += 1
 
     def commit_to(self, watermark: Zxid, out: Effects) -> None:
         """Everything through `watermark` is committed; what is new of it is delivered."""

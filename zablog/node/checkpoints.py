@@ -132,7 +132,7 @@ class Checkpoints:
         if isinstance(role, Leading):
             reached = (learner.position if learner.position is not None else learner.after for learner in role.learners.values())
             places += [place for place in reached if place is not None]
-        elif isinstance(role, Following) and role.given is not None and not role.repaired:  # our history is read to the leader
-            places.append(role.given)
+        elif isinstance(role, Following) and role.met is not None and not role.repaired:  # our history is read to the leader
+            places.append(role.given or role.met)
         lowest = min(places)
         return lowest if self.storage.wal.bytes_above(lowest) <= self.config.pin_bytes else upto

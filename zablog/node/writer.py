@@ -25,6 +25,8 @@ COMMIT_BYTES_MAX = 8 << 20
 """A group commit takes about so much; what is behind it waits for the next."""
 AT_ONCE_BYTES = 4 << 10
 """More than that is worth a thread."""
+ENTRY_BYTES = 4
+"""What an entry takes in the log beside its payload."""
 QUICK_SECONDS = 0.005
 """A disk that takes longer for so little is not quick."""
 QUICK_BYTES_PER_SECOND = 50e6
@@ -82,12 +84,16 @@ class Writer:
 
         `at_once`: the caller has nothing better to do than to wait for it. Then it may be done, and told, before this returns.
         """
-        if at_once and self.is_little(effects) and self.turn.acquire(blocking=False):
+        if at_once and self.is_little(effects):
+            taken = False
             try:
-                self.commit_at_once(effects)
+                taken = self.turn.acquire(blocking=False)
+                if taken:
+                    self.commit_at_once(effects)
+                    return
             finally:
-                self.turn.release()
-            return
+                if taken:
+                    self.turn.release()
         for effect in effects:
             if isinstance(effect, Append):
                 self.queued_bytes += effect.entries.size
@@ -99,13 +105,15 @@ class Writer:
 
     def is_little(self, effects: Sequence[DurableEffect]) -> bool:
         """Would a thread take longer than the disk, as far as one can tell? And is there nothing that these would overtake?"""
-        if self.busy or self.jobs or self.queued_token > self.durable_token or time.monotonic() < self.wary_until:
+        busy = self.busy or self.jobs or self.queued_token > self.durable_token
+        filling = self.zeros is not None and self.zeros.is_alive()  # no disk is quick beside that
+        if busy or filling or time.monotonic() < self.wary_until:
             return False
         size = 0
         for effect in effects:
             if not isinstance(effect, Append):
                 return False
-            size += effect.entries.size
+            size += effect.entries.size + ENTRY_BYTES * len(effect.entries.payloads)
         return size <= AT_ONCE_BYTES < self.storage.wal.room // 16  # to go on in another file takes longer
 
     def commit_at_once(self, effects: Sequence[DurableEffect]) -> None:

@@ -164,17 +164,22 @@ class Ensemble:
         """Only one node reaches everybody, and a minority of the others not even that: a quorum must serve and commit all the same.
 
         The best history may lie where it can only be fetched from, entry by entry: so the hub is one whose log reaches up to where every
-        other begins. False, and nothing is asked, while somebody is out, has had no epoch yet (the first one needs everybody), or has a
-        damaged log, which may then be the one that counts.
+        other begins. One tail may be suspect, if it is the hub's own, and a quorum of the others is reached. False, and nothing is asked,
+        while somebody is out, has had no epoch yet (the first one needs everybody), or has a damaged log, which may then be the one
+        that counts.
         """
         states = {id: node.peer.state for id, node in self.nodes.items() if node.running}
-        sound = all(state.suspect is None and state.current > 0 for state in states.values())
+        suspects = {id for id, state in states.items() if state.suspect is not None}
+        sound = all(state.current > 0 for state in states.values()) and len(suspects) <= 1
         if len(states) < len(self.nodes) or self.invariants.faulty or not sound:
             return False
         highest = max(state.trail.base.zxid for state in states.values())
-        hub = self.schedule.random.choice([id for id, state in states.items() if state.trail.last >= highest])
+        hubs = [id for id, state in states.items() if state.trail.last >= highest and suspects <= {id}]
+        if not hubs:
+            return False
+        hub = self.schedule.random.choice(hubs)
         leaves = [id for id in self.nodes if id != hub]
-        out = set(self.schedule.random.sample(leaves, self.schedule.random.randint(0, (len(self.nodes) - 1) // 2)))
+        out = set(self.schedule.random.sample(leaves, self.schedule.random.randint(0, (len(self.nodes) - 1) // 2 - len(suspects))))
         self.schedule.say(f"-- only {hub} reaches others, and {sorted(out)} reach nobody")
         self.network.separate({(a, b) for a in self.nodes for b in self.nodes if a < b and (hub not in (a, b) or {a, b} & out)})
         goal = len(self.invariants.committed) + 3

@@ -101,7 +101,7 @@ async def test_a_writer_that_ends_under_a_checkpoint_ends_it(fails: str, autojum
 async def test_a_log_that_is_read_to_the_leader_is_kept_for_it(repaired: bool, expected: int) -> None:
     """A follower with the best history takes checkpoints, too, and the leader would find nothing to go on with."""
     _, storage, marks = written(10)
-    role = Following(PeerId(2), since=0, given=marks[3].zxid, repaired=repaired)
+    role = Following(PeerId(2), since=0, met=marks[3].zxid, repaired=repaired)
     state = SimpleNamespace(watermark=marks[-1].zxid, role=role, id=PeerId(1), current=Epoch(1))
     async with trio.open_nursery() as nursery:
         driver = Driver(cast(Peer, SimpleNamespace(state=state)), History(storage), cast(Links, None), nursery)

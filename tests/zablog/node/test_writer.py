@@ -333,3 +333,33 @@ async def test_what_was_written_at_once_is_sealed_by_the_thread() -> None:
             while storage.seals < token:
                 await trio.sleep(0.01)
     await writer.drain()
+
+
+async def test_many_empty_entries_are_much() -> None:
+    storage, ears = ScriptedStorage(), Ears()
+    writer = Writer(storage, ears.done.append, ears.failed.append)
+    writer.put([Append(1, Entries(Zxid(1, 1), ZERO, [b""] * AT_ONCE_BYTES, 0))], at_once=True)
+    assert ears.done == []
+
+    storage.go.release()
+    await ears.until(1)
+    await writer.drain()
+
+
+async def test_nothing_is_written_at_once_while_the_next_file_is_filled() -> None:
+    storage, ears = ScriptedStorage(), Ears()
+    storage.wal.spare_bytes = 0
+    writer = Writer(storage, ears.done.append, ears.failed.append)
+    writer.put([save(1)])
+    storage.go.release(2)
+    await ears.until(1)
+    assert await trio.to_thread.run_sync(storage.prepared.wait, 20)
+    while writer.busy:
+        await trio.lowlevel.checkpoint()
+
+    writer.put([append(2, 1)], at_once=True)
+
+    assert ears.done == [1]
+    await ears.until(2)
+    storage.prepare_may_end.set()
+    await writer.drain()
