@@ -1,4 +1,4 @@
-"""What a hostile reader of the history pull found: ensembles in which one node could lead, and another one was elected always, or nobody."""
+"""What a hostile reader of the history pull found: ensembles in which one node could lead, and another one was elected, or nobody."""
 
 import pytest
 
