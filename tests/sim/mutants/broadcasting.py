@@ -12,7 +12,7 @@ from zablog.core.peer import Peer
 from zablog.core.quorum import Configuration
 from zablog.core.state import Phase
 from zablog.core.zxid import Zxid
-from zablog.storage import history, wal
+from zablog.storage import history, reading
 from zablog.storage.history import History
 from zablog.storage.storage import Storage
 
@@ -188,7 +188,7 @@ def reader_skips_an_entry(patch: pytest.MonkeyPatch) -> None:
 @mutant("§2 COMMIT", "TotalOrder")
 def restart_skips_an_entry(patch: pytest.MonkeyPatch) -> None:
     """what is delivered again after a restart begins one entry too late now and then"""
-    original = wal.slice_run
+    original = reading.slice_run
 
     def slice_run(entries, prev, after, upto, bytes_max):
         run = original(entries, prev, after, upto, bytes_max)
@@ -196,7 +196,7 @@ def restart_skips_an_entry(patch: pytest.MonkeyPatch) -> None:
             return run._replace(first=run.first.after(1), prev=run.first, payloads=run.payloads[1:])
         return run
 
-    patch.setattr(wal, "slice_run", slice_run)
+    patch.setattr(reading, "slice_run", slice_run)
 
 
 @mutant("§2 COMMIT", "Integrity")

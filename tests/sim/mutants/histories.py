@@ -17,7 +17,7 @@ from zablog.core.zxid import Zxid
 from zablog.sim import snapshots
 from zablog.sim.network import Network
 from zablog.sim.snapshots import Transfer
-from zablog.storage import history, wal
+from zablog.storage import history, reading
 from zablog.storage.manifest import Snapshot
 from zablog.storage.storage import Storage
 from zablog.storage.wal import Wal
@@ -175,7 +175,7 @@ def entries_taken_across_a_gap(patch: pytest.MonkeyPatch) -> None:
         return run
 
     patch.setattr(history, "slice_run", slice_run)
-    patch.setattr(wal, "slice_run", slice_run)
+    patch.setattr(reading, "slice_run", slice_run)
     patch.setattr(Trail, "follows", lambda self, entries: entries.first > self.last and bool(entries.payloads))
 
 
