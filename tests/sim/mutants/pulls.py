@@ -50,6 +50,12 @@ def history_of_any_follower(patch: pytest.MonkeyPatch) -> None:
 
 
 @mutant("§2 ACK-E", "LeaderComplete", slow=True, arena=star)
+def better_histories_counted_for_a_worse_one(patch: pytest.MonkeyPatch) -> None:
+    """who has a better history than the one that can be had is left out, and counted all the same in the quorum that chooses"""
+    patch.setattr(discovery, "no_better", lambda ack, other: ack.suspect is None)
+
+
+@mutant("§2 ACK-E", "LeaderComplete", slow=True, arena=star)
 def history_pulled_before_a_quorum_promised(patch: pytest.MonkeyPatch) -> None:
     """the first ACKEPOCH with a better history is believed to be the best: our tail is cut for it, and it is fixed"""
     original = discovery.fix_history
