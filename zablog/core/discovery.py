@@ -170,9 +170,7 @@ def fix_history(state: State, leading: Leading, out: Effects) -> None:
     if state.suspect is None and ahead is not None and ahead != state.id:
         on_their_way = [peer for peer, learner in leading.learners.items() if learner.ack is None]
         if not state.decides({*quorum, *on_their_way}, new_born):
-            if not state.shunned:
-                state.stand_back()
-            state.shunned.clear()  # they may be better than nobody
+            state.stand_back()
             out.abandon(f"{ahead} has the better history, {acks[ahead].current}, {acks[ahead].last}, and cannot be asked for it")
         return
     witnesses = [

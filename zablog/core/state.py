@@ -299,11 +299,12 @@ class State:
     def stand_back(self, at_first: bool = True) -> None:
         """Our reign came to no initial history: others are to be tried, each time for twice as long, so that whoever can lead has its turn.
 
-        `at_first`: also after the first of a row.
+        `at_first`: also after the first of a row. But if somebody was left out, the next try is one with him.
         """
-        if at_first or self.failed:
+        if (at_first and not self.shunned) or self.failed:
             self.ineligible_until = self.now + (self.timing.ineligible << min(self.failed, 3))
         self.failed += 1
+        self.shunned.clear()
 
     def commit_to(self, watermark: Zxid, out: Effects) -> None:
         """Everything through `watermark` is committed; what is new of it is delivered."""

@@ -85,6 +85,18 @@ def test_who_did_not_give_his_history_is_asked_again_where_nobody_else_will_do()
     assert all(bench.peer.last >= Zxid(1, 4) for id, bench in benches.items() if id != 2)
 
 
+def test_a_suspect_hub_asks_again_who_did_not_give_his_history_where_nobody_else_will_do() -> None:
+    """Found by the simulator (seed 60836): who was left out once was left out for ever, since another way of giving up forgot nobody."""
+    benches = {1: Bench(1, trail=history((1, 4))), 2: Bench(2, trail=history((1, 2))), 3: Bench(3, trail=history((1, 1)), suspect=BEYOND)}
+    room = Reticent(benches, pairs((1, 3), (2, 3)))
+    room.how = "closes the link"
+    assert not room.run(1000, room.established)
+
+    room.how = "answers"
+
+    assert room.run(6000, room.established), room.reasons[-6:]
+
+
 def test_one_suspect_and_two_whole_nodes_that_all_hear_each_other_lose_no_time() -> None:
     """The control of standing back."""
     benches = {1: Bench(1, trail=history((1, 4))), 2: Bench(2, trail=history((1, 4))), 3: Bench(3, trail=history((1, 3)), suspect=BEYOND)}
