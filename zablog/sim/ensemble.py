@@ -158,6 +158,7 @@ class Ensemble:
             self.mend_clock(id)
             if node.running and node.paused is not None:
                 node.resume()
+            node.writer.mend()
             self.start(id)
 
     def serve_through_a_hub(self, seconds: float = 15.0) -> bool:

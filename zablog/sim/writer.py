@@ -29,6 +29,9 @@ class Writer:
         self.schedule, self.random = node.schedule, node.random
         self.queue: list[DurableEffect] = []
         self.writing = False
+        self.hanging = 0
+        """The number of the group commit under way if the disk hangs at it, else 0."""
+        self.commits = 0
         self.idle_since = node.schedule.now
         self.idling = False
 
@@ -41,24 +44,34 @@ class Writer:
         if self.writing or not self.queue:
             return
         self.writing = True
+        self.commits += 1
         troubles = self.node.troubles
         micros, troubles.hang_micros = self.schedule.between(*troubles.sync_micros) + troubles.hang_micros, 0
-        self.schedule.at(micros, self.write)
+        self.schedule.at(micros, self.write, self.commits)
         if micros > HANG:
+            self.hanging = self.commits
             self.schedule.at(HANG, self.stall)
 
+    def mend(self) -> None:
+        """The disk hangs no longer."""
+        if self.hanging and self.alive:
+            self.commits += 1
+            self.hanging = 0
+            self.write(self.commits)
+
     def stall(self) -> None:
-        if self.alive and self.node.paused is None:
+        if self.alive and self.hanging and self.node.paused is None:
             self.node.stalls += isinstance(self.node.peer.state.role, Leading)
             self.node.step(Stalled())
 
-    def write(self) -> None:
+    def write(self, commit: int) -> None:
         """A group commit of all that has queued up, or of the first part of it."""
         node = self.node
-        if not self.alive:
+        if not self.alive or commit != self.commits:
             return
+        self.hanging = 0
         if node.paused is not None:
-            self.schedule.at(LATER, self.write)
+            self.schedule.at(LATER, self.write, commit)
             return
         count = len(self.queue) if self.random.random() < 0.7 else self.random.randint(1, len(self.queue))
         effects, self.queue = self.queue[:count], self.queue[count:]
