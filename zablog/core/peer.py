@@ -317,7 +317,7 @@ class Peer:
             return
         reason, out.abandoned = out.abandoned, None
         if isinstance(state.role, Leading) and state.role.pull is not None and state.role.phase is Phase.DISCOVERY:
-            state.shunned.add(state.role.pull.link.peer)
+            state.shunned |= {state.role.pull.link.peer}
         links: list[Link] = []
         match state.role:
             case Following(link=Link() as link):

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from zablog.core.effects import Deliver, DropLink, Effects, RoleChanged
 from zablog.core.events import Link
@@ -55,6 +55,10 @@ class Limits:
     window_bytes: int = 64 << 20
     counter_max: int = COUNTER_MAX
     """Small in tests: the counter never wraps; a new epoch begins instead."""
+
+
+FAILED_MAX: Final = 3
+"""Who failed so often in a row stands back for as long as it ever will: eight times `Timing.ineligible`."""
 
 
 class Phase(IntEnum):
@@ -228,8 +232,8 @@ class State:
     generation: int = 0
     ineligible_until: int = 0
     failed: int = 0
-    """So many reigns of ours in a row came to no initial history."""
-    shunned: set[PeerId] = field(default_factory=set)
+    """So many reigns of ours in a row came to no initial history; more than a few are as many."""
+    shunned: frozenset[PeerId] = frozenset()
     """Followers whose history we set out to take since, and did not get: left out, if a quorum can do without them."""
     links: dict[PeerId, Link] = field(default_factory=dict)
     early: dict[PeerId, CEpoch] = field(default_factory=dict)
@@ -270,8 +274,7 @@ class State:
     def settle(self, current: Epoch, out: Effects) -> None:
         """currentEpoch: our history is the one of `current`, and complete. Whatever was suspect has been repaired or given up."""
         assert self.current <= current <= self.accepted, "the law that currentEpoch never decreases nor exceeds acceptedEpoch"
-        self.failed = 0
-        self.shunned.clear()
+        self.failed, self.shunned = 0, frozenset()
         if current > self.current or self.suspect is not None:
             self.current = current
             self.suspect = None
@@ -302,9 +305,8 @@ class State:
         `at_first`: also after the first of a row. But if somebody was left out, the next try is one with him.
         """
         if (at_first and not self.shunned) or self.failed:
-            self.ineligible_until = self.now + (self.timing.ineligible << min(self.failed, 3))
-        self.failed += 1
-        self.shunned.clear()
+            self.ineligible_until = self.now + (self.timing.ineligible << self.failed)
+        self.failed, self.shunned = min(self.failed + 1, FAILED_MAX), frozenset()
 
     def commit_to(self, watermark: Zxid, out: Effects) -> None:
         """Everything through `watermark` is committed; what is new of it is delivered."""
