@@ -1,6 +1,7 @@
 """The codecs of record batches: gzip, snappy, lz4 and zstd, as Kafka's attribute numbers them. Pure.
 
-Reading is bounded: a few bytes can claim to be gigabytes, so the output has a limit and what does not fit is Corrupt.
+Reading is bounded: a few bytes can claim to be gigabytes, so the output has a limit and what does not fit is Corrupt. Nor is there more
+room for it than the format could fill from so many bytes: to clear 64 MiB costs more than a bad batch may.
 """
 
 import struct
@@ -14,6 +15,10 @@ from broker.errors import Corrupt
 ROOM_BYTES_MIN: Final = 64 << 10
 
 
+EXPANSION_SNAPPY: Final = 22
+"""A byte becomes at most so many: three of them copy 64."""
+
+
 class Codec(IntEnum):
     """Bits 0 to 2 of a batch's attributes."""
 
@@ -22,6 +27,10 @@ class Codec(IntEnum):
     SNAPPY = 2
     LZ4 = 3
     ZSTD = 4
+
+
+EXPANSION: Final = {Codec.GZIP: 1032, Codec.LZ4: 255, Codec.ZSTD: 32 << 10}
+"""Likewise: deflate copies 258 for two bits, lz4 255 for a byte of a length, zstd fills a block of 128 KiB from four bytes."""
 
 
 def compress(codec: Codec, content: bytes) -> bytes:
@@ -53,16 +62,17 @@ def decompress(codec: Codec, compressed: bytes, bytes_max: int) -> bytes:
             case Codec.ZSTD:
                 into = cramjam.zstd.decompress_into
         # The library does not say whether the bytes are bad or the room too small, so both are tried again with four times the room.
-        room = min(bytes_max, 4 * len(compressed) + ROOM_BYTES_MIN)
+        most = min(bytes_max, EXPANSION[codec] * len(compressed) + ROOM_BYTES_MIN)
+        room = min(most, 4 * len(compressed) + ROOM_BYTES_MIN)
         while True:
             out = bytearray(room)
             try:
                 return bytes(memoryview(out)[: into(compressed, out)])
             except cramjam.DecompressionError:
-                if room == bytes_max:
+                if room == most:
                     raise
             del out  # before there is the next one
-            room = min(bytes_max, 4 * room)
+            room = min(most, 4 * room)
     except (cramjam.DecompressionError, ValueError, OverflowError) as error:
         raise Corrupt(f"a batch does not decompress with {codec.name.lower()} to at most {bytes_max:,} bytes: {error}") from None
 
@@ -103,7 +113,7 @@ def _read_snappy(compressed: bytes, bytes_max: int) -> bytes:
 
 def _read_block(block: bytes, bytes_max: int) -> bytes:
     size = cramjam.snappy.decompress_raw_len(block)
-    if size > bytes_max:
+    if size > min(bytes_max, EXPANSION_SNAPPY * len(block)):
         raise ValueError(f"a block claims {size:,} bytes")
     out = bytearray(size)
     if cramjam.snappy.decompress_raw_into(block, out) != size:

@@ -2,13 +2,15 @@
 
 import struct
 import tracemalloc
+from types import SimpleNamespace
 
+import cramjam
 import pytest
 from google_crc32c import value as crc32c
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.compression import Codec, compress
+from broker.compression import EXPANSION, ROOM_BYTES_MIN, Codec, compress, decompress
 from broker.errors import Corrupt
 from broker.records import CONTENT_BYTES_MAX, BatchBuilder, Record, encode_batch, header_of, read_batch, varint, verify
 from zablog.core.zxid import Zxid
@@ -199,3 +201,32 @@ def test_record_is_frozen_however_it_was_made():
         with pytest.raises(AttributeError):
             record.value = b"x"
     assert fresh[1] == Record(b"b", offset=1) and hash(fresh[1]) == hash(Record(b"b", offset=1))
+
+
+@pytest.mark.parametrize(("codec", "module"), [(Codec.GZIP, "gzip"), (Codec.LZ4, "lz4"), (Codec.ZSTD, "zstd")])
+def test_there_is_no_more_room_than_so_many_bytes_can_become(codec: Codec, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found by fuzzing: bytes that do not decompress were tried again with up to 64 MiB of room, 50 ms for a batch of 140 bytes."""
+    rooms: list[int] = []
+
+    def into(compressed: bytes, out: bytearray) -> int:
+        rooms.append(len(out))
+        raise cramjam.DecompressionError("bad bytes")
+
+    monkeypatch.setattr(f"broker.compression.cramjam.{module}", SimpleNamespace(decompress_into=into))
+    with pytest.raises(Corrupt):
+        decompress(codec, bytes(100), 64 << 20)
+
+    assert max(rooms) == min(64 << 20, 100 * EXPANSION[codec] + ROOM_BYTES_MIN)
+
+
+def test_a_bare_block_of_snappy_that_claims_more_than_it_can_become_is_refused_at_once() -> None:
+    claim = b"\xff\xff\xff\x1f"  # 67,108,863 bytes, as a varint
+    with pytest.raises(Corrupt, match="claims"):
+        decompress(Codec.SNAPPY, claim + bytes(100), 64 << 20)
+
+
+@pytest.mark.parametrize("codec", [codec for codec in Codec if codec is not Codec.NONE])
+@pytest.mark.parametrize("size", [0, 1, 1000, 1 << 20, 16 << 20])
+def test_what_shrinks_the_most_comes_back(codec: Codec, size: int) -> None:
+    content = bytes(size)
+    assert decompress(codec, compress(codec, content), 64 << 20) == content
