@@ -15,10 +15,6 @@ from broker.errors import Corrupt
 ROOM_BYTES_MIN: Final = 64 << 10
 
 
-EXPANSION_SNAPPY: Final = 22
-"""A byte becomes at most so many: three of them copy 64."""
-
-
 class Codec(IntEnum):
     """Bits 0 to 2 of a batch's attributes."""
 
@@ -29,8 +25,9 @@ class Codec(IntEnum):
     ZSTD = 4
 
 
-EXPANSION: Final = {Codec.GZIP: 1032, Codec.LZ4: 255, Codec.ZSTD: 32 << 10}
-"""Likewise: deflate copies 258 for two bits, lz4 255 for a byte of a length, zstd fills a block of 128 KiB from four bytes."""
+EXPANSION: Final = {Codec.GZIP: 1032, Codec.SNAPPY: 22, Codec.LZ4: 255, Codec.ZSTD: 32 << 10}
+"""A byte becomes at most so many: deflate copies 258 for two bits, snappy 64 for three bytes, lz4 255 for a byte of a length, and zstd
+fills a block of 128 KiB from four bytes."""
 
 
 def compress(codec: Codec, content: bytes) -> bytes:
@@ -113,7 +110,7 @@ def _read_snappy(compressed: bytes, bytes_max: int) -> bytes:
 
 def _read_block(block: bytes, bytes_max: int) -> bytes:
     size = cramjam.snappy.decompress_raw_len(block)
-    if size > min(bytes_max, EXPANSION_SNAPPY * len(block)):
+    if size > min(bytes_max, EXPANSION[Codec.SNAPPY] * len(block)):
         raise ValueError(f"a block claims {size:,} bytes")
     out = bytearray(size)
     if cramjam.snappy.decompress_raw_into(block, out) != size:

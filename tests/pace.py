@@ -1,4 +1,4 @@
-"""Which parameters of a test are run each time, and which with all tests only: the fast ones share less than a minute."""
+"""Which parameters of a test are run each time, and which with all tests only: the fast ones share about a minute."""
 
 from collections.abc import Iterable
 from typing import TypeVar

@@ -161,10 +161,10 @@ def fix_history(state: State, leading: Leading, out: Effects) -> None:
     source = best(state, acks, [peer for peer in promised if peer == state.id or pull.can_be_asked(state, leading, peer)])
     quorum = [peer for peer in promised if source is not None and no_better(acks[peer], acks[source])]
     if source is not None and state.decides(quorum, new_born):
-        if source != state.id and covers_bases(state, acks, acks[source].last, out):
-            pull.begin(state, leading, source, out)
-        elif source == state.id:
+        if source == state.id:
             fix_own(state, leading, out)
+        elif covers_bases(state, acks, acks[source].last, out):
+            pull.begin(state, leading, source, out)
         return
     ahead = best(state, acks, acks)
     if state.suspect is None and ahead is not None and ahead != state.id:

@@ -1,4 +1,5 @@
-"""The shell round the core: events in, effects performed. Everything here runs on the event loop and never waits.
+"""The shell round the core: events in, effects performed. Everything here runs on the event loop and never waits, but where a
+follower writes a little where it stands (`Writer.put`).
 
 `step` is called from link readers, the ticker, the writer's completions and proposals. Whatever an effect causes at once is another
 event in the same queue, so the core is never entered twice. Once the node has ended, for whatever reason, nothing is stepped or sent.
