@@ -1,8 +1,8 @@
 """The write-ahead log on disk: recovery, appending batches, cutting, trimming. How it is read: `storage/reading.py`.
 
 A file is full of zeros ahead of use, written or allocated, and put to use by one atomic step: its header names the place where it
-takes over, is synced under a temporary name, and the file is renamed. What older files hold above that place is void. So going on in a new file,
-truncating, and leaving a damaged tail behind are the same step, and a crash leaves the log either before or after it.
+takes over, is synced under a temporary name, and the file is renamed. What older files hold above that place is void. So going on in
+a new file, truncating, and leaving a damaged tail behind are the same step, and a crash leaves the log either before or after it.
 
 The file is long because what recovery reads and what appending writes are two views of the same bytes, best checked side by side.
 """
