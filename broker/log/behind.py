@@ -74,10 +74,22 @@ class WriteBehind:
         return self._disk.size(name)
 
     def read(self, name: str, offset: int, length: int) -> bytes:
-        gathered = self._gathered.get(name)
-        if self.failed is not None or (gathered is not None and offset + length > gathered.begin):
-            self._write_out(name)
+        self._show(name, offset + length)
         return self._disk.read(name, offset, length)
+
+    def read_now(self, name: str, offset: int, length: int) -> Payload:
+        self._show(name, offset + length)
+        return self._disk.read_now(name, offset, length)
+
+    def warm(self, name: str, begin: int, end: int) -> None:
+        self._show(name, end)
+        self._disk.warm(name, begin, end)
+
+    def _show(self, name: str, end: int) -> None:
+        """Write what is gathered of a file, if somebody is to read that far."""
+        gathered = self._gathered.get(name)
+        if self.failed is not None or (gathered is not None and end > gathered.begin):
+            self._write_out(name)
 
     def sync(self, name: str) -> None:
         self._write_out(name)

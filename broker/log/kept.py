@@ -129,8 +129,11 @@ def remove_others(disk: Disk, partitions: Iterable[PartitionRow]) -> None:
             disk.unlink(name)
 
 
-def load_rows(disk: Disk, segment: str, index: Index) -> None:
-    """Read the rows of an index from its file, as far as that is whole; the rest from the segment. Raises Corrupt."""
+def rows_of(disk: Disk, segment: str, index: Index) -> Index:
+    """What `index` is to adopt: its rows, from its file as far as that is whole, the rest from the segment. Raises Corrupt.
+
+    In any thread, as long as nothing is appended to the segment.
+    """
     fresh = Index(index.base_offset, index.base_time)
     name = index_name(segment)
     if disk.exists(name):
@@ -141,7 +144,7 @@ def load_rows(disk: Disk, segment: str, index: Index) -> None:
         if whole < len(raw):
             disk.truncate(name, whole)
     scan_rows(disk, segment, fresh, index)
-    index.adopt(fresh)
+    return fresh
 
 
 def describes(disk: Disk, segment: str, fresh: Index, index: Index) -> bool:

@@ -12,8 +12,9 @@ from typing import Final, NamedTuple
 from google_crc32c import extend as crc32c
 
 from broker.errors import Corrupt, OffsetOutOfRange
+from broker.log.cold import Cold
 from broker.log.index import Index
-from broker.log.kept import PartitionRow, SegmentRow, index_of, load_rows, segment_name
+from broker.log.kept import PartitionRow, SegmentRow, index_of, rows_of, segment_name
 from broker.log.stored import PREFIX_BYTES, Place, head_of
 from zablog.core.trail import Payload
 from zablog.core.zxid import Zxid
@@ -22,6 +23,8 @@ from zablog.storage.disk import Disk
 TIME_MAX: Final = 2**63
 SEGMENT_BYTES_MAX: Final = 64 << 20
 """A segment that has reached this size takes no more batches."""
+COLD_BYTES: Final = 1 << 20
+"""So much of what is on disk alone is waited for at a time, if a batch is no larger: whoever asked for more has something sooner."""
 JOIN_BYTES_MAX: Final = 4 << 10
 """Pieces that are smaller than this on average are copied together: the kernel takes longer over one more piece than the copy does."""
 
@@ -131,35 +134,48 @@ class Partition:
             pieces += (head_of(place), memoryview(batch)[16:])
         return written + self._write(begin, pieces)
 
-    def read(self, offset: int, bytes_max: int) -> bytes:
+    def read(self, offset: int, bytes_max: int, wait: bool = True) -> Payload:
         """Stored batches end to end, from the one that holds `offset`: at least one, then as many as fit into `bytes_max`.
 
-        Fewer where a segment ends; none at the end of the partition. Raises OffsetOutOfRange, Corrupt.
+        Fewer where a segment ends; none at the end of the partition. Raises OffsetOutOfRange, Corrupt; Cold, but only if it is not to
+        wait for the disk.
         """
         if not self.first <= offset <= self.end:
             text = f"offset {offset:,} is out of range: {self.first:,} is the first, and the next record gets {self.end:,}"
             raise OffsetOutOfRange(text, self.first, self.end)
         if offset == self.end:
             return b""
-        index = self._rows(self._indexes[bisect_right(self._indexes, offset, key=_base_offset) - 1])
+        index = self._rows(self._indexes[bisect_right(self._indexes, offset, key=_base_offset) - 1], wait)
         number = index.at_offset(offset)
         begin, end = index.row(number).begin, index.run(number, bytes_max)
+        if not wait:
+            return self._read_now(index, number, begin, end)
         stored = self._disk.read(self.name(index), begin, end - begin)
         if len(stored) != end - begin:
             raise Corrupt(f"segment {self.name(index)} has {begin + len(stored):,} bytes, and {end:,} were written")
         return stored
 
-    def offset_at_time(self, time: int) -> int:
-        """The base offset of the first batch whose leader time is not below `time`; the end if there is none."""
+    def _read_now(self, index: Index, number: int, begin: int, end: int) -> Payload:
+        """The batches from row `number` on that are in memory. Raises Cold where not even the first one is."""
+        stored = self._disk.read_now(self.name(index), begin, end - begin)
+        if len(stored) == end - begin:
+            return stored
+        whole = index.run(number, len(stored))
+        if whole - begin > len(stored):
+            raise Cold(self._disk, self.name(index), index, begin, min(end, index.run(number, COLD_BYTES)))
+        return memoryview(stored)[: whole - begin]
+
+    def offset_at_time(self, time: int, wait: bool = True) -> int:
+        """The base offset of the first batch whose leader time is not below `time`; the end if there is none. Raises Corrupt, Cold."""
         for index in self._indexes[max(0, bisect_left(self._indexes, time, key=_base_time) - 1) :]:
-            if (number := self._rows(index).at_time(time)) < len(index):
+            if (number := self._rows(index, wait).at_time(time)) < len(index):
                 return max(self.first, index.row(number).base_offset)
         return self.end
 
-    def offset_at_zxid(self, zxid: Zxid) -> int:
-        """The base offset of the first batch whose zxid is not below `zxid`; the end if there is none."""
+    def offset_at_zxid(self, zxid: Zxid, wait: bool = True) -> int:
+        """The base offset of the first batch whose zxid is not below `zxid`; the end if there is none. Raises Corrupt, Cold."""
         for index in self._indexes[max(0, bisect_left(self._indexes, zxid, key=_base_zxid) - 1) :]:
-            if (number := self._rows(index).at_zxid(zxid)) < len(index):
+            if (number := self._rows(index, wait).at_zxid(zxid)) < len(index):
                 return max(self.first, index.row(number).base_offset)
         return self.end
 
@@ -188,10 +204,12 @@ class Partition:
         """The file of a segment."""
         return segment_name(self._stem, index.base_offset)
 
-    def _rows(self, index: Index) -> Index:
+    def _rows(self, index: Index, wait: bool = True) -> Index:
         """The index with its rows, read when they are needed for the first time."""
         if index.unread:
-            load_rows(self._disk, self.name(index), index)
+            if not wait:
+                raise Cold(self._disk, self.name(index), index)
+            index.adopt(rows_of(self._disk, self.name(index), index))
         return index
 
     def _has_room(self, place: Place, end_offset: int, limits: SegmentLimits) -> bool:

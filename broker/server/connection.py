@@ -1,9 +1,9 @@
 """One client's connection: requests in, answers out in whatever order they become known.
 
 One task reads, one writes. Writes of a burst are proposed together and answered by a callback when they have been applied; reads
-are answered on the spot; only a read that must wait has a task of its own. A client that asks faster than it reads its answers, or
-has too much under way, is read no further; nobody else notices. What no client of ours would send ends the connection with
-an error frame (request number 0) and one line in the log.
+are answered on the spot; only a read that must wait, for data or for the disk, has a task of its own. A client that asks faster
+than it reads its answers, or has too much under way, is read no further; nobody else notices. What no client of ours would send
+ends the connection with an error frame (request number 0) and one line in the log.
 """
 
 from contextlib import suppress
@@ -13,6 +13,7 @@ import structlog
 import trio
 
 from broker.errors import Code
+from broker.log.cold import Cold
 from broker.pipe import Pipe
 from broker.protocol import (
     AllocateProducer,
@@ -129,13 +130,12 @@ class ClientConnection:
             case Produce() | AllocateProducer() | CreateTopic() | AlterTopic() | DeleteTopic() | SetLimits():
                 return self._writes.prepare(request, reply)
             case Fetch():
-                fetched = self._reads.fetch_now(request)
-                if fetched is not None:
-                    reply(fetched)
-                elif request.wait_ms:
-                    nursery.start_soon(self._fetch_later, request, reply)
+                cold: list[Cold] = []
+                fetched = self._reads.fetch_now(request, cold)
+                if cold or (fetched is None and request.wait_ms):
+                    nursery.start_soon(self._fetch, request, reply)
                 else:
-                    reply(self._reads.nothing(request))
+                    reply(fetched or self._reads.nothing(request))
             case Ping():
                 reply(Ponged())
             case Status():
@@ -151,8 +151,8 @@ class ClientConnection:
                 nursery.start_soon(self._read_later, request, reply)
         return None
 
-    async def _fetch_later(self, request: Fetch, reply: "partial[None]") -> None:
-        reply(await self._reads.fetch_later(request))
+    async def _fetch(self, request: Fetch, reply: "partial[None]") -> None:
+        reply(await self._reads.fetch(request))
 
     async def _read_index(self, reply: "partial[None]") -> None:
         reply(await self._reads.read_index())
@@ -168,7 +168,7 @@ class ClientConnection:
             case DescribeTopics():
                 reply(self._reads.describe(request))
             case Offsets():
-                reply(self._reads.offsets(request))
+                reply(await self._reads.offsets(request))
 
     def _reply(self, number: int, size: int, response: Response) -> None:
         self._in_flight -= 1

@@ -2,15 +2,22 @@
 
 A leader answers about topics and offsets only once it has applied everything it knows to be committed, so that what was acknowledged
 under its predecessor is there. Other nodes say how far they are and leave it to the client.
+
+What is long written may be on disk alone. A thread waits for it, and the answer is put together once it is in memory: so the indexes
+are looked at by the event loop alone, and whatever became of a segment meanwhile is seen.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Final, TypeVar
 
 import trio
 
 from broker.errors import Code, Corrupt
 from broker.log import Partition
+from broker.log.cold import Cold
 from broker.protocol import (
     Applied,
     ClusterMetadata,
@@ -41,7 +48,16 @@ from broker.server.application import BrokerApplication
 from broker.server.config import Limits
 from broker.state import Topic
 from zablog import LeadershipLost, Node, NodeStopped, NotLeading
+from zablog.core.trail import Payload
 from zablog.core.zxid import Zxid
+
+Answer = TypeVar("Answer")
+Colds = list[Cold] | None
+"""Where an answer that must not wait for the disk puts what it would have to wait for. None: it may wait."""
+
+
+COLD_READS_MAX: Final = 4
+"""So many threads at most wait for the disk at a time: more would not make it faster."""
 
 
 class Reads:
@@ -51,6 +67,7 @@ class Reads:
         self._node = node
         self._application = application
         self._limits = limits
+        self._threads = trio.CapacityLimiter(COLD_READS_MAX)
 
     async def caught_up(self) -> None:
         """A leader: wait until everything that was committed when we were asked is applied. Others answer as they are."""
@@ -127,16 +144,21 @@ class Reads:
             round(1000 * status.silence_borne_seconds),
         )
 
-    def offsets(self, request: Offsets) -> OffsetsFound:
-        return OffsetsFound(tuple(self._offset(query) for query in request.queries), self._application.state.applied)
+    async def offsets(self, request: Offsets) -> OffsetsFound:
+        return await self._warmed(partial(self._offsets, request))
 
-    def _offset(self, query: OffsetQuery) -> OffsetFound:
+    def _offsets(self, request: Offsets, cold: Colds) -> OffsetsFound:
+        return OffsetsFound(tuple(self._offset(query, cold) for query in request.queries), self._application.state.applied)
+
+    def _offset(self, query: OffsetQuery, cold: Colds) -> OffsetFound:
         missing = self._missing(query.topic, query.partition)
         if missing is not None:
             return OffsetFound(missing)
         partition = self._application.log.partition(query.topic, query.partition)
         try:
-            return OffsetFound(FetchStatus.OK, _found(partition, query))
+            return OffsetFound(FetchStatus.OK, _found(partition, query, cold is None))
+        except Cold as place:
+            return OffsetFound(_put_off(place, cold))
         except (Corrupt, OSError) as error:  # the rows of a segment are read when somebody looks for the first time
             self._application.report_damage(_words(error))
             return OffsetFound(FetchStatus.CORRUPT)
@@ -147,13 +169,13 @@ class Reads:
             return FetchStatus.TOPIC_NOT_FOUND
         return None if 0 <= partition < found.partitions else FetchStatus.PARTITION_NOT_FOUND
 
-    def fetch_now(self, request: Fetch) -> Fetched | None:
-        """What there is; None if that is nothing yet, and nothing is wrong either."""
+    def fetch_now(self, request: Fetch, cold: Colds = None) -> Fetched | None:
+        """What there is; None if that is nothing yet, and nothing is wrong either. Does not wait for the disk if `cold` is given."""
         room = min(request.bytes_max, self._limits.fetch_bytes)
         answers: list[FetchedPartition] = []
         telling = False
         for wanted in request.partitions:
-            answer = self._fetch_one(wanted, min(room, wanted.bytes_max))
+            answer = self._fetch_one(wanted, min(room, wanted.bytes_max), cold)
             room = max(0, room - len(answer.batches))
             # A topic that this node has not come to yet is not missing: its id is the zxid of its creation.
             coming = answer.status is FetchStatus.TOPIC_NOT_FOUND and wanted.topic > self._application.state.applied
@@ -167,52 +189,79 @@ class Reads:
             self._application.state.applied, [self._fetch_one(wanted, 0) for wanted in request.partitions]
         )
 
-    def _fetch_one(self, wanted: FetchFrom, bytes_max: int) -> FetchedPartition:
+    def _fetch_one(self, wanted: FetchFrom, bytes_max: int, cold: Colds = None) -> FetchedPartition:
         missing = self._missing(wanted.topic, wanted.partition)
         if missing is not None:
             return FetchedPartition(missing, 0, 0, b"")
         partition = self._application.log.partition(wanted.topic, wanted.partition)
-        status, batches = FetchStatus.OK, b""
+        status = FetchStatus.OK
+        batches: Payload = b""
         if wanted.offset < partition.first:
             status = FetchStatus.OFFSET_OUT_OF_RANGE
         elif wanted.offset < partition.end and bytes_max > 0:
             try:
-                batches = partition.read(wanted.offset, bytes_max)
+                batches = partition.read(wanted.offset, bytes_max, cold is None)
+            except Cold as place:
+                status = _put_off(place, cold)
             except (Corrupt, OSError) as error:
                 status = FetchStatus.CORRUPT
                 self._application.report_damage(_words(error))
         # An offset beyond the end is waited for: its record was committed somewhere, or the client will see that it was not.
         return FetchedPartition(status, partition.first, partition.end, batches)
 
-    async def fetch_later(self, request: Fetch) -> Fetched:
-        """Wait for data, or for something to say, as long as the request allows."""
+    async def fetch(self, request: Fetch) -> Fetched:
+        """Wait for the disk, then for data, or for something to say, as long as the request allows."""
+        until = trio.current_time() + min(request.wait_ms / 1000, self._limits.fetch_wait)
         places: Sequence[tuple[Zxid, int]] = [(wanted.topic, wanted.partition) for wanted in request.partitions]
-        with trio.move_on_after(min(request.wait_ms / 1000, self._limits.fetch_wait)):
-            while True:
-                event = trio.Event()
-                self._application.watch(places, event)
-                try:
-                    # Looked at after the watch began, so nothing falls between the two.
-                    if (fetched := self.fetch_now(request)) is not None:
-                        return fetched
+        while True:
+            event = trio.Event()
+            self._application.watch(places, event)
+            try:
+                # Looked at after the watch began, so nothing falls between the two.
+                if (fetched := await self._warmed(partial(self.fetch_now, request))) is not None:
+                    return fetched
+                with trio.move_on_at(until) as scope:
                     await event.wait()
-                finally:
-                    self._application.unwatch(places, event)
-        return self.nothing(request)
+                if scope.cancelled_caught:
+                    return self.nothing(request)
+            finally:
+                self._application.unwatch(places, event)
+
+    async def _warmed(self, answer: "Callable[[Colds], Answer]") -> Answer:
+        """The answer once nothing that it needs is cold. What a thread could not read, or read in vain, is waited for on the spot."""
+        warmed: set[object] = set()
+        while True:
+            cold: list[Cold] = []
+            found = answer(cold)
+            if not cold:
+                return found
+            if any(each.place in warmed for each in cold):
+                return answer(None)
+            for each in cold:
+                warmed.add(each.place)
+                with suppress(Corrupt, OSError):  # whoever reads on the spot finds the same, and reports it
+                    each.take(await trio.to_thread.run_sync(each.warm, limiter=self._threads))
 
 
 def _words(error: Corrupt | OSError) -> str:
     return error.message if isinstance(error, Corrupt) else f"a segment cannot be read: {error}"
 
 
-def _found(partition: Partition, query: OffsetQuery) -> int:
-    """Raises Corrupt."""
+def _put_off(place: Cold, cold: Colds) -> FetchStatus:
+    """The answer is void: it will be given when this is warm."""
+    assert cold is not None, "what may be waited for is not cold"
+    cold.append(place)
+    return FetchStatus.OK
+
+
+def _found(partition: Partition, query: OffsetQuery, wait: bool) -> int:
+    """Raises Corrupt, Cold."""
     match query.where:
         case Where.FIRST:
             return partition.first
         case Where.END:
             return partition.end
         case Where.TIME:
-            return partition.offset_at_time(query.time)
+            return partition.offset_at_time(query.time, wait)
         case Where.ZXID:
-            return partition.offset_at_zxid(query.zxid)
+            return partition.offset_at_zxid(query.zxid, wait)

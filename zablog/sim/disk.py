@@ -104,6 +104,12 @@ class SimDisk:
         self.reading(name)
         return bytes(memoryview(self.file(name).now)[offset : offset + length])
 
+    def read_now(self, name: str, offset: int, length: int) -> Payload:
+        return self.read(name, offset, length)
+
+    def warm(self, name: str, begin: int, end: int) -> None:
+        self.reading(name)
+
     def create(self, name: str) -> None:
         if name in self.files:
             raise FileExistsError(errno.EEXIST, "file exists", name)

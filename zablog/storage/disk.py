@@ -27,6 +27,14 @@ class Disk(Protocol):
         """`length` bytes, fewer only at the end of the file."""
         ...
 
+    def read_now(self, name: str, offset: int, length: int) -> Payload:
+        """What `read` gives, as far as it is in memory: fewer bytes, or none, where one would have to wait. See `warm`."""
+        ...
+
+    def warm(self, name: str, begin: int, end: int) -> None:
+        """Wait until these bytes are in memory, as far as it has room. What follows them may be on its way then."""
+        ...
+
     def create(self, name: str) -> None:
         """A new, empty file. FileExistsError if there is one."""
         ...

@@ -14,6 +14,9 @@ from zablog.storage.errors import DirectoryInUse, NotBorn
 PIECES_MAX = 1024
 """IOV_MAX: what one vectored write takes."""
 DESCRIPTORS_MAX = 128
+AHEAD_BYTES = 4 << 20
+"""Whoever reads what is not in memory will hardly stop there."""
+PIECE_BYTES = 64 << 10
 
 
 class FileDisk:
@@ -33,6 +36,8 @@ class FileDisk:
         self.descriptors: OrderedDict[str, Opened] = OrderedDict()
         self.mutex = threading.RLock()
         self.lock_descriptor: int | None = None
+        self.tells_waiting = hasattr(os, "RWF_NOWAIT")
+        """Can the system say that a read would have to wait for the disk?"""
 
     def lock(self) -> None:
         """Keep other processes out until `close`. DirectoryInUse if one is in."""
@@ -61,6 +66,28 @@ class FileDisk:
             while 0 < len(raw) < length and (more := os.pread(descriptor, length - len(raw), offset + len(raw))):
                 raw += more
             return raw
+
+    def read_now(self, name: str, offset: int, length: int) -> Payload:
+        if self.tells_waiting:
+            room = bytearray(length)
+            try:
+                with self.borrow(name) as descriptor:
+                    count = os.preadv(descriptor, (room,), offset, os.RWF_NOWAIT)
+                return room if count == length else memoryview(room)[:count]
+            except BlockingIOError:
+                return b""
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                    raise
+                self.tells_waiting = False  # this file system does not know
+        return self.read(name, offset, length)
+
+    def warm(self, name: str, begin: int, end: int) -> None:
+        with self.borrow(name) as descriptor:
+            if hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(descriptor, begin, end - begin + AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
+            for at in range(begin, end, PIECE_BYTES):
+                os.pread(descriptor, min(PIECE_BYTES, end - at), at)
 
     def create(self, name: str) -> None:
         os.close(os.open(self.path / name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))

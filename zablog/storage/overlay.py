@@ -28,6 +28,12 @@ class Overlay:
             return bytes(self.changed[name][offset : offset + length])
         return self.disk.read(name, offset, length)
 
+    def read_now(self, name: str, offset: int, length: int) -> Payload:
+        return self.read(name, offset, length)
+
+    def warm(self, name: str, begin: int, end: int) -> None:
+        """Whoever reads here may wait."""
+
     def create(self, name: str) -> None:
         self.changed[name] = bytearray()
         self.gone.discard(name)

@@ -51,7 +51,7 @@ async def test_an_offset_sought_in_a_rotten_segment_is_answered_and_the_damage_r
     # Offsets are answered from the application alone.
     reads = Reads(cast(Node, None), application, Limits())
 
-    found = [reads.offsets(Offsets((OffsetQuery(TOPIC, 0, where, 1, ZERO),))) for where in Where]
+    found = [await reads.offsets(Offsets((OffsetQuery(TOPIC, 0, where, 1, ZERO),))) for where in Where]
 
     by_where = dict(zip(Where, found, strict=True))
     for where in (Where.TIME, Where.ZXID):
@@ -69,7 +69,7 @@ async def test_an_offset_sought_in_a_segment_that_cannot_be_read_is_answered_and
     disk.reading = broken
     reads = Reads(cast(Node, None), application, Limits())
 
-    found = reads.offsets(Offsets((OffsetQuery(TOPIC, 0, Where.TIME, 1, ZERO),)))
+    found = await reads.offsets(Offsets((OffsetQuery(TOPIC, 0, Where.TIME, 1, ZERO),)))
 
     assert [each.status for each in found.offsets] == [FetchStatus.CORRUPT]
     assert application.damaged is not None and "cannot be read" in application.damaged

@@ -1,5 +1,6 @@
 """The real disk: the port's promises on a file system, and two processes that want one directory."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -51,6 +52,42 @@ def test_only_so_many_descriptors_are_kept(tmp_path: Path, monkeypatch: pytest.M
     assert [disk.read(name, 0, 9) for name in disk.names()] == [bytes([number]) for number in range(20)]
     disk.close()
     assert len(os.listdir("/proc/self/fd")) == open_before
+
+
+def test_what_is_on_disk_alone_is_told_from_what_is_in_memory(tmp_path: Path) -> None:
+    disk = FileDisk(tmp_path)
+    disk.create("old")
+    disk.write("old", 0, [raw := os.urandom(300_000)])
+    assert disk.read_now("old", 0, len(raw)) == raw
+    assert disk.read_now("old", 100, 50) == raw[100:150]
+    disk.sync("old")
+    disk.cool("old", 0, len(raw))
+    if disk.read_now("old", 0, len(raw)):
+        pytest.skip("this file system keeps everything in memory, or does not say what it keeps")
+
+    disk.warm("old", 4096, len(raw))
+
+    assert disk.read_now("old", 4096, len(raw) - 4096) == raw[4096:]
+    assert disk.read_now("old", 4096, 2 * len(raw)) == raw[4096:], "as far as there is something"
+    with pytest.raises(FileNotFoundError):
+        disk.read_now("new", 0, 1)
+    disk.close()
+
+
+def test_where_the_system_cannot_say_what_is_in_memory_everything_is_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = FileDisk(tmp_path)
+    disk.create("file")
+    disk.write("file", 0, [b"0123456789"])
+    asked = []
+
+    def refuse(descriptor: int, buffers: object, offset: int, flags: int = 0) -> int:
+        asked.append(offset)
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(os, "preadv", refuse)
+
+    assert [disk.read_now("file", 3, 4), disk.read_now("file", 5, 2), asked] == [b"3456", b"56", [3]]
+    disk.close()
 
 
 def test_a_renamed_file_is_reached_by_its_new_name_only(tmp_path: Path) -> None:

@@ -1,0 +1,203 @@
+"""What is long written is read from the disk by threads: the event loop, and whoever else it serves, does not wait for that."""
+
+import threading
+from typing import cast
+
+import pytest
+import trio
+
+from broker.log import partition
+from broker.log.cold import Cold
+from broker.log.stored import split
+from broker.protocol import Fetch, FetchFrom, FetchStatus, OffsetQuery, Offsets, Where
+from broker.server.application import BrokerApplication
+from broker.server.config import Limits
+from broker.server.reads import COLD_READS_MAX, Reads
+from broker.state import Retention
+from tests.broker.server.test_retention import TOPIC, Feed
+from zablog import Node
+from zablog.core.trail import Payload
+from zablog.core.zxid import ZERO, Zxid
+from zablog.sim.disk import SimDisk
+
+Place = tuple[str, int, int]
+
+
+class ColdDisk(SimDisk):
+    """Nothing of it is in memory but what was warmed since, and whoever warms waits until he may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.memory: set[Place] = set()
+        self.forgets = False
+        self.open = threading.Event()
+        self.open.set()
+        self.warming: list[threading.Thread] = []
+        self.waited: list[threading.Thread] = []
+
+    def read_now(self, name: str, offset: int, length: int) -> Payload:
+        end = max((end for each, begin, end in self.memory if each == name and begin <= offset), default=offset)
+        return super().read(name, offset, max(0, min(length, end - offset)))
+
+    def read(self, name: str, offset: int, length: int) -> bytes:
+        self.waited.append(threading.current_thread())
+        return super().read(name, offset, length)
+
+    def warm(self, name: str, begin: int, end: int) -> None:
+        self.warming.append(threading.current_thread())
+        self.open.wait()
+        super().warm(name, begin, end)
+        if not self.forgets:
+            self.memory.add((name, begin, end))
+
+
+@pytest.fixture
+def disk() -> ColdDisk:
+    return ColdDisk()
+
+
+@pytest.fixture
+async def application(disk: ColdDisk) -> BrokerApplication:
+    """Ten batches in two segments; the rows of the first one have not been read since the start."""
+    first = BrokerApplication(lambda: disk, segment_bytes_max=700)
+    await first.restore(ZERO, None)
+    feed = Feed(first)
+    feed.create(Retention())
+    for time in range(10):
+        feed.produce(time)
+    capture = first.capture()
+    raw = b"".join(await capture.encode())
+    await capture.durable()
+    again = BrokerApplication(lambda: disk, segment_bytes_max=700)
+    await again.restore(Zxid(1, 12), raw)
+    assert len(again.log.partition(TOPIC, 0).files) == 2
+    disk.waited.clear()
+    return again
+
+
+@pytest.fixture
+def reads(application: BrokerApplication) -> Reads:
+    """What is read is read from the application alone."""
+    return Reads(cast(Node, None), application, Limits())
+
+
+def fetch(*offsets: int, wait_ms: int = 0) -> Fetch:
+    return Fetch(tuple(FetchFrom(TOPIC, 0, offset, 1 << 20) for offset in offsets), 1 << 20, wait_ms)
+
+
+async def test_a_fetch_of_what_is_cold_waits_in_a_thread_and_gets_it(disk: ColdDisk, reads: Reads) -> None:
+    fetched = await reads.fetch(fetch(0))
+
+    (found,) = fetched.partitions
+    batches = list(split(found.batches))
+    assert found.status is FetchStatus.OK and batches[0].base_offset == 0 and len(batches) > 1
+    # Rows and records were waited for, and not by us.
+    loop = threading.current_thread()
+    assert disk.warming and loop not in disk.warming + disk.waited
+
+
+async def test_who_asks_for_what_is_in_memory_is_answered_while_another_waits_for_the_disk(disk: ColdDisk, reads: Reads) -> None:
+    await reads.fetch(fetch(9))
+    disk.open.clear()
+    async with trio.open_nursery() as nursery:
+        try:
+            nursery.start_soon(reads.fetch, fetch(0))
+            while len(disk.warming) < 2:
+                await trio.lowlevel.checkpoint()
+            cold: list[Cold] = []
+
+            fetched = reads.fetch_now(fetch(9), cold)
+
+            assert fetched is not None and fetched.partitions[0].batches and not cold
+        finally:
+            disk.open.set()
+
+
+async def test_no_more_threads_wait_for_the_disk_than_make_it_faster(disk: ColdDisk, reads: Reads) -> None:
+    disk.open.clear()
+    async with trio.open_nursery() as nursery:
+        for offset in range(10):
+            nursery.start_soon(reads.fetch, fetch(offset))
+        try:
+            with trio.fail_after(5):
+                while len(disk.warming) < COLD_READS_MAX:
+                    await trio.lowlevel.checkpoint()
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(disk.warming) == COLD_READS_MAX
+        finally:
+            disk.open.set()
+
+
+async def test_what_is_cold_again_at_once_is_waited_for_on_the_spot(disk: ColdDisk, reads: Reads) -> None:
+    disk.forgets = True
+
+    fetched = await reads.fetch(fetch(0))
+
+    assert fetched.partitions[0].batches and threading.current_thread() in disk.waited
+
+
+async def test_what_is_in_memory_of_it_is_given_at_once(disk: ColdDisk, reads: Reads, application: BrokerApplication) -> None:
+    await reads.fetch(fetch(0))
+    segment = application.log.partition(TOPIC, 0).files[0]
+    disk.memory = {(segment, 0, 200)}  # the first batch, and not all of the second
+
+    fetched = reads.fetch_now(fetch(0), cold := [])
+
+    assert not cold and fetched is not None
+    assert [each.base_offset for each in split(fetched.partitions[0].batches)] == [0]
+
+
+async def test_a_megabyte_is_waited_for_at_a_time(
+    disk: ColdDisk, reads: Reads, application: BrokerApplication, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partition, "COLD_BYTES", 300)
+
+    fetched = await reads.fetch(fetch(0))
+
+    assert [each.base_offset for each in split(fetched.partitions[0].batches)] == [0, 2]
+    assert [end for _, begin, end in disk.memory if begin == 0] == [len(fetched.partitions[0].batches)]
+
+
+async def test_several_places_of_one_fetch_are_all_warmed(disk: ColdDisk, reads: Reads) -> None:
+    fetched = await reads.fetch(fetch(0, 8, 2))
+
+    assert [next(split(each.batches)).base_offset for each in fetched.partitions] == [0, 8, 2]
+    assert threading.current_thread() not in disk.waited
+
+
+async def test_a_segment_that_is_let_go_while_it_is_warmed_is_out_of_range(
+    disk: ColdDisk, reads: Reads, application: BrokerApplication
+) -> None:
+    disk.open.clear()
+    answers = []
+
+    async def ask() -> None:
+        answers.append(await reads.fetch(fetch(0)))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        while not disk.warming:
+            await trio.lowlevel.checkpoint()
+        gone, _ = application.log.partition(TOPIC, 0).files
+        application.log.move(TOPIC, 0, 9)
+        application.log.flush()
+        disk.unlink(gone)
+        disk.open.set()
+
+    assert [each.status for each in answers[0].partitions] == [FetchStatus.OFFSET_OUT_OF_RANGE]
+    assert application.damaged is None
+
+
+async def test_a_cold_fetch_that_may_not_wait_for_data_waits_for_the_disk_all_the_same(disk: ColdDisk, reads: Reads) -> None:
+    cold: list[Cold] = []
+    reads.fetch_now(fetch(0), cold)
+    assert cold
+
+    assert (await reads.fetch(fetch(0, wait_ms=0))).partitions[0].batches
+
+
+async def test_offsets_are_sought_in_rows_that_a_thread_reads(disk: ColdDisk, reads: Reads) -> None:
+    found = await reads.offsets(Offsets((OffsetQuery(TOPIC, 0, Where.TIME, 0, ZERO), OffsetQuery(TOPIC, 0, Where.ZXID, 0, Zxid(1, 3)))))
+
+    assert [each.status for each in found.offsets] == [FetchStatus.OK, FetchStatus.OK]
+    assert disk.waited and threading.current_thread() not in disk.waited
