@@ -3,8 +3,6 @@
 `send` awaits the receipt; `submit`, `send_nowait` and `send_many` keep many records under way. All wait for room in one bounded
 buffer, nothing is dropped. One task forms requests: whenever the session has room, each topic's ready batches leave together, as
 one proposal. Requests hold one topic, because a refusal concerns the whole request and must not hit another topic's records.
-
-Longer than most files because who takes records and who sends them keep one account of the buffer.
 """
 
 import time
@@ -16,8 +14,7 @@ from typing import Final, cast
 
 import trio
 
-from broker.client.batching import Lane, OpenBatch
-from broker.client.partitioner import partition_of
+from broker.client.batching import Lane, Lanes, OpenBatch
 from broker.client.pending import Acks, Fate, Pending, Receipt, Receipts, Run
 from broker.client.session import IN_FLIGHT_FEW, Session
 from broker.client.topics import Topics
@@ -26,20 +23,16 @@ from broker.errors import (
     BrokerError,
     Code,
     InternalError,
-    PartitionNotFound,
     RecordTooLarge,
     error_of,
 )
 from broker.protocol import Failed, Level, Produce, Produced, Response, TopicEntry
 from broker.records import Headers, Record, content_bytes
-from broker.state.commands import PARTS_MAX, Part, Turn
+from broker.state.commands import Part, Turn
 from broker.state.limits import Limits, reached
-from zablog.core.zxid import Zxid
 
 IN_FLIGHT_BYTES: Final = 1 << 20
 """With so many bytes under way a few requests are enough."""
-REQUEST_BYTES: Final = 1 << 20
-"""A request takes no more batches once it holds so much."""
 CHECKPOINT_RECORDS: Final = 64
 """A full checkpoint costs more than the rest of `submit`, so only every so many records make one; the others look for cancellation."""
 SLICE_RECORDS: Final = 4096
@@ -56,7 +49,6 @@ class Producer:
     __slots__ = (
         "_bytes",
         "_bytes_max",
-        "_gathering",
         "_in_flight_bytes",
         "_lanes",
         "_learning",
@@ -64,7 +56,6 @@ class Producer:
         "_nursery",
         "_room",
         "_session",
-        "_sticky",
         "_submitted",
         "_topics",
         "_unlearned",
@@ -78,12 +69,7 @@ class Producer:
         self._level = level
         self._bytes_max = buffer_bytes
         self._bytes = 0
-        self._lanes: dict[Zxid, dict[int, Lane]] = {}
-        """By topic and partition."""
-        self._sticky: dict[Zxid, int] = {}
-        """The partition to which a topic's records without a key go until their batch is full."""
-        self._gathering: dict[Zxid, OpenBatch] = {}
-        """That batch, while no request has taken it."""
+        self._lanes = Lanes()
         self._in_flight_bytes = 0
         """Of what requests have taken and nobody has answered."""
         self._submitted = 0
@@ -243,8 +229,9 @@ class Producer:
             await trio.lowlevel.checkpoint()
             while self._bytes >= self._bytes_max:
                 await self._room.park()
-            self._check_session()
-            run, size = self._lane(entry, None, partition).add_values(values[done:], _now())
+            if self._session.lost is not None:
+                raise self._session.lost.again()
+            run, size = self._lanes.lane(entry, None, partition).add_values(values[done:], _now())
             self._bytes += size
             self._woken.set()
             runs.append(run)
@@ -254,43 +241,14 @@ class Producer:
         self, entry: TopicEntry, value: bytes | None, key: bytes | None, headers: Headers, partition: int | None, timestamp: int | None
     ) -> Pending:
         _check(entry.name, value, key, headers, timestamp, self._topics.limits)
-        self._check_session()
-        if key is not None or partition is not None:
-            batch = self._lane(entry, key, partition).open()
-        elif (gathering := self._gathering.get(entry.id)) is not None and not gathering.full:
-            batch = gathering
-        else:
-            batch = self._gathering[entry.id] = self._lane(entry, None, None).open()
+        if self._session.lost is not None:
+            raise self._session.lost.again()
+        batch = self._lanes.open(entry, key, partition)
         before = batch.size
         pending = batch.add(value, _now() if timestamp is None else timestamp, key, headers)
         self._bytes += batch.size - before
         self._woken.set()
         return pending
-
-    def _check_session(self) -> None:
-        if self._session.lost is not None:
-            raise self._session.lost.again()
-
-    def _lane(self, entry: TopicEntry, key: bytes | None, partition: int | None) -> Lane:
-        # By id: what waits for a deleted topic must not go to another one that was given its name.
-        lanes = self._lanes.setdefault(entry.id, {})
-        if partition is None:
-            partition = partition_of(key, entry.partitions) if key is not None else self._sticky_partition(entry, lanes)
-        elif not 0 <= partition < entry.partitions:
-            raise PartitionNotFound(f"topic {entry.name!r} has partitions 0 to {entry.partitions - 1}, no partition {partition}")
-        lane = lanes.get(partition)
-        if lane is None:
-            lane = lanes[partition] = Lane(entry.name, entry.id, partition)
-        return lane
-
-    def _sticky_partition(self, entry: TopicEntry, lanes: Mapping[int, Lane]) -> int:
-        """Stay until the open batch leaves or is full; then the next partition in turn."""
-        partition = self._sticky.get(entry.id, 0) % entry.partitions
-        lane = lanes.get(partition)
-        if lane is not None and lane.batches and lane.batches[-1].full:
-            partition = (partition + 1) % entry.partitions
-        self._sticky[entry.id] = partition
-        return partition
 
     async def run(self) -> None:
         """Form requests, for ever."""
@@ -313,26 +271,11 @@ class Producer:
         return session.room > 0 and (session.window - session.room < IN_FLIGHT_FEW or self._in_flight_bytes < IN_FLIGHT_BYTES)
 
     def _send_one(self) -> bool:
-        """Submit one request of the first topic that has something ready. False if none has."""
-        for topic, lanes in self._lanes.items():
-            batches: list[tuple[Lane, OpenBatch]] = []
-            size = 0
-            for lane in lanes.values():
-                # A second batch of a lane may join the request only if there is no other way to fill it.
-                while lane.ready and size < REQUEST_BYTES and len(batches) < PARTS_MAX:
-                    batch = lane.batches.popleft()
-                    batches.append((lane, batch))
-                    size += batch.size
-                    lane.in_flight += 1
-                    self._gathering.pop(topic, None)
-                    if self._sticky.get(topic) == lane.partition:
-                        self._sticky[topic] += 1
-            if batches:
-                # The next request begins with another topic.
-                self._lanes[topic] = self._lanes.pop(topic)
-                self._submit(batches)
-                return True
-        return False
+        """Submit one request of what is ready. False if nothing is."""
+        batches = self._lanes.take_ready()
+        if batches:
+            self._submit(batches)
+        return bool(batches)
 
     def _submit(self, batches: list[tuple[Lane, OpenBatch]]) -> None:
         parts = [Part(lane.topic, lane.partition, batch.seal()) for lane, batch in batches]
@@ -373,15 +316,11 @@ class Producer:
 
     def _fail_waiting(self, error: BrokerError) -> None:
         """What no request has taken yet fails too, and is surely not written."""
-        self._gathering.clear()
-        for lanes in self._lanes.values():
-            for lane in lanes.values():
-                while lane.batches:
-                    batch = lane.batches.popleft()
-                    unwritten = error.again()
-                    unwritten.maybe_written = False
-                    self._fail(batch, unwritten)
-                    self._release(batch)
+        for batch in self._lanes.take_waiting():
+            unwritten = error.again()
+            unwritten.maybe_written = False
+            self._fail(batch, unwritten)
+            self._release(batch)
 
     def _fail(self, batch: OpenBatch, error: BrokerError) -> None:
         batch.fate.fail(error)
