@@ -47,6 +47,7 @@ class Producer:
     """Made by `Client.producer`. Its methods may be called from any number of tasks."""
 
     __slots__ = (
+        "_alone",
         "_bytes",
         "_bytes_max",
         "_in_flight_bytes",
@@ -71,7 +72,9 @@ class Producer:
         self._bytes = 0
         self._lanes = Lanes()
         self._in_flight_bytes = 0
-        """Of what requests have taken and nobody has answered."""
+        """Of what requests have taken and nobody has answered: the rest of `_bytes` waits in its lanes."""
+        self._alone = False
+        """Did the last request hold one record? Then its answer wakes one task at most, and no other's record is to be waited for."""
         self._submitted = 0
         self._woken = trio.Event()
         self._room = trio.lowlevel.ParkingLot()
@@ -99,7 +102,11 @@ class Producer:
         Raises RecordTooLarge, TopicNotFound, PartitionNotFound, NoQuorum (nothing was written) or OutcomeUnknown. If it is
         cancelled, the record is in the log once or not at all.
         """
-        pending = await self.submit(topic, value, key=key, headers=headers, partition=partition, timestamp=timestamp)
+        pending = await self._accept(topic, value, key, headers, partition, timestamp)
+        if self._alone and not self._in_flight_bytes:
+            self._send_ready()
+        else:
+            self._woken.set()
         return await pending.wait()
 
     async def submit(
@@ -113,6 +120,14 @@ class Producer:
         timestamp: int | None = None,
     ) -> Pending:
         """Wait for room, take the record and return the promise of its receipt."""
+        pending = await self._accept(topic, value, key, headers, partition, timestamp)
+        self._woken.set()
+        return pending
+
+    async def _accept(
+        self, topic: str, value: bytes | None, key: bytes | None, headers: HeadersGiven, partition: int | None, timestamp: int | None
+    ) -> Pending:
+        """Wait for room and take the record. The next request is the caller's to see to."""
         self._submitted += 1
         if self._submitted % CHECKPOINT_RECORDS:
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -121,7 +136,7 @@ class Producer:
         entry = self._topics.known(topic) or await self._topics.find(topic)
         while self._bytes >= self._bytes_max:
             await self._room.park()
-        given = _headers(headers)
+        given = _headers(headers) if headers else ()
         try:
             return self._take(entry, value, key, given, partition, timestamp)
         except RecordTooLarge:  # or no longer: the limit may have been raised
@@ -149,10 +164,12 @@ class Producer:
         if self._bytes >= self._bytes_max:
             raise trio.WouldBlock
         try:
-            return self._take(entry, value, key, _headers(headers), partition, timestamp)
+            pending = self._take(entry, value, key, _headers(headers), partition, timestamp)
         except RecordTooLarge:
             self._topics.forget(topic)  # the next call asks for the limit, too
             raise
+        self._woken.set()
+        return pending
 
     async def prepare(self, topic: str) -> None:
         """Learn what `send_nowait` must know of a topic. Raises TopicNotFound."""
@@ -247,7 +264,6 @@ class Producer:
         before = batch.size
         pending = batch.add(value, _now() if timestamp is None else timestamp, key, headers)
         self._bytes += batch.size - before
-        self._woken.set()
         return pending
 
     async def run(self) -> None:
@@ -261,25 +277,23 @@ class Producer:
             self._woken = trio.Event()
             # One turn for whoever was woken together with us: their records travel in the same batch.
             await trio.lowlevel.checkpoint()
-            while self._may_send and self._send_one():
-                pass
+            self._send_ready()
+
+    def _send_ready(self) -> None:
+        """Submit requests as long as records wait, there is room, and something is ready."""
+        while self._bytes > self._in_flight_bytes and self._may_send and (batches := self._lanes.take_ready()):
+            self._submit(batches)
 
     @property
     def _may_send(self) -> bool:
         """Is there room for another request? Many may be under way if they are small."""
-        session = self._session
-        return session.room > 0 and (session.window - session.room < IN_FLIGHT_FEW or self._in_flight_bytes < IN_FLIGHT_BYTES)
-
-    def _send_one(self) -> bool:
-        """Submit one request of what is ready. False if nothing is."""
-        batches = self._lanes.take_ready()
-        if batches:
-            self._submit(batches)
-        return bool(batches)
+        under_way = self._session.under_way
+        return under_way < self._session.window and (under_way < IN_FLIGHT_FEW or self._in_flight_bytes < IN_FLIGHT_BYTES)
 
     def _submit(self, batches: list[tuple[Lane, OpenBatch]]) -> None:
         parts = [Part(lane.topic, lane.partition, batch.seal()) for lane, batch in batches]
         self._in_flight_bytes += sum([batch.size for _, batch in batches])
+        self._alone = len(batches) == 1 and batches[0][1].fate.records == 1
         level = self._level
 
         def build(turn: Turn) -> Produce:
@@ -310,9 +324,13 @@ class Producer:
             self._release(batch)
 
     def _session_changed(self, error: BrokerError | None) -> None:
+        """Requests were answered, or given up: there may be room in the session and in the buffer."""
         if error is not None:
             self._fail_waiting(error)
-        self._woken.set()
+        if self._room:
+            self._room.unpark_all()
+        if self._bytes > self._in_flight_bytes:
+            self._woken.set()
 
     def _fail_waiting(self, error: BrokerError) -> None:
         """What no request has taken yet fails too, and is surely not written."""
@@ -331,8 +349,6 @@ class Producer:
     def _release(self, batch: OpenBatch) -> None:
         self._bytes -= batch.size
         assert self._bytes >= 0, "no more bytes are released than were taken"
-        self._woken.set()
-        self._room.unpark_all()
 
     def raise_unseen(self) -> None:
         """Raise the failure of a record whose promise nobody waited for: no record disappears in silence."""

@@ -72,8 +72,12 @@ class Session:
         self.lost: BrokerError | None = None
         self.cluster = Cluster()
         self.changed: Callable[[BrokerError | None], None] = lambda error: None
-        self.window = self.room = 8
+        self.window = 8
         self.waiting: list[tuple[ProduceRequest, Done]] = []
+
+    @property
+    def under_way(self) -> int:
+        return len(self.waiting)
 
     def submit(self, build: Build, done: Done) -> None:
         request = build(Turn(Zxid(1, 1), 0, 1, 1))
@@ -84,6 +88,7 @@ class Session:
         waiting, self.waiting = self.waiting, []
         for request, done in waiting:
             done(Produced(Level.QUORUM, Zxid(1, 9), (0,) * len(request.parts)))
+            self.changed(None)
 
 
 class Topics:
@@ -106,8 +111,7 @@ def producing() -> tuple[Session, Producer]:
 async def carried_out(session: Session, producer: Producer) -> None:
     """Requests are formed, and answered, as `Producer.run` and a node would do it."""
     await trio.lowlevel.checkpoint()
-    while producer._send_one():
-        pass
+    producer._send_ready()
     session.answer()
 
 
