@@ -76,7 +76,9 @@ class OpenBatch:
 
     def _settle(self, timestamp: int) -> None:
         """Whatever comes next does not belong to those that were gathered."""
-        if self._plain:
+        if len(self._plain) == 1:
+            self._builder.add(self._plain.pop(), self._time)
+        elif self._plain:
             self._builder.add_values(self._plain, self._time)
             self._plain = []
         self._time = timestamp
