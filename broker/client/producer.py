@@ -220,6 +220,7 @@ class Producer:
 
     async def drain(self) -> None:
         """Wait until every record taken so far has its receipt or its error."""
+        self._woken.set()  # Ctrl-C may have come between a record and its turn of this
         while self._bytes:
             await self._room.park()
 
@@ -254,6 +255,7 @@ class Producer:
             runs.append(run)
             done += run.count
 
+    @trio.lowlevel.enable_ki_protection  # Ctrl-C must leave no record in a batch that the account of the buffer knows nothing of
     def _take(
         self, entry: TopicEntry, value: bytes | None, key: bytes | None, headers: Headers, partition: int | None, timestamp: int | None
     ) -> Pending:
@@ -279,6 +281,7 @@ class Producer:
             await trio.lowlevel.checkpoint()
             self._send_ready()
 
+    @trio.lowlevel.enable_ki_protection  # Ctrl-C must leave no record between its lane and its request: it would be waited for for ever
     def _send_ready(self) -> None:
         """Submit requests as long as records wait, there is room, and something is ready."""
         while self._bytes > self._in_flight_bytes and self._may_send and (batches := self._lanes.take_ready()):
