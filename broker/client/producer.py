@@ -3,6 +3,7 @@
 `send` awaits the receipt; `submit`, `send_nowait` and `send_many` keep many records under way. All wait for room in one bounded
 buffer, nothing is dropped. One task forms requests: whenever the session has room, each topic's ready batches leave together, as
 one proposal. Requests hold one topic, because a refusal concerns the whole request and must not hit another topic's records.
+Only a record that travels alone does not wait for the task: its `send` forms the request.
 """
 
 import time
@@ -18,14 +19,7 @@ from broker.client.batching import Lane, Lanes, OpenBatch
 from broker.client.pending import Acks, Fate, Pending, Receipt, Receipts, Run
 from broker.client.session import IN_FLIGHT_FEW, Session
 from broker.client.topics import Topics
-from broker.errors import (
-    BadRequest,
-    BrokerError,
-    Code,
-    InternalError,
-    RecordTooLarge,
-    error_of,
-)
+from broker.errors import BadRequest, BrokerError, Code, InternalError, RecordTooLarge, error_of
 from broker.protocol import Failed, Level, Produce, Produced, Response, TopicEntry
 from broker.records import Headers, Record, content_bytes
 from broker.state.commands import Part, Turn
@@ -74,7 +68,7 @@ class Producer:
         self._in_flight_bytes = 0
         """Of what requests have taken and nobody has answered: the rest of `_bytes` waits in its lanes."""
         self._alone = False
-        """Did the last request hold one record? Then its answer wakes one task at most, and no other's record is to be waited for."""
+        """Did the last request hold one record? Its answer has woken one task then, not many whose next records make one batch."""
         self._submitted = 0
         self._woken = trio.Event()
         self._room = trio.lowlevel.ParkingLot()
@@ -103,7 +97,7 @@ class Producer:
         cancelled, the record is in the log once or not at all.
         """
         pending = await self._accept(topic, value, key, headers, partition, timestamp)
-        if self._alone and not self._in_flight_bytes:
+        if self._alone and not self._in_flight_bytes:  # nothing is under way, and nobody was woken with us
             self._send_ready()
         else:
             self._woken.set()
@@ -220,7 +214,7 @@ class Producer:
 
     async def drain(self) -> None:
         """Wait until every record taken so far has its receipt or its error."""
-        self._woken.set()  # Ctrl-C may have come between a record and its turn of this
+        self._woken.set()  # Ctrl-C may have come when a record was taken, and before this
         while self._bytes:
             await self._room.park()
 

@@ -76,7 +76,7 @@ class Session:
         self.lost: BrokerError | None = None
         """The cluster does not know this producer any more: nothing more can be submitted."""
         self.changed: Callable[[BrokerError | None], None] = lambda error: None
-        """Called when there may be room again, and with an error when nothing moved for as long as is allowed."""
+        """Called when there may be room again, after each `Done`; with an error when nothing moved for as long as is allowed."""
         self.cluster = cluster
         self._timeout = timeout
         self._next = 1
