@@ -230,7 +230,7 @@ def encode_batch(records: Iterable[Record], codec: Codec = Codec.NONE) -> bytes:
 
 def varint(number: int) -> bytes:
     """Zigzag varint of a signed 64-bit number."""
-    if 0 <= number < len(_VARINTS):
+    if 0 <= number < _VARINTS_KEPT:
         return _VARINTS[number]
     rest = (number << 1 ^ number >> 63) & 0xFFFFFFFFFFFFFFFF
     out = bytearray()
@@ -251,8 +251,9 @@ def _ends(value_bytes: int, delta: bytes, width: int) -> tuple[bytes, bytes, int
 
 _CHECKED_HEADER: Final = struct.Struct(">hiqqqhii")
 _UNCHECKED_HEADER: Final = struct.Struct(">qiibI")
-_VARINTS: list[bytes] = []
-_VARINTS = [varint(number) for number in range(1 << 14)]
+_VARINTS_KEPT = 0
+_VARINTS: Final = [varint(number) for number in range(1 << 14)]
+_VARINTS_KEPT = len(_VARINTS)
 _WIDTH_ENDS: Final = {1: 1 << 6, 2: 1 << 13, 3: 1 << 20}
 """How many offset deltas fit into so many bytes."""
 

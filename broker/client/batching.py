@@ -1,23 +1,30 @@
 """Records on their way into batches: one lane a partition, batches close when they are full or when their turn comes.
 
 A lane sends what it has gathered as soon as nothing of it is under way, so a lone record leaves at once and a busy lane's batches
-grow while a request is in flight; full batches need not wait. Pure but for the fates that senders wait for.
+grow while a request is in flight; full batches need not wait. What is ready leaves topic by topic, in turn. Pure but for the fates
+that senders wait for.
 """
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Final
 
+from broker.client.partitioner import partition_of
 from broker.client.pending import Fate, Pending, Run
+from broker.errors import PartitionNotFound
+from broker.protocol import TopicEntry
 from broker.records import RECORDS_MAX, BatchBuilder, Headers, content_bytes
+from broker.state.commands import PARTS_MAX
 from zablog.core.zxid import Zxid
 
 FULL_BYTES: Final = 256 << 10
 """A batch of so many bytes is not added to any more; one record may make it larger."""
 FULL_RECORDS: Final = 16 << 10
 assert FULL_RECORDS < RECORDS_MAX, "a full batch is a batch"
+REQUEST_BYTES: Final = 1 << 20
+"""A request takes no more batches once it holds so much."""
 RECORD_OVERHEAD: Final = 10
 """About what a record takes beside its content."""
 
@@ -69,7 +76,9 @@ class OpenBatch:
 
     def _settle(self, timestamp: int) -> None:
         """Whatever comes next does not belong to those that were gathered."""
-        if self._plain:
+        if len(self._plain) == 1:
+            self._builder.add(self._plain.pop(), self._time)
+        elif self._plain:
             self._builder.add_values(self._plain, self._time)
             self._plain = []
         self._time = timestamp
@@ -107,3 +116,76 @@ class Lane:
         before = batch.size
         run = batch.add_values(values[:count], ends[count - 1], timestamp)
         return run, batch.size - before
+
+
+class Lanes:
+    """All lanes of a producer: where a record waits, and what leaves next."""
+
+    __slots__ = ("_by_topic", "_gathering", "_sticky")
+
+    def __init__(self) -> None:
+        # By id: what waits for a deleted topic must not go to another one that was given its name.
+        self._by_topic: dict[Zxid, dict[int, Lane]] = {}
+        self._sticky: dict[Zxid, int] = {}
+        """The partition to which a topic's records without a key go until their batch is full."""
+        self._gathering: dict[Zxid, OpenBatch] = {}
+        """That batch, while no request has taken it."""
+
+    def open(self, topic: TopicEntry, key: bytes | None, partition: int | None) -> OpenBatch:
+        """The batch that takes the next record. Raises PartitionNotFound."""
+        if key is not None or partition is not None:
+            return self.lane(topic, key, partition).open()
+        gathering = self._gathering.get(topic.id)
+        if gathering is None or gathering.full:
+            gathering = self._gathering[topic.id] = self.lane(topic, None, None).open()
+        return gathering
+
+    def lane(self, topic: TopicEntry, key: bytes | None, partition: int | None) -> Lane:
+        """Where the next record waits. Raises PartitionNotFound."""
+        lanes = self._by_topic.setdefault(topic.id, {})
+        if partition is None:
+            partition = partition_of(key, topic.partitions) if key is not None else self._sticky_partition(topic, lanes)
+        elif not 0 <= partition < topic.partitions:
+            raise PartitionNotFound(f"topic {topic.name!r} has partitions 0 to {topic.partitions - 1}, no partition {partition}")
+        lane = lanes.get(partition)
+        if lane is None:
+            lane = lanes[partition] = Lane(topic.name, topic.id, partition)
+        return lane
+
+    def _sticky_partition(self, topic: TopicEntry, lanes: Mapping[int, Lane]) -> int:
+        """Stay until the open batch leaves or is full; then the next partition in turn."""
+        partition = self._sticky.get(topic.id, 0) % topic.partitions
+        lane = lanes.get(partition)
+        if lane is not None and lane.batches and lane.batches[-1].full:
+            partition = (partition + 1) % topic.partitions
+        self._sticky[topic.id] = partition
+        return partition
+
+    def take_ready(self) -> list[tuple[Lane, OpenBatch]]:
+        """What leaves together as the next request: batches of the first topic that has something ready. None if none has."""
+        for topic, lanes in self._by_topic.items():
+            batches: list[tuple[Lane, OpenBatch]] = []
+            size = 0
+            for lane in lanes.values():
+                # A second batch of a lane may join the request only if there is no other way to fill it.
+                while lane.ready and size < REQUEST_BYTES and len(batches) < PARTS_MAX:
+                    batch = lane.batches.popleft()
+                    batches.append((lane, batch))
+                    size += batch.size
+                    lane.in_flight += 1
+                    self._gathering.pop(topic, None)
+                    if self._sticky.get(topic) == lane.partition:
+                        self._sticky[topic] += 1
+            if batches:
+                # The next request begins with another topic.
+                self._by_topic[topic] = self._by_topic.pop(topic)
+                return batches
+        return []
+
+    def take_waiting(self) -> Iterator[OpenBatch]:
+        """What no request has taken yet, and none will."""
+        self._gathering.clear()
+        for lanes in self._by_topic.values():
+            for lane in lanes.values():
+                while lane.batches:
+                    yield lane.batches.popleft()

@@ -68,6 +68,11 @@ class Connection:
         """Called again and again while the node owes a sign of life."""
         self._scope = trio.CancelScope()
 
+    @property
+    def heard_at(self) -> float:
+        """When the node last said something."""
+        return self._pipe.received_at
+
     def post(self, request: Request, answered: Answered, patient: bool = False) -> int:
         """Send a request; `answered` is called with the answer, or with ConnectionLost, unless `forget` comes first.
 
@@ -151,7 +156,7 @@ class Connection:
         while True:
             await trio.sleep(OVERDUE_SECONDS)
             self._patient &= self._waiting.keys()
-            silent = trio.current_time() - self._pipe.received_at
+            silent = trio.current_time() - self.heard_at
             urgent = len(self._waiting) > len(self._patient)
             if self._waiting and silent >= (OVERDUE_SECONDS if urgent else SILENCE_SECONDS):
                 async with trio.open_nursery() as nursery:

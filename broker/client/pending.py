@@ -39,6 +39,8 @@ class Receipt:
 
     def row(self, row: int) -> "Receipt":
         """The receipt of the record that stands so many rows behind this one in the same batch."""
+        if not row:
+            return self
         return quickly(_Fresh(self.topic, self.partition, self.offset + row, self.zxid, self.level), Receipt)
 
 

@@ -3,8 +3,7 @@
 `send` awaits the receipt; `submit`, `send_nowait` and `send_many` keep many records under way. All wait for room in one bounded
 buffer, nothing is dropped. One task forms requests: whenever the session has room, each topic's ready batches leave together, as
 one proposal. Requests hold one topic, because a refusal concerns the whole request and must not hit another topic's records.
-
-Longer than most files because who takes records and who sends them keep one account of the buffer.
+Only a record that travels alone does not wait for the task: its `send` forms the request.
 """
 
 import time
@@ -16,30 +15,18 @@ from typing import Final, cast
 
 import trio
 
-from broker.client.batching import Lane, OpenBatch
-from broker.client.partitioner import partition_of
+from broker.client.batching import Lane, Lanes, OpenBatch
 from broker.client.pending import Acks, Fate, Pending, Receipt, Receipts, Run
 from broker.client.session import IN_FLIGHT_FEW, Session
 from broker.client.topics import Topics
-from broker.errors import (
-    BadRequest,
-    BrokerError,
-    Code,
-    InternalError,
-    PartitionNotFound,
-    RecordTooLarge,
-    error_of,
-)
+from broker.errors import BadRequest, BrokerError, Code, InternalError, RecordTooLarge, error_of
 from broker.protocol import Failed, Level, Produce, Produced, Response, TopicEntry
 from broker.records import Headers, Record, content_bytes
-from broker.state.commands import PARTS_MAX, Part, Turn
+from broker.state.commands import Part, Turn
 from broker.state.limits import Limits, reached
-from zablog.core.zxid import Zxid
 
 IN_FLIGHT_BYTES: Final = 1 << 20
 """With so many bytes under way a few requests are enough."""
-REQUEST_BYTES: Final = 1 << 20
-"""A request takes no more batches once it holds so much."""
 CHECKPOINT_RECORDS: Final = 64
 """A full checkpoint costs more than the rest of `submit`, so only every so many records make one; the others look for cancellation."""
 SLICE_RECORDS: Final = 4096
@@ -54,9 +41,9 @@ class Producer:
     """Made by `Client.producer`. Its methods may be called from any number of tasks."""
 
     __slots__ = (
+        "_alone",
         "_bytes",
         "_bytes_max",
-        "_gathering",
         "_in_flight_bytes",
         "_lanes",
         "_learning",
@@ -64,7 +51,6 @@ class Producer:
         "_nursery",
         "_room",
         "_session",
-        "_sticky",
         "_submitted",
         "_topics",
         "_unlearned",
@@ -78,14 +64,11 @@ class Producer:
         self._level = level
         self._bytes_max = buffer_bytes
         self._bytes = 0
-        self._lanes: dict[Zxid, dict[int, Lane]] = {}
-        """By topic and partition."""
-        self._sticky: dict[Zxid, int] = {}
-        """The partition to which a topic's records without a key go until their batch is full."""
-        self._gathering: dict[Zxid, OpenBatch] = {}
-        """That batch, while no request has taken it."""
+        self._lanes = Lanes()
         self._in_flight_bytes = 0
-        """Of what requests have taken and nobody has answered."""
+        """Of what requests have taken and nobody has answered: the rest of `_bytes` waits in its lanes."""
+        self._alone = False
+        """Did the last request hold one record? Its answer has woken one task then, not many whose next records make one batch."""
         self._submitted = 0
         self._woken = trio.Event()
         self._room = trio.lowlevel.ParkingLot()
@@ -113,7 +96,11 @@ class Producer:
         Raises RecordTooLarge, TopicNotFound, PartitionNotFound, NoQuorum (nothing was written) or OutcomeUnknown. If it is
         cancelled, the record is in the log once or not at all.
         """
-        pending = await self.submit(topic, value, key=key, headers=headers, partition=partition, timestamp=timestamp)
+        pending = await self._accept(topic, value, key, headers, partition, timestamp)
+        if self._alone and not self._in_flight_bytes:  # nothing is under way, and nobody was woken with us
+            self._send_ready()
+        else:
+            self._woken.set()
         return await pending.wait()
 
     async def submit(
@@ -127,6 +114,14 @@ class Producer:
         timestamp: int | None = None,
     ) -> Pending:
         """Wait for room, take the record and return the promise of its receipt."""
+        pending = await self._accept(topic, value, key, headers, partition, timestamp)
+        self._woken.set()
+        return pending
+
+    async def _accept(
+        self, topic: str, value: bytes | None, key: bytes | None, headers: HeadersGiven, partition: int | None, timestamp: int | None
+    ) -> Pending:
+        """Wait for room and take the record. The next request is the caller's to see to."""
         self._submitted += 1
         if self._submitted % CHECKPOINT_RECORDS:
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -135,7 +130,7 @@ class Producer:
         entry = self._topics.known(topic) or await self._topics.find(topic)
         while self._bytes >= self._bytes_max:
             await self._room.park()
-        given = _headers(headers)
+        given = _headers(headers) if headers else ()
         try:
             return self._take(entry, value, key, given, partition, timestamp)
         except RecordTooLarge:  # or no longer: the limit may have been raised
@@ -163,10 +158,12 @@ class Producer:
         if self._bytes >= self._bytes_max:
             raise trio.WouldBlock
         try:
-            return self._take(entry, value, key, _headers(headers), partition, timestamp)
+            pending = self._take(entry, value, key, _headers(headers), partition, timestamp)
         except RecordTooLarge:
             self._topics.forget(topic)  # the next call asks for the limit, too
             raise
+        self._woken.set()
+        return pending
 
     async def prepare(self, topic: str) -> None:
         """Learn what `send_nowait` must know of a topic. Raises TopicNotFound."""
@@ -217,6 +214,7 @@ class Producer:
 
     async def drain(self) -> None:
         """Wait until every record taken so far has its receipt or its error."""
+        self._woken.set()  # Ctrl-C may have come when a record was taken, and before this
         while self._bytes:
             await self._room.park()
 
@@ -243,54 +241,26 @@ class Producer:
             await trio.lowlevel.checkpoint()
             while self._bytes >= self._bytes_max:
                 await self._room.park()
-            self._check_session()
-            run, size = self._lane(entry, None, partition).add_values(values[done:], _now())
+            if self._session.lost is not None:
+                raise self._session.lost.again()
+            run, size = self._lanes.lane(entry, None, partition).add_values(values[done:], _now())
             self._bytes += size
             self._woken.set()
             runs.append(run)
             done += run.count
 
+    @trio.lowlevel.enable_ki_protection  # Ctrl-C must leave no record in a batch that the account of the buffer knows nothing of
     def _take(
         self, entry: TopicEntry, value: bytes | None, key: bytes | None, headers: Headers, partition: int | None, timestamp: int | None
     ) -> Pending:
         _check(entry.name, value, key, headers, timestamp, self._topics.limits)
-        self._check_session()
-        if key is not None or partition is not None:
-            batch = self._lane(entry, key, partition).open()
-        elif (gathering := self._gathering.get(entry.id)) is not None and not gathering.full:
-            batch = gathering
-        else:
-            batch = self._gathering[entry.id] = self._lane(entry, None, None).open()
+        if self._session.lost is not None:
+            raise self._session.lost.again()
+        batch = self._lanes.open(entry, key, partition)
         before = batch.size
         pending = batch.add(value, _now() if timestamp is None else timestamp, key, headers)
         self._bytes += batch.size - before
-        self._woken.set()
         return pending
-
-    def _check_session(self) -> None:
-        if self._session.lost is not None:
-            raise self._session.lost.again()
-
-    def _lane(self, entry: TopicEntry, key: bytes | None, partition: int | None) -> Lane:
-        # By id: what waits for a deleted topic must not go to another one that was given its name.
-        lanes = self._lanes.setdefault(entry.id, {})
-        if partition is None:
-            partition = partition_of(key, entry.partitions) if key is not None else self._sticky_partition(entry, lanes)
-        elif not 0 <= partition < entry.partitions:
-            raise PartitionNotFound(f"topic {entry.name!r} has partitions 0 to {entry.partitions - 1}, no partition {partition}")
-        lane = lanes.get(partition)
-        if lane is None:
-            lane = lanes[partition] = Lane(entry.name, entry.id, partition)
-        return lane
-
-    def _sticky_partition(self, entry: TopicEntry, lanes: Mapping[int, Lane]) -> int:
-        """Stay until the open batch leaves or is full; then the next partition in turn."""
-        partition = self._sticky.get(entry.id, 0) % entry.partitions
-        lane = lanes.get(partition)
-        if lane is not None and lane.batches and lane.batches[-1].full:
-            partition = (partition + 1) % entry.partitions
-        self._sticky[entry.id] = partition
-        return partition
 
     async def run(self) -> None:
         """Form requests, for ever."""
@@ -303,40 +273,24 @@ class Producer:
             self._woken = trio.Event()
             # One turn for whoever was woken together with us: their records travel in the same batch.
             await trio.lowlevel.checkpoint()
-            while self._may_send and self._send_one():
-                pass
+            self._send_ready()
+
+    @trio.lowlevel.enable_ki_protection  # Ctrl-C must leave no record between its lane and its request: it would be waited for for ever
+    def _send_ready(self) -> None:
+        """Submit requests as long as records wait, there is room, and something is ready."""
+        while self._bytes > self._in_flight_bytes and self._may_send and (batches := self._lanes.take_ready()):
+            self._submit(batches)
 
     @property
     def _may_send(self) -> bool:
         """Is there room for another request? Many may be under way if they are small."""
-        session = self._session
-        return session.room > 0 and (session.window - session.room < IN_FLIGHT_FEW or self._in_flight_bytes < IN_FLIGHT_BYTES)
-
-    def _send_one(self) -> bool:
-        """Submit one request of the first topic that has something ready. False if none has."""
-        for topic, lanes in self._lanes.items():
-            batches: list[tuple[Lane, OpenBatch]] = []
-            size = 0
-            for lane in lanes.values():
-                # A second batch of a lane may join the request only if there is no other way to fill it.
-                while lane.ready and size < REQUEST_BYTES and len(batches) < PARTS_MAX:
-                    batch = lane.batches.popleft()
-                    batches.append((lane, batch))
-                    size += batch.size
-                    lane.in_flight += 1
-                    self._gathering.pop(topic, None)
-                    if self._sticky.get(topic) == lane.partition:
-                        self._sticky[topic] += 1
-            if batches:
-                # The next request begins with another topic.
-                self._lanes[topic] = self._lanes.pop(topic)
-                self._submit(batches)
-                return True
-        return False
+        under_way = self._session.under_way
+        return under_way < self._session.window and (under_way < IN_FLIGHT_FEW or self._in_flight_bytes < IN_FLIGHT_BYTES)
 
     def _submit(self, batches: list[tuple[Lane, OpenBatch]]) -> None:
         parts = [Part(lane.topic, lane.partition, batch.seal()) for lane, batch in batches]
         self._in_flight_bytes += sum([batch.size for _, batch in batches])
+        self._alone = len(batches) == 1 and batches[0][1].fate.records == 1
         level = self._level
 
         def build(turn: Turn) -> Produce:
@@ -367,21 +321,21 @@ class Producer:
             self._release(batch)
 
     def _session_changed(self, error: BrokerError | None) -> None:
+        """Requests were answered, or given up: there may be room in the session and in the buffer."""
         if error is not None:
             self._fail_waiting(error)
-        self._woken.set()
+        if self._room:
+            self._room.unpark_all()
+        if self._bytes > self._in_flight_bytes:
+            self._woken.set()
 
     def _fail_waiting(self, error: BrokerError) -> None:
         """What no request has taken yet fails too, and is surely not written."""
-        self._gathering.clear()
-        for lanes in self._lanes.values():
-            for lane in lanes.values():
-                while lane.batches:
-                    batch = lane.batches.popleft()
-                    unwritten = error.again()
-                    unwritten.maybe_written = False
-                    self._fail(batch, unwritten)
-                    self._release(batch)
+        for batch in self._lanes.take_waiting():
+            unwritten = error.again()
+            unwritten.maybe_written = False
+            self._fail(batch, unwritten)
+            self._release(batch)
 
     def _fail(self, batch: OpenBatch, error: BrokerError) -> None:
         batch.fate.fail(error)
@@ -392,8 +346,6 @@ class Producer:
     def _release(self, batch: OpenBatch) -> None:
         self._bytes -= batch.size
         assert self._bytes >= 0, "no more bytes are released than were taken"
-        self._woken.set()
-        self._room.unpark_all()
 
     def raise_unseen(self) -> None:
         """Raise the failure of a record whose promise nobody waited for: no record disappears in silence."""

@@ -55,6 +55,7 @@ class Session:
     __slots__ = (
         "_attempt",
         "_connection",
+        "_detached",
         "_moved",
         "_next",
         "_progress",
@@ -75,22 +76,29 @@ class Session:
         self.lost: BrokerError | None = None
         """The cluster does not know this producer any more: nothing more can be submitted."""
         self.changed: Callable[[BrokerError | None], None] = lambda error: None
-        """Called when there may be room again, and with an error when nothing moved for as long as is allowed."""
+        """Called when there may be room again, after each `Done`; with an error when nothing moved for as long as is allowed."""
         self.cluster = cluster
         self._timeout = timeout
         self._next = 1
         self._unanswered: deque[_Unanswered] = deque()
         self._connection: Connection | None = None
         self._attempt = 0
+        self._detached = trio.Event()
+        """The attempt is over."""
         self._wanted = trio.Event()
         self._moved = trio.lowlevel.ParkingLot()
-        """Those who wait for room, for the drain, or for the end of an attempt."""
+        """Those who wait for room or for the drain."""
         self._progress = trio.current_time()
 
     @property
     def room(self) -> int:
         """How many requests may be submitted now."""
-        return self.window - (self._next - self._lowest)
+        return self.window - self.under_way
+
+    @property
+    def under_way(self) -> int:
+        """How many sequences are taken, from the lowest that is not answered on: the cluster keeps answers to all of them."""
+        return self._next - self._unanswered[0].sequence if self._unanswered else 0
 
     @property
     def _lowest(self) -> int:
@@ -98,7 +106,7 @@ class Session:
 
     def submit(self, build: Build, done: Done) -> None:
         """Take the next sequence and send the request as soon as there is a leader to send it to."""
-        assert self.room > 0, "whoever submits has looked for room"
+        assert self.under_way < self.window, "whoever submits has looked for room"
         assert self.lost is None, "nothing is submitted to a lost session"
         if not self._unanswered:
             self._progress = trio.current_time()
@@ -159,6 +167,7 @@ class Session:
     def _attach(self, connection: Connection) -> None:
         self._attempt += 1
         self._connection = connection
+        self._detached = trio.Event()
         for unanswered in tuple(self._unanswered):
             if self._connection is not connection:
                 break
@@ -169,9 +178,10 @@ class Session:
         # A leader that was found late has a little time of its own to show that it can write.
         grace = trio.current_time() + self._timeout / 4
         while self._connection is connection:
+            # An answer wakes nobody here: it puts off what is due, and that is seen soon enough when the earlier time has come.
             due = self._progress + self._timeout if self._unanswered else trio.current_time() + self._timeout
             with trio.move_on_at(max(due, grace)):
-                await self._moved.park()
+                await self._detached.wait()
             now = trio.current_time()
             if self._unanswered and now >= self._progress + self._timeout and (self._connection is not connection or now >= grace):
                 attempt = Attempt(connection.address, f"no answer to a write for {self._timeout:g} s")
@@ -180,6 +190,7 @@ class Session:
 
     def _detach(self) -> None:
         self._connection = None
+        self._detached.set()
         self._moved.unpark_all()
 
     def _post(self, connection: Connection, unanswered: _Unanswered) -> None:
@@ -188,25 +199,27 @@ class Session:
         connection.post(unanswered.build(turn), partial(self._answered, self._attempt, unanswered))
 
     def _answered(self, attempt: int, unanswered: _Unanswered, response: Response | ConnectionLost) -> None:
-        if isinstance(response, Failed) and response.code in _NOT_PROPOSED:
+        failed = response if isinstance(response, Failed) else None
+        if failed and failed.code in _NOT_PROPOSED:
             unanswered.doubts -= 1
         connection = self._connection
         if attempt != self._attempt or connection is None:
             return
         if isinstance(response, ConnectionLost):
             self._detach()
-        elif isinstance(response, Failed) and response.code in PASSING:
-            self.cluster.passing(connection, response)
+        elif failed and failed.code in PASSING:
+            self.cluster.passing(connection, failed)
             self._detach()
-        elif isinstance(response, Failed) and response.code in _LOST:
-            self._lose(error_of(response.code, response.text))
+        elif failed and failed.code in _LOST:
+            self._lose(error_of(failed.code, failed.text))
         else:
-            self._progress = trio.current_time()
+            self._progress = connection.heard_at
             self._unanswered.remove(unanswered)
             done, unanswered.done = unanswered.done, None
             if done is not None:
                 done(response)
-            self._moved.unpark_all()
+            if self._moved:
+                self._moved.unpark_all()
             self.changed(None)
 
     def _give_up(self, error: BrokerError) -> None:

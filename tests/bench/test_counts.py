@@ -4,18 +4,24 @@ Times are measured by `bin/bench`. What is counted here is the same in each run,
 that does it. A bound is lowered after a gain, and raised only with a reason in the commit message.
 """
 
+import socket
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import AsyncIterator, Callable
 from types import FrameType
 
+import pytest
 import trio
 
-from broker.client.producer import Producer
+from broker.client.connection import Connection
+from broker.client.producer import Producer, open_producer
 from broker.client.session import Build, Done
+from broker.client.session import Session as RealSession
 from broker.errors import BrokerError
 from broker.log import Log
+from broker.pipe import Pipe
 from broker.protocol import Level, Produced, TopicEntry
-from broker.protocol.codec import decode_request, encode_request
+from broker.protocol.codec import decode_request, encode_request, encode_response
 from broker.protocol.messages import Produce as ProduceRequest
 from broker.records import BatchBuilder, read_batch
 from broker.state import State, encode
@@ -25,7 +31,7 @@ from tests.driving import Bench
 from zablog.core.events import Durable, Proposals, Received
 from zablog.core.messages import Ack, Commit, Propose
 from zablog.core.trail import Entries, extend_digest
-from zablog.core.zxid import ZERO, Epoch, Zxid
+from zablog.core.zxid import ZERO, Epoch, PeerId, Zxid
 from zablog.sim.disk import SimDisk
 from zablog.wire.codec import decode as decode_message
 from zablog.wire.codec import encode as encode_message
@@ -72,8 +78,12 @@ class Session:
         self.lost: BrokerError | None = None
         self.cluster = Cluster()
         self.changed: Callable[[BrokerError | None], None] = lambda error: None
-        self.window = self.room = 8
+        self.window = 8
         self.waiting: list[tuple[ProduceRequest, Done]] = []
+
+    @property
+    def under_way(self) -> int:
+        return len(self.waiting)
 
     def submit(self, build: Build, done: Done) -> None:
         request = build(Turn(Zxid(1, 1), 0, 1, 1))
@@ -84,6 +94,7 @@ class Session:
         waiting, self.waiting = self.waiting, []
         for request, done in waiting:
             done(Produced(Level.QUORUM, Zxid(1, 9), (0,) * len(request.parts)))
+            self.changed(None)
 
 
 class Topics:
@@ -106,8 +117,7 @@ def producing() -> tuple[Session, Producer]:
 async def carried_out(session: Session, producer: Producer) -> None:
     """Requests are formed, and answered, as `Producer.run` and a node would do it."""
     await trio.lowlevel.checkpoint()
-    while producer._send_one():
-        pass
+    producer._send_ready()
     session.answer()
 
 
@@ -138,6 +148,79 @@ async def test_send_many() -> None:
 
     assert len(receipts[0]) == RECORDS
     assert calls.made / RECORDS <= 0.7
+
+
+class Leader(Cluster):
+    """A cluster of one connection: with a thread behind it, whose calls are not counted, that answers each request by itself."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        here, there = socket.socketpair()
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(here))
+        self.connection = Connection("127.0.0.1:7401", PeerId(1), "c" * 32, Pipe(stream))
+        nursery.start_soon(self.connection.run)
+        self.thread = threading.Thread(target=self.serve, args=(there,))
+        self.thread.start()
+
+    async def leader(self) -> Connection:
+        return self.connection
+
+    def serve(self, there: socket.socket) -> None:
+        reader = FrameReader(1 << 20)
+        with there:
+            while arrived := there.recv(1 << 16):
+                for number, request in map(decode_request, reader.feed(arrived)):
+                    assert isinstance(request, ProduceRequest)
+                    there.sendall(b"".join(encode_response(number, Produced(Level.QUORUM, Zxid(1, 9), (0,) * len(request.parts)))))
+
+
+@pytest.fixture
+async def served(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Producer]:
+    """A producer over a real session and a real connection, after some records that it has sent one by one."""
+    monkeypatch.setattr("broker.pipe.REST_SECONDS", 0.0)  # no disk is waited for here: the answer comes sooner than a connection has rested
+    async with trio.open_nursery() as nursery:
+        cluster = Leader(nursery)
+        session = RealSession(cluster, Zxid(1, 1), 30.0)  # type: ignore[arg-type]  # all that a session needs of one
+        nursery.start_soon(session.run)
+        async with open_producer(nursery, session, Topics(), Level.QUORUM, 1 << 30) as producer:  # type: ignore[arg-type]  # likewise
+            for _ in range(3):
+                await producer.send("orders", VALUE)
+            yield producer
+        nursery.cancel_scope.cancel()
+    cluster.thread.join()
+
+
+async def test_a_record_sent_alone(served: Producer) -> None:
+    """Everything in the client's process: producer, session, connection, and trio's loop."""
+    with Calls() as calls:
+        for _ in range(RECORDS // 10):
+            await served.send("orders", VALUE)
+
+    assert calls.made / (RECORDS // 10) <= 295
+
+
+class Passes(trio.abc.Instrument):
+    """Counts what the loop does."""
+
+    def __init__(self) -> None:
+        self.waits = self.steps = 0
+
+    def before_io_wait(self, timeout: float) -> None:
+        self.waits += 1
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.steps += 1
+
+
+async def test_a_record_sent_alone_takes_two_passes_of_the_loop_and_a_step_of_two_tasks(served: Producer) -> None:
+    """The connection's reader and whoever sends: nobody else is woken."""
+    passes = Passes()
+    trio.lowlevel.add_instrument(passes)
+    for _ in range(RECORDS // 10):
+        await served.send("orders", VALUE)
+    trio.lowlevel.remove_instrument(passes)
+
+    assert passes.waits / (RECORDS // 10) <= 2.1
+    assert passes.steps / (RECORDS // 10) <= 2.1
 
 
 def batch() -> bytes:

@@ -82,7 +82,7 @@ SMALL: dict[str, object] = {
     "broker.server.checkpoint.DIRTY_BYTES_MAX": 16 << 10,
     "broker.server.retention.SEGMENT_BYTES_MIN": 4 << 10,
     "broker.client.batching.FULL_BYTES": 16 << 10,
-    "broker.client.producer.REQUEST_BYTES": 64 << 10,
+    "broker.client.batching.REQUEST_BYTES": 64 << 10,
     "broker.client.producer.IN_FLIGHT_BYTES": 64 << 10,
     "broker.client.consumer.FETCH_BYTES": 64 << 10,
     "broker.client.consumer.PARTITION_BYTES": 16 << 10,
