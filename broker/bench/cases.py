@@ -22,6 +22,7 @@ from broker.bench.figures import Figures, NotReached, Reading, Unit, latencies, 
 from broker.bench.load import Shape
 from broker.client import Client, connect
 from broker.errors import BrokerError
+from zablog.frozen import frozen
 
 GIGABYTE: Final = 10**9
 BYTES_MAX: Final = 4 * GIGABYTE
@@ -31,7 +32,7 @@ OTHERS_CORES_MAX: Final = 0.3
 SETTLE_SECONDS: Final = 30.0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Effort:
     """How long and how often."""
 
@@ -103,7 +104,7 @@ class Bench:
                     await client.delete_topic(name)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Case:
     """One entry of the table."""
 

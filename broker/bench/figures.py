@@ -7,6 +7,8 @@ from math import ceil
 from statistics import median
 from typing import Final
 
+from zablog.frozen import frozen
+
 
 class NotReached(Exception):
     """There is nothing to make a figure of."""
@@ -27,7 +29,7 @@ class Unit(StrEnum):
         return self is Unit.RATE
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reading:
     """One figure of one run."""
 

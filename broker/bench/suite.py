@@ -13,6 +13,7 @@ from broker.bench.ensemble import Ensemble, made
 from broker.bench.figures import Figures
 from broker.bench.load import Shape
 from broker.errors import BadRequest, NotAllowed
+from zablog.frozen import frozen
 
 NODES: Final = 3
 WIDE_NODES: Final = 5
@@ -22,7 +23,7 @@ QUICK_NAMES: Final = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Plan:
     """What was asked for."""
 

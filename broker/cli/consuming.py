@@ -16,13 +16,14 @@ from broker.client import Client
 from broker.client.client import ReadLevel
 from broker.errors import Exit, NoQuorum
 from broker.records import Record
+from zablog.frozen import frozen
 
 STDOUT = 1
 
 End = Mapping[tuple[str, int], int] | Literal["end"] | int | datetime
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Wish:
     """What was typed."""
 

@@ -24,6 +24,7 @@ from broker.cli import birth
 from broker.cli.processes import Process, this
 from broker.cli.refusals import ClusterRunning, NotEmpty, Relayed, Usage
 from broker.errors import Exit, NodeNotFound
+from zablog.frozen import frozen
 
 DEFAULT_NAME: Final = "local"
 STOP_SECONDS: Final = 10.0
@@ -31,7 +32,7 @@ STOP_SECONDS: Final = 10.0
 _LOG_TAIL_BYTES: Final = 8192
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Node:
     """One node, as cluster.json knows it."""
 

@@ -16,11 +16,12 @@ import trio
 from broker.errors import BrokerError
 from broker.records import quickly
 from zablog.core.zxid import Zxid
+from zablog.frozen import frozen
 
 Acks = Literal["none", "leader", "quorum", "all"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Receipt:
     """Where a record is in the log, and how safe it is there."""
 
@@ -189,7 +190,7 @@ class Pending:
         return self.wait().__await__()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Run:
     """The promise of the receipts of neighbours in one batch."""
 

@@ -6,7 +6,7 @@ on, and how patient to be. A key we do not know is refused, never ignored: a mis
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Final
 
@@ -14,9 +14,10 @@ from broker.errors import ConfigError
 from broker.log.warm import WARM_BYTES
 from broker.state import LEVELS
 from zablog import Versions
+from zablog.frozen import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Pace:
     """How patient the broadcast is, in seconds. The defaults suit a LAN; tests choose faster ones."""
 
@@ -26,7 +27,7 @@ class Pace:
     """A leader that no quorum answered, and a follower that heard no leader, for so long, gives its role up."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DiskUse:
     """How the disk is used, in bytes and seconds; see `zablog.NodeConfig`."""
 
@@ -52,7 +53,7 @@ class DiskUse:
     """Bytes a second at which segments are read to see whether they are still what was written; 0: not at all."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Limits:
     """What one connection may ask of a server at a time. At a limit the server stops reading from that connection."""
 
@@ -65,7 +66,7 @@ class Limits:
     connections: int = 4096
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ServerConfig:
     """Everything `broker.server.run` needs."""
 

@@ -5,11 +5,12 @@ changes one, or adds a limit, does so under a new feature level (see `levels`).
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Final, NamedTuple
 
 from broker.records import BATCH_BYTES_MAX, RECORD_BYTES_MAX
 from broker.state.commands import COMMAND_BYTES_MAX, PARTITIONS_MAX
+from zablog.frozen import frozen
 
 
 class Range(NamedTuple):
@@ -20,7 +21,7 @@ class Range(NamedTuple):
     what: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Limits:
     """What is allowed now. What is there already stays, whatever becomes of a limit."""
 

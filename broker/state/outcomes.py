@@ -5,45 +5,45 @@ that it has it, so all of them are immutable and small.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from broker.errors import Code
 from zablog.core.trail import Payload
 from zablog.core.zxid import Zxid
+from zablog.frozen import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ProducerAllocated:
     producer: Zxid
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TopicCreated:
     topic: Zxid
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TopicDeleted:
     topic: Zxid
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TopicAltered:
     topic: Zxid
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LimitsSet:
     """They hold from the next command on."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LevelRaised:
     """Nobody asked for it, and nobody is told. Who does not know the level must not go on."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class BoundsMoved:
     """Nobody asked for it, and nobody is told."""
 
@@ -56,7 +56,7 @@ class Appended(NamedTuple):
     """The base offset of each part, in the order of the parts."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Refused:
     """Nothing was changed, except that the sequence may be used up (see `State`)."""
 

@@ -17,9 +17,10 @@ from zablog.core.messages import AckEpoch, CEpoch, Notification, Vote
 from zablog.core.quorum import Configuration
 from zablog.core.trail import Entries, Mark, Trail
 from zablog.core.zxid import COUNTER_MAX, Epoch, PeerId, Zxid
+from zablog.frozen import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Timing:
     """Every wait of the protocol, in ticks (10 ms each unless the node says otherwise). Bad values cost availability only."""
 
@@ -47,7 +48,7 @@ class Timing:
     """A leader that lost its quorum is no candidate for so long: its incoming links may be dead. Likewise one that cannot decide."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Limits:
     """What may be outstanding: proposed and not yet committed."""
 

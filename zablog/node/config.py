@@ -1,15 +1,16 @@
 """How a node is run. Who it is stands in its data directory."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from zablog.core.state import Limits, Timing
 from zablog.core.zxid import PeerId
+from zablog.frozen import frozen
 from zablog.wire.handshake import NO_LEVELS, Versions
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NodeConfig:
     """`directory` was born by `cluster init`. `listen` and `addresses` override the addresses of the base configuration (HOST:PORT)."""
 

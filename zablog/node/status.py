@@ -1,11 +1,10 @@
 """What a node says of itself."""
 
-from dataclasses import dataclass
-
 from zablog.core.zxid import ZERO, Epoch, PeerId, Zxid
+from zablog.frozen import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Status:
     """A moment of a node's life. `role` is looking, draining, following or leading; `phase` election, discovery, sync or broadcast."""
 
