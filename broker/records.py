@@ -45,9 +45,9 @@ T = TypeVar("T")
 
 
 def quickly(fresh: object, frozen: type[T]) -> T:
-    """`fresh` as one of `frozen`, a frozen dataclass with the same slots in the same order.
+    """`fresh` as one of `frozen`, a frozen class with the same slots in the same order.
 
-    A frozen dataclass sets its fields through `object.__setattr__`, 0.9 µs where this takes 0.2; there is one a record.
+    A frozen class sets its eight fields past its own `__setattr__`, which takes 0.55 µs where this takes 0.3; there is one a record.
     """
     fresh.__class__ = frozen
     return fresh  # type: ignore[return-value]  # it is one now
@@ -149,6 +149,7 @@ class BatchBuilder:
     __slots__ = ("_base_timestamp", "_max_timestamp", "_pieces", "count", "size")
 
     def __init__(self) -> None:
+        _keep_varints()
         self._pieces: list[bytes] = []
         self._base_timestamp = 0
         self._max_timestamp = 0
@@ -252,9 +253,21 @@ def _ends(value_bytes: int, delta: bytes, width: int) -> tuple[bytes, bytes, int
 
 _CHECKED_HEADER: Final = struct.Struct(">hiqqqhii")
 _UNCHECKED_HEADER: Final = struct.Struct(">qiibI")
+_VARINTS: Final[list[bytes]] = []
+"""Those of the first numbers, once a batch is built or read: a server does neither, and has no use for a megabyte of them."""
 _VARINTS_KEPT = 0
-_VARINTS: Final = [varint(number) for number in range(1 << 14)]
-_VARINTS_KEPT = len(_VARINTS)
+
+
+def _keep_varints() -> None:
+    global _VARINTS_KEPT
+    if not _VARINTS_KEPT:
+        one = [bytes((number << 1,)) for number in range(1 << 6)]
+        two = [bytes((number << 1 & 127 | 128, number >> 6)) for number in range(1 << 6, 1 << 13)]
+        three = [bytes((number << 1 & 127 | 128, number >> 6 & 127 | 128, number >> 13)) for number in range(1 << 13, 1 << 14)]
+        _VARINTS[:] = one + two + three  # in one go, whichever thread it is
+        _VARINTS_KEPT = len(_VARINTS)
+
+
 _WIDTH_ENDS: Final = {1: 1 << 6, 2: 1 << 13, 3: 1 << 20}
 """How many offset deltas fit into so many bytes."""
 
@@ -269,6 +282,7 @@ def read_batch(
 
     Raises Corrupt if the form, the checksum, or anything within a record is not right.
     """
+    _keep_varints()
     header = header_of(batch) if checked else verify(batch)
     content = bytes(memoryview(batch)[HEADER_BYTES:])
     if header.codec is not Codec.NONE:

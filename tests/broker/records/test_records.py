@@ -95,6 +95,15 @@ def test_varints_are_zigzag(number):
     assert decoded >> 1 ^ -(decoded & 1) == number
 
 
+def test_the_varints_that_are_kept_are_the_computed_ones() -> None:
+    BatchBuilder()  # from now on they are kept
+    kept = [varint(number) for number in range(1 << 14)]
+
+    for number, each in enumerate(kept):
+        assert sum((byte & 127) << 7 * place for place, byte in enumerate(each)) == 2 * number
+        assert [byte >> 7 for byte in each] == [1] * (len(each) - 1) + [0] and (len(each) == 1 or each[-1])
+
+
 @given(RECORDS, st.data())
 def test_each_flipped_bit_behind_the_unchecked_fields_is_seen(records, data):
     batch = bytearray(encode_batch(records))
