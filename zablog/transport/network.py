@@ -66,8 +66,10 @@ class Pace:
 
     connect_seconds: float = 1.0
     handshake_seconds: float = 2.0
-    retry_min_seconds: float = 0.05
+    retry_min_seconds: float = 0.01
     retry_max_seconds: float = 0.5
+    retry_growth: float = 1.5
+    """Each pause is about half of the time tried so far: a peer that starts a little later than we do is met a little later."""
 
 
 async def dial_tcp(address: str) -> trio.abc.Stream:
@@ -200,7 +202,7 @@ class Network:
                 delay = self._pace.retry_min_seconds
             # Jitter keeps the nodes of an ensemble that started together from knocking in step.
             await trio.sleep(delay * self._random.uniform(0.5, 1.0))
-            delay = min(2 * delay, self._pace.retry_max_seconds)
+            delay = min(self._pace.retry_growth * delay, self._pace.retry_max_seconds)
 
     async def _dial(self, contact: Contact, address: str) -> None:
         """One try, and the life of the link if it succeeds."""
