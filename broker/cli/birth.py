@@ -5,7 +5,6 @@ node1/data/        the born data directory
 """
 
 import os
-import secrets
 import socket
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -37,8 +36,8 @@ def bear(parent: Path, addresses: Sequence[str]) -> str:
                 f"{node_folder(parent, node)} exists already: a data directory is born only where there is nothing",
                 hint="choose another folder, or start what is there",
             )
-    cluster = secrets.token_hex(16)
-    members = tuple(Member(PeerId(node), secrets.token_hex(16), address) for node, address in enumerate(addresses, start=1))
+    cluster = os.urandom(16).hex()
+    members = tuple(Member(PeerId(node), os.urandom(16).hex(), address) for node, address in enumerate(addresses, start=1))
     for member in members:
         folder = node_folder(parent, member.id)
         folder.mkdir(parents=True)

@@ -13,7 +13,6 @@ from broker.errors import Exit, NoCluster
 
 app = typer.Typer(help="Make, start, look at and stop clusters.", rich_markup_mode=None, no_args_is_help=True, epilog=HELP)
 
-COLUMNS = ("id", "role", "address", "zxid", "lag", "pid")
 _Number = Annotated[int, typer.Argument(metavar="NODE", help="The number of a node.", show_default=False)]
 
 
@@ -123,7 +122,7 @@ def status(
 
 
 async def _show(screen: Terminal, addresses: list[str]) -> int:
-    from broker.cli.survey import survey
+    from broker.cli.survey import COLUMNS, survey
 
     seen = await survey(addresses, min(screen.settings.timeout, 2.0))
     document = seen.document()

@@ -24,7 +24,7 @@ from broker.cli import local, running
 from broker.cli.framing import Delimited
 from broker.cli.local import LocalCluster
 from broker.cli.refusals import ClusterRunning, NoSuchFile, NotEmpty
-from broker.cli.survey import survey
+from broker.cli.survey import Survey, survey
 from broker.cli.terminal import Terminal, terminal
 from broker.client import Client, connect
 from broker.client.consumer import Batches
@@ -111,7 +111,7 @@ async def run(screen: Terminal, file: Path) -> int:
     try:
         screen.note(f"starting {NODES} processes; their data lies in {cluster.directory}")
         running.launch(cluster)
-        await running.until_served(cluster, screen.settings.timeout)
+        await _served(screen, cluster)
         await _stream_and_kill(screen, cluster, file, outcome)
         await _compare(screen, cluster, outcome)
         if not outcome.well:
@@ -139,6 +139,10 @@ def _born() -> LocalCluster:
 def _stop(cluster: LocalCluster) -> None:
     with cluster.changing():
         cluster.stop()
+
+
+async def _served(screen: Terminal, cluster: LocalCluster) -> Survey:
+    return await trio.to_thread.run_sync(running.until_served, cluster, screen.settings.timeout, abandon_on_cancel=True)
 
 
 async def _stream_and_kill(screen: Terminal, cluster: LocalCluster, file: Path, outcome: Outcome) -> None:
@@ -190,7 +194,7 @@ async def _kill_and_revive(screen: Terminal, cluster: LocalCluster, outcome: Out
     with cluster.changing():
         cluster.kill(outcome.killed)
     screen.note(f"kill -9 of the leader, node {outcome.killed}, with {outcome.acked:,} records acknowledged")
-    following = (await running.until_served(cluster, screen.settings.timeout)).leader
+    following = (await _served(screen, cluster)).leader
     assert following is not None, "it serves, so it has a leader"
     outcome.leader, outcome.epochs = following.id, (outcome.epochs[0], following.epoch)
     if outcome.acked == outcome.records:
@@ -203,7 +207,7 @@ async def _kill_and_revive(screen: Terminal, cluster: LocalCluster, outcome: Out
 async def _compare(screen: Terminal, cluster: LocalCluster, outcome: Outcome) -> None:
     """Read each node's own copy. One that has just come back is read until it has caught up."""
 
-    await running.until_served(cluster, screen.settings.timeout)
+    await _served(screen, cluster)
     screen.note(f"comparing the records of all {NODES} nodes with the input")
     async with connect(",".join(cluster.addresses), timeout=screen.settings.timeout) as client:
         end = (await client.describe_topic(TOPIC)).partitions[0].end

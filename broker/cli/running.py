@@ -6,19 +6,25 @@ reported and left dead, for whoever killed it may want to see that.
 
 import signal
 import time
+from contextlib import ExitStack
 from pathlib import Path
-
-import trio
+from typing import TYPE_CHECKING
 
 from broker.cli import local
 from broker.cli.local import LocalCluster
 from broker.cli.refusals import ClusterRunning, Usage
-from broker.cli.survey import Survey, survey
 from broker.cli.terminal import Terminal
 from broker.errors import Exit, NoQuorum
 
-LOOK_SECONDS = 0.05
+if TYPE_CHECKING:
+    import trio
+
+    from broker.cli.survey import Survey
+
+LOOK_SECONDS = 0.02
 """How often a starting cluster is looked at."""
+SLOW_SECONDS = 5.0
+"""How long a cluster that serves is waited for to have all its nodes."""
 
 
 def up(screen: Terminal, name: str, count: int | None, directory: Path | None, port: int, detach: bool) -> int:
@@ -39,9 +45,10 @@ def up(screen: Terminal, name: str, count: int | None, directory: Path | None, p
         )
     launch(cluster)
     try:
-        seen = trio.run(until_served, cluster, screen.settings.timeout)
-        _show(screen, cluster, seen)
+        _show(screen, cluster, until_served(cluster, screen.settings.timeout))
         if not detach:
+            import trio
+
             return trio.run(stand_by, screen, cluster)
     except BaseException:
         with cluster.changing():
@@ -62,28 +69,39 @@ def launch(cluster: LocalCluster) -> None:
             cluster.start(number)
 
 
-async def until_served(cluster: LocalCluster, seconds: float) -> Survey:
-    """Wait until a leader serves and every node that runs follows it. Raises how a node ended, if that leaves no quorum."""
-    deadline = trio.current_time() + seconds
-    patience = trio.current_time() + 5.0
-    while True:
-        ended = [node.id for node in cluster.nodes.values() if not node.alive]
-        if len(cluster.nodes) - len(ended) <= len(cluster.nodes) // 2:
-            raise cluster.why_it_ended(ended[0])
-        seen = await survey([node.address for node in cluster.nodes.values() if node.alive], 1.0)
-        quiet = [address for address in (node.address for node in cluster.running) if seen.answers.get(address) is None]
-        # One that is slow to come must not hold up a cluster that serves without it.
-        if seen.leader is not None and ((seen.settled and not quiet) or trio.current_time() > patience):
-            return seen
-        if trio.current_time() > deadline:
-            raise NoQuorum(
-                f"cluster {cluster.name}: no leader within {seconds:g} s", hint=f"the nodes' logs are {cluster.directory}/node*/server.log"
-            )
-        await trio.sleep(LOOK_SECONDS)
+def until_served(cluster: LocalCluster, seconds: float) -> "Survey":
+    """Wait until a leader serves and every node that runs follows it. Raises how a node ended, if that leaves no quorum.
+
+    What is needed to ask them is loaded only now, while they load what they need themselves.
+    """
+    from broker.cli.asking import Asked
+    from broker.cli.survey import Survey
+
+    begun = time.monotonic()
+    with ExitStack() as connections:
+        nodes = {number: connections.enter_context(Asked(node.address)) for number, node in cluster.nodes.items()}
+        while True:
+            alive = {number: node.alive for number, node in cluster.nodes.items()}
+            if sum(alive.values()) <= len(alive) // 2:
+                raise cluster.why_it_ended(next(number for number in alive if not alive[number]))
+            seen = Survey({node.address: node.status(1.0) if alive[number] else None for number, node in nodes.items()})
+            quiet = any(alive[number] and seen.answers[node.address] is None for number, node in nodes.items())
+            waited = time.monotonic() - begun
+            # One that is slow to come must not hold up a cluster that serves without it.
+            if seen.leader is not None and ((seen.settled and not quiet) or waited > SLOW_SECONDS):
+                return seen
+            if waited > seconds:
+                raise NoQuorum(
+                    f"cluster {cluster.name}: no leader within {seconds:g} s",
+                    hint=f"the nodes' logs are {cluster.directory}/node*/server.log",
+                )
+            time.sleep(LOOK_SECONDS)
 
 
 async def stand_by(screen: Terminal, cluster: LocalCluster) -> int:
     """Report nodes that end, until Ctrl-C, SIGTERM or `cluster down` from elsewhere. Then stop the nodes in order."""
+    import trio
+
     screen.note("Ctrl-C stops it")
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
@@ -98,7 +116,9 @@ async def stand_by(screen: Terminal, cluster: LocalCluster) -> int:
     return Exit.OK
 
 
-async def _watch(screen: Terminal, cluster: LocalCluster, scope: trio.CancelScope) -> None:
+async def _watch(screen: Terminal, cluster: LocalCluster, scope: "trio.CancelScope") -> None:
+    import trio
+
     alive = {node.id for node in cluster.running}
     while True:
         await trio.sleep(0.2)
@@ -128,19 +148,20 @@ def start(screen: Terminal, cluster: LocalCluster, number: int) -> None:
 
 def until_answered(cluster: LocalCluster, number: int, seconds: float) -> None:
     """Wait until the node's process answers. Raises how it ended, if it does."""
-    from broker.cli.survey import status_of
+    from broker.cli.asking import Asked
 
     deadline = time.monotonic() + seconds
-    while trio.run(status_of, cluster.node(number).address, 1.0) is None:
-        if not cluster.node(number).alive:
-            raise cluster.why_it_ended(number)
-        if time.monotonic() > deadline:
-            raise NoQuorum(f"node {number} does not answer within {seconds:g} s", hint=f"its log is {cluster.log(number)}")
-        time.sleep(LOOK_SECONDS)
+    with Asked(cluster.node(number).address) as node:
+        while node.status(1.0) is None:
+            if not cluster.node(number).alive:
+                raise cluster.why_it_ended(number)
+            if time.monotonic() > deadline:
+                raise NoQuorum(f"node {number} does not answer within {seconds:g} s", hint=f"its log is {cluster.log(number)}")
+            time.sleep(LOOK_SECONDS)
 
 
-def _show(screen: Terminal, cluster: LocalCluster, seen: Survey) -> None:
-    from broker.cli.cluster import COLUMNS
+def _show(screen: Terminal, cluster: LocalCluster, seen: "Survey") -> None:
+    from broker.cli.survey import COLUMNS
 
     document = seen.document()
     rows = document["nodes"]

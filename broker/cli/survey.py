@@ -6,12 +6,12 @@ if two say so, the one of the higher epoch is right and the other does not know 
 
 from collections.abc import Mapping, Sequence
 
-import trio
-
 from broker.protocol import NodeStatus
 from zablog.frozen import frozen
 
 ANSWER_SECONDS = 2.0
+COLUMNS = ("id", "role", "address", "zxid", "lag", "pid")
+"""What a person is shown of each node."""
 
 
 @frozen
@@ -69,6 +69,8 @@ class Survey:
 
 async def survey(addresses: Sequence[str], seconds: float = ANSWER_SECONDS) -> Survey:
     """Ask every address, and every further one that the answers name."""
+    import trio
+
     answers: dict[str, NodeStatus | None] = {}
 
     async def ask(address: str) -> None:
@@ -86,6 +88,8 @@ async def survey(addresses: Sequence[str], seconds: float = ANSWER_SECONDS) -> S
 
 async def status_of(address: str, seconds: float = ANSWER_SECONDS) -> NodeStatus | None:
     """What one node says of itself; None if it does not."""
+    import trio
+
     from broker.client.connection import open_connection
     from broker.errors import BrokerError
     from broker.protocol import Status
