@@ -1,24 +1,31 @@
 """The table of commands, and the one place where a command's end becomes an exit code.
 
-The modules of the commands are light; what is heavy (trio, rich, the client) they import when they run.
+The modules of the commands are light; what is heavy (trio, rich, the client) they import when they run. Only the command that was typed
+is loaded; and typer itself is not where nodes are started, since that is waited for (`broker.cli.plain`).
 """
 
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
-import typer
-
-from broker.cli import bench, cluster, consume, explore, limits, log, produce, server, simulate, topic
+from broker.cli.plain import plain
 from broker.cli.refusals import Usage, exit_code, told
 from broker.cli.settings import HELP, take
 from broker.cli.terminal import Terminal
 from broker.errors import Exit, InternalError
 
+if TYPE_CHECKING:
+    import typer
 
-def application() -> typer.Typer:
-    """All commands."""
+COMMANDS: Final = ("cluster", "server", "topic", "limits", "produce", "consume", "log", "bench", "simulate", "explore")
+"""As the help lists them."""
+
+
+def application(names: Sequence[str] = COMMANDS) -> "typer.Typer":
+    """The commands of these names."""
+    import typer
+
     app = typer.Typer(
         name="zablog",
         help="A replicated, ordered log with topics: agreed by Zab, fsynced on a quorum.",
@@ -28,21 +35,64 @@ def application() -> typer.Typer:
         add_completion=False,
         context_settings={"help_option_names": ["-h", "--help"]},
         pretty_exceptions_enable=False,
+        callback=_nothing,
     )
-    app.add_typer(cluster.app, name="cluster")
-    app.command("server", epilog=HELP)(server.server)
-    app.add_typer(topic.app, name="topic")
-    app.add_typer(limits.app, name="limits")
-    app.command("produce", epilog=HELP)(produce.produce)
-    app.command("consume", epilog=HELP)(consume.consume)
-    app.add_typer(log.app, name="log")
-    app.command("bench", epilog=HELP)(bench.bench)
-    app.command("simulate", epilog=HELP)(simulate.simulate)
-    app.command("explore", epilog=HELP)(explore.explore)
+    for name in names:
+        _add(app, name)
     return app
 
 
-def main(app: typer.Typer | None = None) -> NoReturn:
+def _nothing() -> None:
+    """Before a command. Without it typer would take an application of one command for that command."""
+
+
+def _add(app: "typer.Typer", name: str) -> None:
+    match name:
+        case "cluster":
+            from broker.cli import cluster
+
+            app.add_typer(cluster.app, name=name)
+        case "server":
+            from broker.cli import server
+
+            app.command(name, epilog=HELP)(server.server)
+        case "topic":
+            from broker.cli import topic
+
+            app.add_typer(topic.app, name=name)
+        case "limits":
+            from broker.cli import limits
+
+            app.add_typer(limits.app, name=name)
+        case "produce":
+            from broker.cli import produce
+
+            app.command(name, epilog=HELP)(produce.produce)
+        case "consume":
+            from broker.cli import consume
+
+            app.command(name, epilog=HELP)(consume.consume)
+        case "log":
+            from broker.cli import log
+
+            app.add_typer(log.app, name=name)
+        case "bench":
+            from broker.cli import bench
+
+            app.command(name, epilog=HELP)(bench.bench)
+        case "simulate":
+            from broker.cli import simulate
+
+            app.command(name, epilog=HELP)(simulate.simulate)
+        case "explore":
+            from broker.cli import explore
+
+            app.command(name, epilog=HELP)(explore.explore)
+        case _:
+            raise AssertionError(f"{name} is in the table of commands")
+
+
+def main(app: "typer.Typer | None" = None) -> NoReturn:
     """Run what was typed; `app` is another application than `zablog` itself."""
     code = run(sys.argv[1:], app)
     try:
@@ -52,13 +102,26 @@ def main(app: typer.Typer | None = None) -> NoReturn:
     sys.exit(code)
 
 
-def run(arguments: Sequence[str], app: typer.Typer | None = None) -> int:
+def run(arguments: Sequence[str], app: "typer.Typer | None" = None) -> int:
     """Run one command line; its exit code."""
     terminal = Terminal()
     try:
         terminal.settings.json = "--json" in arguments  # so that even a bad option is told as it was asked for
         terminal.settings, rest = take(arguments)
-        code = (app or application())(args=rest, prog_name=app.info.name if app else "zablog", standalone_mode=False, obj=terminal)
+        if app is None and (known := plain(rest)) is not None:
+            return known(terminal)
+        return _typed(rest, terminal, app)
+    except BaseException as error:
+        return _ended(error, terminal)
+
+
+def _typed(rest: Sequence[str], terminal: Terminal, app: "typer.Typer | None") -> int:
+    """What stands in the table of commands, read and run by typer."""
+    import typer
+
+    try:
+        known = app or application(rest[:1] if rest and rest[0] in COMMANDS else COMMANDS)
+        code = known(args=rest, prog_name=app.info.name if app else "zablog", standalone_mode=False, obj=terminal)
         return int(code) if isinstance(code, int) else Exit.OK
     except typer.Abort:
         return Exit.INTERRUPTED
@@ -68,8 +131,6 @@ def run(arguments: Sequence[str], app: typer.Typer | None = None) -> int:
         else:
             terminal.refuse(Usage(error.format_message(), hint="zablog COMMAND --help shows what can be said"))
         return Exit.USAGE
-    except BaseException as error:
-        return _ended(error, terminal)
 
 
 def _ended(error: BaseException, terminal: Terminal) -> int:

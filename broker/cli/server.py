@@ -5,8 +5,6 @@ from typing import Annotated
 
 import typer
 
-from broker.errors import BrokerError
-
 
 def server(
     context: typer.Context,
@@ -20,13 +18,6 @@ def server(
 
     Example: zablog server node1/node.toml
     """
-    from broker.server import run
-    from broker.server.config import load
+    from broker.cli.serving import serve
 
-    config = load(file)
-    try:
-        run(config)
-    except BrokerError as error:
-        if str(config.directory) not in str(error):
-            error.message = f"{error.message} (node in {config.directory})"
-        raise
+    serve(file)

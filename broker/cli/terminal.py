@@ -9,11 +9,13 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-
-import typer
+from typing import TYPE_CHECKING
 
 from broker.cli.settings import Settings
 from broker.errors import BrokerError
+
+if TYPE_CHECKING:
+    import typer
 
 Row = Mapping[str, object]
 
@@ -91,7 +93,7 @@ def cell(value: object) -> str:
     return "-" if value is None else str(value)
 
 
-def terminal(context: typer.Context) -> Terminal:
+def terminal(context: "typer.Context") -> Terminal:
     """The terminal of the running command."""
     found = context.find_object(Terminal)
     assert found is not None, "main() hands every command its terminal"
