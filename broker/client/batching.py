@@ -1,8 +1,10 @@
 """Records on their way into batches: one lane a partition, batches close when they are full or when their turn comes.
 
 A lane sends what it has gathered as soon as nothing of it is under way, so a lone record leaves at once and a busy lane's batches
-grow while a request is in flight; full batches need not wait. What is ready leaves topic by topic, in turn. Pure but for the fates
-that senders wait for.
+grow while a request is in flight; full batches need not wait. What is ready leaves topic by topic, in turn; where a topic has little,
+others join it, since a request costs every node far more than one more batch in it. A refusal concerns a whole request, though: what
+was refused together is sent again topic by topic, so that only those fail who are meant. That keeps its order because nothing else of a
+lane is under way while a batch of it travels with other topics'. Pure but for the fates that senders wait for.
 """
 
 from bisect import bisect_left
@@ -25,6 +27,8 @@ FULL_RECORDS: Final = 16 << 10
 assert FULL_RECORDS < RECORDS_MAX, "a full batch is a batch"
 REQUEST_BYTES: Final = 1 << 20
 """A request takes no more batches once it holds so much."""
+SHARED_BYTES: Final = 64 << 10
+"""Other topics join a request that holds less than this."""
 RECORD_OVERHEAD: Final = 10
 """About what a record takes beside its content."""
 
@@ -32,20 +36,22 @@ RECORD_OVERHEAD: Final = 10
 class OpenBatch:
     """Records that will share one batch and one fate. Plain ones are only gathered until it is sealed: together they cost less."""
 
-    __slots__ = ("_builder", "_plain", "_time", "fate", "size")
+    __slots__ = ("_builder", "_plain", "_sealed", "_time", "fate", "size")
 
     def __init__(self) -> None:
         self._builder = BatchBuilder()
         self._plain: list[bytes] = []
         """Values without key and headers, of one time, that the builder has yet to be given."""
         self._time = 0
+        self._sealed: bytes | None = None
         self.fate = Fate()
         self.size = 0
         """About how many bytes its records will take."""
 
     @property
     def full(self) -> bool:
-        return self.size >= FULL_BYTES or self.fate.records >= FULL_RECORDS
+        """Takes it no more records?"""
+        return self.size >= FULL_BYTES or self.fate.records >= FULL_RECORDS or self._sealed is not None
 
     def add(self, value: bytes | None, timestamp: int, key: bytes | None, headers: Headers) -> Pending:
         if key is None and not headers and value is not None:
@@ -69,10 +75,11 @@ class OpenBatch:
 
     def seal(self) -> bytes:
         """The batch. Nothing can be added any more, and the pieces it was made of are let go."""
-        self._settle(self._time)
-        batch = self._builder.build()
-        del self._builder, self._plain
-        return batch
+        if self._sealed is None:
+            self._settle(self._time)
+            self._sealed = self._builder.build()
+            del self._builder, self._plain
+        return self._sealed
 
     def _settle(self, timestamp: int) -> None:
         """Whatever comes next does not belong to those that were gathered."""
@@ -87,7 +94,7 @@ class OpenBatch:
 class Lane:
     """The batches of one partition that no request has taken yet, and how many requests of it are under way."""
 
-    __slots__ = ("batches", "in_flight", "name", "partition", "topic")
+    __slots__ = ("apart", "batches", "in_flight", "name", "partition", "shared", "topic")
 
     def __init__(self, name: str, topic: Zxid, partition: int) -> None:
         self.name = name
@@ -96,11 +103,15 @@ class Lane:
         self.batches: deque[OpenBatch] = deque()
         """Only the last one takes more records."""
         self.in_flight = 0
+        self.shared = False
+        """What is under way of it travels with other topics'."""
+        self.apart = False
+        """What was refused together with other topics' comes next, and without them."""
 
     @property
     def ready(self) -> bool:
         """Is there a batch that may leave now?"""
-        return bool(self.batches) and (not self.in_flight or len(self.batches) > 1 or self.batches[0].full)
+        return bool(self.batches) and (not self.in_flight or (not self.shared and (len(self.batches) > 1 or self.batches[0].full)))
 
     def open(self) -> OpenBatch:
         """The batch that takes the next record."""
@@ -121,7 +132,7 @@ class Lane:
 class Lanes:
     """All lanes of a producer: where a record waits, and what leaves next."""
 
-    __slots__ = ("_by_topic", "_gathering", "_sticky")
+    __slots__ = ("_by_topic", "_gathering", "_sticky", "_waiting")
 
     def __init__(self) -> None:
         # By id: what waits for a deleted topic must not go to another one that was given its name.
@@ -130,6 +141,8 @@ class Lanes:
         """The partition to which a topic's records without a key go until their batch is full."""
         self._gathering: dict[Zxid, OpenBatch] = {}
         """That batch, while no request has taken it."""
+        self._waiting: dict[Zxid, None] = {}
+        """Topics that may have something waiting, in turn."""
 
     def open(self, topic: TopicEntry, key: bytes | None, partition: int | None) -> OpenBatch:
         """The batch that takes the next record. Raises PartitionNotFound."""
@@ -142,6 +155,7 @@ class Lanes:
 
     def lane(self, topic: TopicEntry, key: bytes | None, partition: int | None) -> Lane:
         """Where the next record waits. Raises PartitionNotFound."""
+        self._waiting[topic.id] = None
         lanes = self._by_topic.setdefault(topic.id, {})
         if partition is None:
             partition = partition_of(key, topic.partitions) if key is not None else self._sticky_partition(topic, lanes)
@@ -162,29 +176,63 @@ class Lanes:
         return partition
 
     def take_ready(self) -> list[tuple[Lane, OpenBatch]]:
-        """What leaves together as the next request: batches of the first topic that has something ready. None if none has."""
-        for topic, lanes in self._by_topic.items():
-            batches: list[tuple[Lane, OpenBatch]] = []
-            size = 0
-            for lane in lanes.values():
-                # A second batch of a lane may join the request only if there is no other way to fill it.
-                while lane.ready and size < REQUEST_BYTES and len(batches) < PARTS_MAX:
-                    batch = lane.batches.popleft()
-                    batches.append((lane, batch))
-                    size += batch.size
-                    lane.in_flight += 1
-                    self._gathering.pop(topic, None)
-                    if self._sticky.get(topic) == lane.partition:
-                        self._sticky[topic] += 1
-            if batches:
-                # The next request begins with another topic.
-                self._by_topic[topic] = self._by_topic.pop(topic)
-                return batches
-        return []
+        """What leaves together as the next request: batches of the first topic that has something ready. None if none has.
+
+        Where these are little, batches of other topics join them, each the only one of its lane that is under way.
+        """
+        batches: list[tuple[Lane, OpenBatch]] = []
+        size = 0
+        for topic in [*self._waiting]:
+            if not batches:
+                size = self._take(topic, batches, size, REQUEST_BYTES)
+            elif size >= SHARED_BYTES or any(lane.in_flight > 1 or lane.apart for lane, _ in batches):
+                break
+            else:
+                size = self._take(topic, batches, size, SHARED_BYTES, joining=True)
+        if batches and batches[-1][0].topic != batches[0][0].topic:
+            for lane, _ in batches:
+                lane.shared = True
+        return batches
+
+    def _take(self, topic: Zxid, batches: list[tuple[Lane, OpenBatch]], size: int, size_max: int, joining: bool = False) -> int:
+        """Take what is ready of a topic, as long as there is room; the size of all that is taken."""
+        taken = waiting = False
+        for lane in self._by_topic[topic].values():
+            # A second batch of a lane may join the request only if there is no other way to fill it.
+            while lane.ready and size < size_max and len(batches) < PARTS_MAX and not (joining and (lane.in_flight or lane.apart)):
+                batch = lane.batches.popleft()
+                batches.append((lane, batch))
+                size += batch.size
+                lane.in_flight += 1
+                taken = True
+                self._gathering.pop(topic, None)
+                if self._sticky.get(topic) == lane.partition:
+                    self._sticky[topic] += 1
+            waiting = waiting or bool(lane.batches)
+        if taken or not waiting:
+            del self._waiting[topic]
+            if waiting:
+                self._waiting[topic] = None  # the next request begins with another topic
+        return size
+
+    def answered(self, batches: list[tuple[Lane, OpenBatch]]) -> None:
+        """These are under way no longer."""
+        for lane, _ in batches:
+            lane.in_flight -= 1
+            lane.shared = lane.apart = False
+
+    def put_back(self, batches: list[tuple[Lane, OpenBatch]]) -> None:
+        """These were refused together, and are answered: each topic's shall be sent again without the others'."""
+        for lane, batch in batches:
+            assert not lane.in_flight, "the law that nothing overtakes what was refused together"
+            lane.batches.appendleft(batch)
+            lane.apart = True
+            self._waiting[lane.topic] = None
 
     def take_waiting(self) -> Iterator[OpenBatch]:
         """What no request has taken yet, and none will."""
         self._gathering.clear()
+        self._waiting.clear()
         for lanes in self._by_topic.values():
             for lane in lanes.values():
                 while lane.batches:

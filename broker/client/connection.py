@@ -23,7 +23,10 @@ from zablog.wire.handshake import CLIENT_VERSIONS, Hello, Purpose, Refused, Welc
 SILENCE_SECONDS: Final = 1.5
 """How long a node may say nothing, while it owes an answer, before it is asked whether it is there; and then again."""
 OVERDUE_SECONDS: Final = 0.25
-"""The same for answers that do not wait for data to come: to ask is cheap, and a slow node that answers loses nothing by it."""
+"""The same for answers that do not wait for data to come: to ask is cheap, and a slow node that answers loses nothing by it. A node that
+was there each time it was asked is asked more and more rarely: it is busy, and a thousand clients that ask would make it busier."""
+TRUST_LOST: Final = 0.95
+"""By so much that wears off with each look at a node that was not silent."""
 
 Answered = Callable[[Response | ConnectionLost], None]
 """Called once, from the connection's reader: it must not block and must not raise."""
@@ -37,6 +40,7 @@ class Connection:
         "_patient",
         "_pipe",
         "_scope",
+        "_stirred",
         "_waiting",
         "address",
         "cause",
@@ -67,6 +71,8 @@ class Connection:
         self.doubted: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
         """Called again and again while the node owes a sign of life."""
         self._scope = trio.CancelScope()
+        self._stirred: trio.Event | None = None
+        """The watch rests, until something is asked."""
 
     @property
     def heard_at(self) -> float:
@@ -86,6 +92,8 @@ class Connection:
         self._waiting[self._next] = answered
         if patient:
             self._patient.add(self._next)
+        if self._stirred is not None:
+            self._stirred.set()
         self._pipe.post(encode_request(self._next, request))
         return self._next
 
@@ -153,12 +161,23 @@ class Connection:
 
     async def _watch(self) -> None:
         """Ask a silent node that owes an answer whether it is there."""
+        overdue = OVERDUE_SECONDS
         while True:
+            asked = self._next
             await trio.sleep(OVERDUE_SECONDS)
             self._patient &= self._waiting.keys()
+            if not self._waiting:
+                if asked == self._next:
+                    self._stirred = trio.Event()
+                    await self._stirred.wait()
+                    self._stirred = None
+                continue
             silent = trio.current_time() - self.heard_at
             urgent = len(self._waiting) > len(self._patient)
-            if self._waiting and silent >= (OVERDUE_SECONDS if urgent else SILENCE_SECONDS):
+            if silent < (overdue if urgent else SILENCE_SECONDS):
+                overdue = max(OVERDUE_SECONDS, TRUST_LOST * overdue)
+            else:
+                overdue = min(2 * overdue, SILENCE_SECONDS)
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._ask_around)
                     with trio.move_on_after(max(2 * SILENCE_SECONDS - silent, SILENCE_SECONDS)) as patience:

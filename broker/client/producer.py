@@ -2,7 +2,8 @@
 
 `send` awaits the receipt; `submit`, `send_nowait` and `send_many` keep many records under way. All wait for room in one bounded
 buffer, nothing is dropped. One task forms requests: whenever the session has room, each topic's ready batches leave together, as
-one proposal. Requests hold one topic, because a refusal concerns the whole request and must not hit another topic's records.
+one proposal, and where they are little, those of several topics. What is refused together is sent again topic by topic, because
+a refusal concerns the whole request and must not hit another topic's records.
 Only a record that travels alone does not wait for the task: its `send` forms the request.
 """
 
@@ -306,6 +307,10 @@ class Producer:
                 self._session.cluster.saw(zxid)
                 for (lane, batch), offset in zip(batches, offsets, strict=True):
                     batch.fate.keep(Receipt(lane.name, lane.partition, offset, zxid, _LEVEL_NAMES[level]))
+            case Failed(maybe_written=False) if batches[0][0].shared:
+                self._lanes.answered(batches)
+                self._lanes.put_back(batches)
+                return
             case Failed(code, text, hint, maybe_written):
                 if code in (Code.TOPIC_NOT_FOUND, Code.PARTITION_NOT_FOUND, Code.RECORD_TOO_LARGE):
                     self._topics.forget(batches[0][0].name)
@@ -314,8 +319,8 @@ class Producer:
                 error = response
             case _:
                 error = InternalError(f"Produce was answered with {type(response).__name__}", maybe_written=True)
-        for lane, batch in batches:
-            lane.in_flight -= 1
+        self._lanes.answered(batches)
+        for _, batch in batches:
             if error is not None:
                 self._fail(batch, error)
             self._release(batch)

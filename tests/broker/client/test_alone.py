@@ -100,7 +100,11 @@ async def producing(buffer_bytes: int = 1 << 30, alone: bool = True) -> AsyncIte
                 nursery.start_soon(out.send, "orders", b"first")
                 await session.answering()
                 session.requests.clear()
-            yield session, out, nursery
+            try:
+                yield session, out, nursery
+            except BaseException:
+                nursery.start_soon(session.answering)  # what was taken is waited for
+                raise
             await session.answering()
 
 
@@ -173,7 +177,7 @@ async def test_a_send_takes_with_it_what_waits_before_it() -> None:
         nursery.start_soon(out.send, "orders", b"c")
         await trio.testing.wait_all_tasks_blocked()
 
-        assert sorted(session.requests) == [[b"a", b"c"], [b"b"]]
+        assert session.requests == [[b"a", b"c", b"b"]]
 
 
 async def test_two_tasks_on_one_lane_keep_their_order_and_wait_for_each_other() -> None:

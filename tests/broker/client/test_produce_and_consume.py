@@ -4,6 +4,7 @@ import pytest
 import trio
 
 from broker.client import connect
+from broker.client.batching import SHARED_BYTES
 from broker.client.session import IN_FLIGHT_MAX
 from broker.errors import BadRequest
 from broker.state.commands import Retention
@@ -44,7 +45,7 @@ async def test_a_producer_has_no_more_requests_under_way_than_the_cluster_keeps_
         await zl.set_limits(producer_window=window)
 
         async with zl.producer() as out:
-            pendings = [await out.submit(topic, b"paid") for topic in topics]  # a request each
+            pendings = [await out.submit(topic, b"paid" * (SHARED_BYTES // 4)) for topic in topics]  # a request each
             most = 0
             while not all(pending.done for pending in pendings):
                 most = max(most, len(out._session._unanswered))

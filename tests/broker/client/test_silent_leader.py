@@ -3,6 +3,7 @@
 The nodes are scripts behind memory streams; a stopped one takes what it is sent and says nothing, like a process that got SIGSTOP.
 """
 
+import math
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -12,7 +13,7 @@ import trio
 
 from broker.client import connect
 from broker.client.connection import OVERDUE_SECONDS, SILENCE_SECONDS, open_connection
-from broker.errors import Code
+from broker.errors import Code, ConnectionLost
 from broker.pipe import Pipe
 from broker.protocol import (
     AllocateProducer,
@@ -200,4 +201,38 @@ async def test_a_node_that_waits_for_data_to_come_is_asked_seldom_whether_it_is_
         await trio.sleep(10 * SILENCE_SECONDS)
 
         assert 5 <= nodes.seen[1, "Ping"] <= 10
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_busy_node_that_was_always_there_is_asked_more_and_more_rarely(
+    autojump_clock: trio.testing.MockClock, nodes: Nodes
+) -> None:
+    nodes.write_seconds = 3 * OVERDUE_SECONDS
+    async with connect(ADDRESSES[1], timeout=20) as zl, zl.producer() as out:
+        for _ in range(40):
+            await out.send("orders", b"a")
+
+        assert nodes.seen[1, "Ping"] <= 10
+
+        nodes.write_seconds = 0
+        for _ in range(400):
+            await out.send("orders", b"a")
+            await trio.sleep(0.1)
+        began = trio.current_time()
+        nodes.stopped.add(1)
+        nodes.leader = 2
+        await out.send("orders", b"behind")
+        assert trio.current_time() - began <= 5 * OVERDUE_SECONDS, "its being busy is forgotten"
+
+
+async def test_nothing_wakes_up_for_a_connection_that_is_asked_nothing(autojump_clock: trio.testing.MockClock, nodes: Nodes) -> None:
+    async with trio.open_nursery() as nursery:
+        link = await open_connection(nursery, ADDRESSES[1])
+        await trio.sleep(3 * OVERDUE_SECONDS)
+        assert trio.lowlevel.current_statistics().seconds_to_next_deadline == math.inf
+
+        nodes.stopped.add(1)
+        with pytest.raises(ConnectionLost):
+            await link.call(Ping())
+
         nursery.cancel_scope.cancel()
