@@ -9,6 +9,7 @@ ends the connection with an error frame (request number 0) and one line in the l
 from contextlib import suppress
 from functools import partial
 
+import structlog
 import trio
 
 from broker.errors import Code
@@ -41,14 +42,13 @@ from broker.server.reads import Reads
 from broker.server.writes import BadWrite, Proposal, Writes
 from broker.state.commands import COMMAND_BYTES_MAX
 from zablog import NodeStopped
-from zablog.logger import get_logger
 from zablog.transport.ends import BROKEN
 from zablog.wire import WireError
 
 REQUEST_BYTES_MAX = COMMAND_BYTES_MAX + (1 << 16)
 LAST_WORD_SECONDS = 1.0
 
-log = get_logger("broker.server")
+log = structlog.get_logger("broker.server")
 
 
 class ClientConnection:

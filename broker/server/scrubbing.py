@@ -8,9 +8,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import google_crc32c
+import structlog
 import trio
-
-from zablog.logger import get_logger
 
 if TYPE_CHECKING:
     from broker.server.application import BrokerApplication
@@ -19,7 +18,7 @@ PIECE_BYTES: Final = 256 << 10
 REST_SECONDS: Final = 1.0
 """Between two rounds."""
 
-log = get_logger("broker.server")
+log = structlog.get_logger("broker.server")
 
 
 async def keep_scrubbing(application: "BrokerApplication", rate: int) -> None:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
+import structlog
 import trio
 
 from broker.server.application import BrokerApplication
@@ -19,7 +20,6 @@ from broker.server.retention import keep_retaining
 from broker.server.scrubbing import keep_scrubbing
 from broker.server.writes import Writes
 from zablog import Node, NodeConfig, PeerId, Timing, open_node
-from zablog.logger import get_logger
 from zablog.storage.files import FileDisk
 from zablog.transport.ends import address_of
 from zablog.wire.handshake import Hello
@@ -27,7 +27,7 @@ from zablog.wire.handshake import Hello
 LOG_FOLDER = "topics"
 """Where the segments lie, below the node's directory."""
 
-log = get_logger("broker.server")
+log = structlog.get_logger("broker.server")
 
 
 class Server:

@@ -7,13 +7,13 @@ snapshot needed.
 
 from dataclasses import dataclass, field
 
+import structlog
 import trio
 
 from zablog.core.events import Checkpointed
 from zablog.core.state import Following, Leading
 from zablog.core.trail import Mark
 from zablog.core.zxid import Zxid
-from zablog.logger import get_logger
 from zablog.node.application import Restorable
 from zablog.node.applier import Applier
 from zablog.node.config import NodeConfig
@@ -28,7 +28,7 @@ from zablog.storage.storage import Storage
 LOOK_SECONDS = 0.1
 """How often it is looked whether a checkpoint is due."""
 
-log = get_logger("zablog.node")
+log = structlog.get_logger("zablog.node")
 
 
 @dataclass

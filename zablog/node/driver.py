@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol, TypeVar
 
+import structlog
 import trio
 
 from zablog.core.effects import (
@@ -52,7 +53,6 @@ from zablog.core.peer import Peer
 from zablog.core.state import Following, Leading, Phase
 from zablog.core.trail import Mark, Payload
 from zablog.core.zxid import ZERO, Epoch, PeerId, Zxid
-from zablog.logger import get_logger
 from zablog.node.errors import LeadershipLost, NodeStopped
 from zablog.node.reads import ReadRounds
 from zablog.node.writer import Writer
@@ -70,7 +70,7 @@ HOLD_SECONDS = 0.05
 STREAM_ROUND_BYTES = 16 << 20
 """After so much the core is told how far a stream has come: it counts as progress."""
 
-log = get_logger("zablog.node")
+log = structlog.get_logger("zablog.node")
 
 Read = TypeVar("Read")
 

@@ -4,12 +4,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from random import SystemRandom
 
+import structlog
 import trio
 
 from zablog.core.peer import Peer
 from zablog.core.trail import Payload
 from zablog.core.zxid import ZERO, PeerId, Zxid
-from zablog.logger import get_logger
 from zablog.node.application import Application, Restorable
 from zablog.node.applier import Applier
 from zablog.node.checkpoints import Checkpoints
@@ -42,7 +42,7 @@ TICKS_AT_ONCE = 5
 PAYLOAD_BYTES_MAX = 16 << 20
 """One payload, and all payloads of one call together. They travel as one frame, and a frame has its limit."""
 
-log = get_logger("zablog.node")
+log = structlog.get_logger("zablog.node")
 
 Clients = Callable[[trio.abc.Stream, Hello], Awaitable[None]]
 

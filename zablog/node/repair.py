@@ -6,11 +6,11 @@ it is not below the damage; else a peer that still has the entries; else, where 
 
 from collections.abc import Sequence
 
+import structlog
 import trio
 
 from zablog.core.trail import Entries, Mark
 from zablog.core.zxid import Zxid
-from zablog.logger import get_logger
 from zablog.node.application import Restorable
 from zablog.node.transfer import Answers, DiskFailed, Fetcher, TransferFailed
 from zablog.storage.disk import Disk
@@ -29,7 +29,7 @@ REPAIR_BYTES_MAX = 256 << 20
 AGAIN_SECONDS = 1.0
 """Between two rounds of asking everybody."""
 
-log = get_logger("zablog.node")
+log = structlog.get_logger("zablog.node")
 
 
 async def open_repaired(

@@ -7,16 +7,16 @@ topics can be deleted, or their retention lowered; what it is spent on is taken 
 
 from contextlib import suppress
 
+import structlog
 import trio
 
-from zablog.logger import get_logger
 from zablog.storage.files import FileDisk
 
 NAME = "reserve"
 LOOK_SECONDS = 5.0
 """Between two looks whether there is room again."""
 
-log = get_logger("zablog.node")
+log = structlog.get_logger("zablog.node")
 
 
 class Reserve:

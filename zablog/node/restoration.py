@@ -7,12 +7,12 @@ everything of ours stands whole, and a crash finds it so; from then on a crash f
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+import structlog
 import trio
 
 from zablog.core.events import Link, Staged
 from zablog.core.trail import Mark
 from zablog.core.zxid import ZERO
-from zablog.logger import get_logger
 from zablog.node.application import Restorable
 from zablog.node.applier import Applier
 from zablog.node.driver import Driver
@@ -29,7 +29,7 @@ from zablog.wire.errors import WireError
 MEND_SECONDS = 0.2
 """Between two tries to have a damaged state restored by a peer."""
 
-log = get_logger("zablog.node")
+log = structlog.get_logger("zablog.node")
 
 
 @dataclass

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import google_crc32c
+import structlog
 import trio
 
 from zablog.core.trail import Mark, Payload
 from zablog.core.zxid import PeerId, Zxid
-from zablog.logger import get_logger
 from zablog.node.application import Restorable
 from zablog.node.errors import the_one_of
 from zablog.storage.errors import Corrupt, StorageError
@@ -41,7 +41,7 @@ PROGRESS_SECONDS = 0.3
 OWN_FILE = ""
 """The name of the snapshot's own file."""
 
-log = get_logger("zablog.node")
+log = structlog.get_logger("zablog.node")
 
 Result = TypeVar("Result")
 

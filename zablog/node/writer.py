@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 
+import structlog
 import trio
 
 from zablog.core.effects import Append, DurableEffect
 from zablog.core.zxid import ZERO, Zxid
-from zablog.logger import get_logger
 from zablog.storage.storage import Storage
 
 IDLE_SECONDS = 0.25
@@ -37,7 +37,7 @@ SLOW_SECONDS = 1.0
 """A commit that takes longer is worth a line in the log."""
 ZEROS_AGAIN_SECONDS = 10.0
 
-log = get_logger("zablog.node")
+log = structlog.get_logger("zablog.node")
 
 
 class Writer:

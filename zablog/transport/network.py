@@ -16,13 +16,13 @@ from contextlib import asynccontextmanager
 from random import Random
 from typing import Final
 
+import structlog
 import trio
 
 from zablog.core.events import Link
 from zablog.core.messages import Message
 from zablog.core.zxid import PeerId
 from zablog.frozen import frozen
-from zablog.logger import get_logger
 from zablog.transport import greeting
 from zablog.transport.ends import BROKEN, Ends, address_of, broken, ends_of, tune
 from zablog.transport.errors import HandshakeFailed
@@ -37,7 +37,7 @@ from zablog.wire.handshake import Hello, Purpose, Refusal, Refused, Versions, de
 HANDSHAKES_MAX: Final = 256
 """Strangers that are listened to at once; one more is sent away."""
 
-log = get_logger("zablog.transport")
+log = structlog.get_logger("zablog.transport")
 
 ClientHandler = Callable[[trio.abc.Stream, Hello], Awaitable[None]]
 """Serves one client after its Welcome, until it returns; the stream is closed then. It may let a broken stream's errors out."""
