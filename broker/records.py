@@ -28,7 +28,6 @@ from broker.compression import Codec, compress, decompress
 from broker.errors import Corrupt
 from zablog.core.trail import Payload
 from zablog.core.zxid import ZERO, Zxid
-from zablog.frozen import frozen
 
 RECORD_BYTES_MAX: Final = 1 << 20
 """The default limit of a record: key, value and headers."""
@@ -53,7 +52,7 @@ def quickly(fresh: object, frozen: type[T]) -> T:
     return fresh  # type: ignore[return-value]  # it is one now
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Record:
     """One record. The second half is known once it has been read from a topic."""
 

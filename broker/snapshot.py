@@ -10,6 +10,7 @@ is damaged. What is in it may still come from a later version, or from a peer th
 import struct
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from enum import IntEnum
 from itertools import islice
 from typing import Final, NamedTuple, TypeVar
@@ -39,7 +40,6 @@ from broker.state.levels import UnknownLevel, check
 from broker.state.limits import DEFAULTS
 from broker.state.producers import Producer, Producers
 from zablog.core.zxid import COUNTER_MAX, EPOCH_MAX, Zxid
-from zablog.frozen import frozen
 from zablog.wire import MessageError, cbor
 from zablog.wire.handshake import Versions
 
@@ -71,7 +71,7 @@ class Kind(IntEnum):
     LIMITS = 9
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """What was captured."""
 

@@ -22,7 +22,6 @@ from broker.bench.figures import Figures, NotReached, Reading, Unit, latencies, 
 from broker.bench.load import Shape
 from broker.client import Client, connect
 from broker.errors import BrokerError
-from zablog.frozen import frozen
 
 GIGABYTE: Final = 10**9
 BYTES_MAX: Final = 4 * GIGABYTE
@@ -32,7 +31,7 @@ OTHERS_CORES_MAX: Final = 0.3
 SETTLE_SECONDS: Final = 30.0
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Effort:
     """How long and how often."""
 
@@ -104,7 +103,7 @@ class Bench:
                     await client.delete_topic(name)
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Case:
     """One entry of the table."""
 

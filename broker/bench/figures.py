@@ -7,8 +7,6 @@ from math import ceil
 from statistics import median
 from typing import Final
 
-from zablog.frozen import frozen
-
 
 class NotReached(Exception):
     """There is nothing to make a figure of."""
@@ -29,7 +27,7 @@ class Unit(StrEnum):
         return self is Unit.RATE
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Reading:
     """One figure of one run."""
 

@@ -19,7 +19,6 @@ from broker.bench.figures import NotReached
 from broker.client import Client, Pending, Producer, connect
 from broker.client.pending import Acks
 from broker.errors import BrokerError
-from zablog.frozen import frozen
 
 MANY: Final = 8192
 """How many values one call of `send_many` is given."""
@@ -33,7 +32,7 @@ RETRY_SECONDS: Final = 0.002
 """How long a writer whose producer was lost waits before it takes another."""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Shape:
     """A load of one kind."""
 
@@ -48,7 +47,7 @@ class Shape:
     acks: Acks = "quorum"
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Stretch:
     """A stretch of time in which records were acknowledged or read."""
 

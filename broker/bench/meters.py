@@ -6,14 +6,13 @@ A process that is gone counts nothing: whoever compares two looks must see to it
 import os
 import platform
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-
-from zablog.frozen import frozen
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Use:
     """What some processes have used since they began."""
 

@@ -8,19 +8,18 @@ times alike.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from html import escape
 from typing import Final
 
 from broker.bench.figures import Figures, Unit, ratios, words
-from zablog.frozen import frozen
 
 COLUMNS: Final = ("figure", "ours", "unit", "lowest", "highest", "runs")
 DRAWN: Final = ("publish_100B", "publish_1KiB", "consume_100B_batches", "consume_1KiB_batches", "latency_p50", "failover_kill", "start_up")
 """The figures that the drawing shows: those that peers have too."""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Peer:
     """What another system reached, or why it was not measured."""
 

@@ -13,7 +13,6 @@ from broker.bench.ensemble import Ensemble, made
 from broker.bench.figures import Figures
 from broker.bench.load import Shape
 from broker.errors import BadRequest, NotAllowed
-from zablog.frozen import frozen
 
 NODES: Final = 3
 WIDE_NODES: Final = 5
@@ -23,7 +22,7 @@ QUICK_NAMES: Final = (
 )  # fmt: skip
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What was asked for."""
 

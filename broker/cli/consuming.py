@@ -16,14 +16,13 @@ from broker.client import Client
 from broker.client.client import ReadLevel
 from broker.errors import Exit, NoQuorum
 from broker.records import Record
-from zablog.frozen import frozen
 
 STDOUT = 1
 
 End = Mapping[tuple[str, int], int] | Literal["end"] | int | datetime
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Wish:
     """What was typed."""
 

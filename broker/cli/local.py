@@ -24,7 +24,6 @@ from broker.cli import birth
 from broker.cli.processes import Process, this
 from broker.cli.refusals import ClusterRunning, NotEmpty, Relayed, Usage
 from broker.errors import Exit, NodeNotFound
-from zablog.frozen import frozen
 
 DEFAULT_NAME: Final = "local"
 STOP_SECONDS: Final = 10.0
@@ -32,7 +31,7 @@ STOP_SECONDS: Final = 10.0
 _LOG_TAIL_BYTES: Final = 8192
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Node:
     """One node, as cluster.json knows it."""
 

@@ -5,18 +5,18 @@ words for them.
 """
 
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal
 
 from broker.cli.refusals import Usage
 from broker.cli.settings import duration
 from zablog.core.zxid import COUNTER_MAX, EPOCH_MAX, Zxid
-from zablog.frozen import frozen
 
 OFFSET_MAX: Final = 2**63 - 1
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Count:
     """Stop after so many records."""
 

@@ -5,16 +5,16 @@ if two say so, the one of the higher epoch is right and the other does not know 
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from broker.protocol import NodeStatus
-from zablog.frozen import frozen
 
 ANSWER_SECONDS = 2.0
 COLUMNS = ("id", "role", "address", "zxid", "lag", "pid")
 """What a person is shown of each node."""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Survey:
     """What was answered, by address; None where nobody did."""
 

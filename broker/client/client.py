@@ -10,6 +10,7 @@ seconds without progress allow, so a change of leader is a delay and not an erro
 import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from typing import Literal
 
 import trio
@@ -58,7 +59,6 @@ from broker.records import Record
 from broker.state.commands import FOR_EVER, PARTITIONS_MAX, SEQUENCE_MAX, TIME_MAX, Retention
 from broker.state.limits import Limits
 from zablog.core.zxid import ZERO, Epoch, PeerId, Zxid
-from zablog.frozen import frozen
 
 BUFFER_BYTES = 32 << 20
 TIMEOUT_SECONDS = 30.0
@@ -68,7 +68,7 @@ STATUS_SECONDS = 2.0
 ReadLevel = Literal["local", "session", "linearizable"]
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class ClusterStatus:
     """Every node's own word, and why the others have none."""
 

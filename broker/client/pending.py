@@ -16,12 +16,11 @@ import trio
 from broker.errors import BrokerError
 from broker.records import quickly
 from zablog.core.zxid import Zxid
-from zablog.frozen import frozen
 
 Acks = Literal["none", "leader", "quorum", "all"]
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """Where a record is in the log, and how safe it is there."""
 
@@ -190,7 +189,7 @@ class Pending:
         return self.wait().__await__()
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Run:
     """The promise of the receipts of neighbours in one batch."""
 

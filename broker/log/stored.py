@@ -15,6 +15,7 @@ flipped byte is seen. A segment is such batches end to end; so is what a fetch a
 
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from google_crc32c import value
@@ -23,7 +24,6 @@ from broker.errors import Corrupt
 from broker.records import BATCH_BYTES_MAX, HEADER_BYTES, Record, read_batch, verify
 from zablog.core.trail import Payload
 from zablog.core.zxid import Zxid
-from zablog.frozen import frozen
 
 MAGIC: Final = 0x5A31
 _PREFIX: Final = struct.Struct(">IHHIIQQQ")
@@ -46,7 +46,7 @@ class Place(NamedTuple):
     """Bytes of the batch, without the prefix."""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class StoredBatch:
     """One batch out of a segment or a fetch, its prefix verified."""
 

@@ -6,6 +6,7 @@ others with the Failed of code `not_leading`, which says where the leader is.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -13,7 +14,6 @@ from broker.state import LEVELS
 from broker.state.commands import FOR_EVER, Part, Retention, Turn
 from zablog.core.trail import Payload
 from zablog.core.zxid import ZERO, Epoch, PeerId, Zxid
-from zablog.frozen import frozen
 from zablog.wire.handshake import Versions
 
 
@@ -33,12 +33,12 @@ class Level(IntEnum):
 # Requests
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Ping:
     """Are you there? Answered at once."""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Metadata:
     """Who is in the cluster, who leads, which topics are there."""
 
@@ -46,13 +46,13 @@ class Metadata:
     """The topics wanted; None means all. Unknown ones are left out of the answer."""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class AllocateProducer:
     gaps: bool = False
     """May sequences be skipped? For producers of level `none` or `leader`."""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class CreateTopic:
     turn: Turn
     name: str
@@ -60,7 +60,7 @@ class CreateTopic:
     retention: Retention = FOR_EVER
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class AlterTopic:
     """Give a topic other settings; all of them."""
 
@@ -69,13 +69,13 @@ class AlterTopic:
     retention: Retention
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class DeleteTopic:
     turn: Turn
     topic: Zxid
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class SetLimits:
     """Change some of the cluster's limits, by name; see `broker.state.limits`."""
 
@@ -83,7 +83,7 @@ class SetLimits:
     values: tuple[tuple[str, int], ...]
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class DescribeTopics:
     topics: tuple[Zxid, ...]
 
@@ -105,7 +105,7 @@ class FetchFrom(NamedTuple):
     """The answer has at least one whole batch, however big, if there is one."""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Fetch:
     """Stored batches from several partitions."""
 
@@ -136,17 +136,17 @@ class OffsetQuery(NamedTuple):
     zxid: Zxid = ZERO
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Offsets:
     queries: tuple[OffsetQuery, ...]
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class ReadIndex:
     """What must a read have seen, on whichever node, to see everything that was acknowledged before this was asked? For the leader."""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class WaitApplied:
     """Answer once `zxid` is applied, or when the wait is over. Whatever is asked on this connection behind the answer sees it."""
 
@@ -154,7 +154,7 @@ class WaitApplied:
     wait_ms: int
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Status:
     """How is the node that answers?"""
 
@@ -180,7 +180,7 @@ Request = (
 # Responses
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Failed:
     """The request was refused or could not be carried out. See `broker.errors.error_of`."""
 
@@ -193,7 +193,7 @@ class Failed:
     leader_address: str | None = None
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Ponged:
     """Yes."""
 
@@ -209,7 +209,7 @@ class TopicEntry(NamedTuple):
     partitions: int
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class ClusterMetadata:
     cluster: str
     node: PeerId
@@ -222,27 +222,27 @@ class ClusterMetadata:
     """What the cluster takes, by name; a name that a client does not know is none of its business."""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class ProducerAllocated:
     producer: Zxid
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class TopicCreated:
     topic: Zxid
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class TopicAltered:
     topic: Zxid
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class TopicDeleted:
     topic: Zxid
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class LimitsSet:
     """They hold."""
 
@@ -253,7 +253,7 @@ class PartitionDetails(NamedTuple):
     bytes: int
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class TopicDetails:
     id: Zxid
     name: str
@@ -263,7 +263,7 @@ class TopicDetails:
     retention: Retention = FOR_EVER
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class TopicsDescribed:
     """In the order of the request; None for a topic that is not there."""
 
@@ -298,7 +298,7 @@ class FetchedPartition(NamedTuple):
     """Whole stored batches end to end, as `broker.log.stored` reads them; empty if there is nothing at or behind the offset."""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Fetched:
     """In the order of the request."""
 
@@ -312,7 +312,7 @@ class OffsetFound(NamedTuple):
     offset: int = 0
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class OffsetsFound:
     """In the order of the request."""
 
@@ -320,21 +320,21 @@ class OffsetsFound:
     applied: Zxid
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class ReadIndexed:
     """A node that has applied this much: a quorum has confirmed that the answering node led after it was asked."""
 
     upto: Zxid
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Applied:
     """How far the answering node has applied the log."""
 
     zxid: Zxid
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class PeerStatus:
     """What the answering node knows of another."""
 
@@ -345,7 +345,7 @@ class PeerStatus:
     """The last entry it acknowledged, if the answering node leads it."""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class NodeStatus:
     cluster: str
     id: PeerId

@@ -6,7 +6,7 @@ on, and how patient to be. A key we do not know is refused, never ignored: a mis
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -14,10 +14,9 @@ from broker.errors import ConfigError
 from broker.log.warm import WARM_BYTES
 from broker.state import LEVELS
 from zablog import Versions
-from zablog.frozen import frozen
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Pace:
     """How patient the broadcast is, in seconds. The defaults suit a LAN; tests choose faster ones."""
 
@@ -27,7 +26,7 @@ class Pace:
     """A leader that no quorum answered, and a follower that heard no leader, for so long, gives its role up."""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class DiskUse:
     """How the disk is used, in bytes and seconds; see `zablog.NodeConfig`."""
 
@@ -53,7 +52,7 @@ class DiskUse:
     """Bytes a second at which segments are read to see whether they are still what was written; 0: not at all."""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Limits:
     """What one connection may ask of a server at a time. At a limit the server stops reading from that connection."""
 
@@ -66,7 +65,7 @@ class Limits:
     connections: int = 4096
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class ServerConfig:
     """Everything `broker.server.run` needs."""
 

@@ -9,6 +9,7 @@ only apply can do.
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
@@ -38,7 +39,6 @@ from broker.server.clock import LeaderClock
 from broker.state import Answer, Appended, Command, Refused, commands, encode, outcomes
 from zablog import Full, Node, NodeStopped, NotLeading
 from zablog.core.zxid import Zxid
-from zablog.frozen import frozen
 
 UNDER_WAY_FEW: Final = 4
 """With fewer proposals of ours not yet applied, whatever comes is proposed at once: a lone record never waits for others."""
@@ -57,7 +57,7 @@ class BadWrite(Exception):
     """What no client of ours sends: the connection is of no more use. The words are for its error frame."""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Proposal:
     """A command to be, and who waits for it."""
 

@@ -8,11 +8,11 @@ producer.
 
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from zablog.core.trail import Payload
 from zablog.core.zxid import COUNTER_MAX, EPOCH_MAX, Zxid
-from zablog.frozen import frozen
 from zablog.wire import cbor
 from zablog.wire.errors import MessageError
 from zablog.wire.schema import Fields
@@ -66,7 +66,7 @@ class Part(NamedTuple):
     """A Kafka v2 record batch."""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class AllocateProducer:
     """Make a producer id: the zxid of this command."""
 
@@ -89,7 +89,7 @@ class Retention(NamedTuple):
 FOR_EVER: Final = Retention()
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class CreateTopic:
     turn: Turn
     time: int
@@ -98,7 +98,7 @@ class CreateTopic:
     retention: Retention = FOR_EVER
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class AlterTopic:
     turn: Turn
     time: int
@@ -116,7 +116,7 @@ class Bound(NamedTuple):
     first: int
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class MoveBounds:
     """The leader's own command, of no producer: applied twice, or late, it does no harm, since bounds only move forward."""
 
@@ -124,14 +124,14 @@ class MoveBounds:
     bounds: tuple[Bound, ...]
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class DeleteTopic:
     turn: Turn
     time: int
     topic: Zxid
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class SetLimits:
     """Give some of the cluster's limits other values; those that are not named keep theirs."""
 
@@ -141,7 +141,7 @@ class SetLimits:
     """Names as in `Limits`."""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class RaiseLevel:
     """The leader's own command, of no producer: the feature level is `level` from here on. It is void if the level is as high already."""
 

@@ -5,12 +5,11 @@ changes one, or adds a limit, does so under a new feature level (see `levels`).
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Final, NamedTuple
 
 from broker.records import BATCH_BYTES_MAX, RECORD_BYTES_MAX
 from broker.state.commands import COMMAND_BYTES_MAX, PARTITIONS_MAX
-from zablog.frozen import frozen
 
 
 class Range(NamedTuple):
@@ -21,7 +20,7 @@ class Range(NamedTuple):
     what: str
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Limits:
     """What is allowed now. What is there already stays, whatever becomes of a limit."""
 

@@ -5,45 +5,45 @@ that it has it, so all of them are immutable and small.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from broker.errors import Code
 from zablog.core.trail import Payload
 from zablog.core.zxid import Zxid
-from zablog.frozen import frozen
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class ProducerAllocated:
     producer: Zxid
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class TopicCreated:
     topic: Zxid
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class TopicDeleted:
     topic: Zxid
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class TopicAltered:
     topic: Zxid
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class LimitsSet:
     """They hold from the next command on."""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class LevelRaised:
     """Nobody asked for it, and nobody is told. Who does not know the level must not go on."""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class BoundsMoved:
     """Nobody asked for it, and nobody is told."""
 
@@ -56,7 +56,7 @@ class Appended(NamedTuple):
     """The base offset of each part, in the order of the parts."""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Refused:
     """Nothing was changed, except that the sequence may be used up (see `State`)."""
 

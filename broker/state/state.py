@@ -53,7 +53,6 @@ from broker.state.outcomes import (
 from broker.state.producers import Producers
 from zablog.core.trail import Payload
 from zablog.core.zxid import ZERO, Zxid
-from zablog.frozen import frozen
 
 NAME_CHARACTERS: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
 
@@ -67,7 +66,7 @@ def name_problem(name: str) -> str | None:
     return None
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Topic:
     id: Zxid
     """The zxid of its creation."""

@@ -6,15 +6,15 @@ and reports `Durable(token)`. A Send with `after` above 0 waits until that token
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from zablog.core.events import Link
 from zablog.core.messages import Message
 from zablog.core.trail import Entries, Mark
 from zablog.core.zxid import Epoch, Zxid
-from zablog.frozen import frozen
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Append:
     """Write these entries at the end of the log."""
 
@@ -22,7 +22,7 @@ class Append:
     entries: Entries
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Truncate:
     """Cut the log above `mark`, after verifying that the running digest there is `mark.digest`; a mismatch stops the node."""
 
@@ -30,7 +30,7 @@ class Truncate:
     mark: Mark
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Install:
     """Put the staged snapshot at `mark` in the place of snapshot and log, by one switch; the application goes on from it."""
 
@@ -38,7 +38,7 @@ class Install:
     mark: Mark
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class SaveEpochs:
     """Save acceptedEpoch, currentEpoch and the end of the suspect range (None: there is none), together."""
 
@@ -51,7 +51,7 @@ class SaveEpochs:
 DurableEffect = Append | Truncate | Install | SaveEpochs
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Send:
     """Send a message, once the durable effects through `after` are durable (0: at once)."""
 
@@ -60,7 +60,7 @@ class Send:
     after: int
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class DropLink:
     """Close this link: what came on it, or did not come, was wrong."""
 
@@ -68,14 +68,14 @@ class DropLink:
     reason: str
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Deliver:
     """Everything through `upto` is committed: hand it to the application, in order."""
 
     upto: Zxid
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class ReadDigest:
     """Find our running digest at `zxid`, a place in our log, and answer with DigestRead."""
 
@@ -83,7 +83,7 @@ class ReadDigest:
     zxid: Zxid
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class FetchSnapshot:
     """Fetch the leader's snapshot at `mark` beside the messages of this link, stage it, verify and sync it; then answer Staged.
 
@@ -95,7 +95,7 @@ class FetchSnapshot:
     mark: Mark
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Stream:
     """Send the entries in (after, upto] to this link as Propose messages of `epoch`, read from the log at the link's own pace.
 
@@ -110,7 +110,7 @@ class Stream:
     upto: Zxid
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class RoleChanged:
     """A role or a phase began, for the log and for those who wait. A new `generation` voids sends that are still gated."""
 
@@ -122,14 +122,14 @@ class RoleChanged:
     reason: str
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class ReadReady:
     """What was asked for by ReadAsked: a read that has seen everything through `upto` is linearizable."""
 
     upto: Zxid
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Halt:
     """This node must not go on: going on would lose data or promises. The reason says what to do."""
 

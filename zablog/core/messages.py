@@ -19,12 +19,12 @@
 | Ping, Pong | | leader to follower and back | liveness in both directions |
 """
 
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, NamedTuple
 
 from zablog.core.trail import Entries
 from zablog.core.zxid import Epoch, PeerId, Zxid
-from zablog.frozen import frozen
 
 ROUND_MAX: Final = 2**62
 """Rounds of an election stop rising here; one bad frame must not push a peer's round out of what the wire carries."""
@@ -46,7 +46,7 @@ class Vote(NamedTuple):
     leader: PeerId
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Notification:
     """Fast leader election: the sender's standing, its round and its vote, and itself as a candidate.
 
@@ -65,7 +65,7 @@ class Notification:
     whole: bool = True
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class CEpoch:
     """CEPOCH: the sender wants to follow; it has promised `accepted` (f.p) and follows history of `current` (f.a)."""
 
@@ -73,14 +73,14 @@ class CEpoch:
     current: Epoch
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class NewEpoch:
     """NEWEPOCH: the prospective leader names an epoch above all it heard of; its own promise is durable."""
 
     epoch: Epoch
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class AckEpoch:
     """ACK-E: the sender has promised `epoch`. `counted` is false when it had promised it before.
 
@@ -96,7 +96,7 @@ class AckEpoch:
     suspect: Zxid | None
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class HistoryQuery:
     """You have the best history of a quorum that promised `epoch`: where does it go on from mine, which ends at `last`?"""
 
@@ -104,7 +104,7 @@ class HistoryQuery:
     last: Zxid
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class HistoryAnswer:
     """`after` is our last common place, `digest` the sender's running digest there.
 
@@ -116,7 +116,7 @@ class HistoryAnswer:
     digest: int
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Diff:
     """Your history is a prefix of mine: entries above `after` follow. `digest` is the leader's running digest there."""
 
@@ -125,7 +125,7 @@ class Diff:
     digest: int
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Trunc:
     """Cut your history above `after`, our last common place, once the digest there has been verified; entries follow."""
 
@@ -134,7 +134,7 @@ class Trunc:
     digest: int
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Snap:
     """Your history ends before mine begins: a snapshot at `zxid` comes beside the message stream, entries above it follow."""
 
@@ -143,7 +143,7 @@ class Snap:
     digest: int
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class AckSnap:
     """The snapshot at `zxid` has replaced the sender's history, durably: go on from there."""
 
@@ -151,7 +151,7 @@ class AckSnap:
     zxid: Zxid
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class NewLeader:
     """NEWLEADER: you have been sent everything through `last`, which covers the initial history of `epoch`."""
 
@@ -159,7 +159,7 @@ class NewLeader:
     last: Zxid
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class AckNewLeader:
     """ACK-LD: history through `last`, then currentEpoch, are durable here."""
 
@@ -167,7 +167,7 @@ class AckNewLeader:
     last: Zxid
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class UpToDate:
     """COMMIT-LD: the leader is established; everything through `watermark`, which you have been sent, is committed."""
 
@@ -175,7 +175,7 @@ class UpToDate:
     watermark: Zxid
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Propose:
     """PROPOSE: successive entries. `watermark` tells how far the log is committed, and is ignored before UPTODATE.
 
@@ -187,7 +187,7 @@ class Propose:
     watermark: Zxid
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Ack:
     """ACK, cumulative: everything through `zxid` is durable here."""
 
@@ -195,7 +195,7 @@ class Ack:
     zxid: Zxid
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Commit:
     """COMMIT, cumulative: everything through `watermark`, which you have been sent, is committed."""
 
@@ -203,7 +203,7 @@ class Commit:
     watermark: Zxid
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Ping:
     """The leader is alive and asks whether its followers can be heard. May overtake entries, so it carries no watermark."""
 
@@ -211,7 +211,7 @@ class Ping:
     nonce: int
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Pong:
     """The echo of a ping: the sender heard it and has promised no higher epoch."""
 

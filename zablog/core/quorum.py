@@ -1,12 +1,12 @@
 """Who votes, and which sets of voters decide."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from zablog.core.zxid import PeerId
-from zablog.frozen import frozen
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Configuration:
     """The voters of an ensemble. A second, pending configuration will be asked alongside this one when membership changes come."""
 

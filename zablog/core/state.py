@@ -17,10 +17,9 @@ from zablog.core.messages import AckEpoch, CEpoch, Notification, Vote
 from zablog.core.quorum import Configuration
 from zablog.core.trail import Entries, Mark, Trail
 from zablog.core.zxid import COUNTER_MAX, Epoch, PeerId, Zxid
-from zablog.frozen import frozen
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Timing:
     """Every wait of the protocol, in ticks (10 ms each unless the node says otherwise). Bad values cost availability only."""
 
@@ -48,7 +47,7 @@ class Timing:
     """A leader that lost its quorum is no candidate for so long: its incoming links may be dead. Likewise one that cannot decide."""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Limits:
     """What may be outstanding: proposed and not yet committed."""
 

@@ -1,16 +1,15 @@
 """How a node is run. Who it is stands in its data directory."""
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from zablog.core.state import Limits, Timing
 from zablog.core.zxid import PeerId
-from zablog.frozen import frozen
 from zablog.wire.handshake import NO_LEVELS, Versions
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class NodeConfig:
     """`directory` was born by `cluster init`. `listen` and `addresses` override the addresses of the base configuration (HOST:PORT)."""
 

@@ -1,10 +1,11 @@
 """What a node says of itself."""
 
+from dataclasses import dataclass
+
 from zablog.core.zxid import ZERO, Epoch, PeerId, Zxid
-from zablog.frozen import frozen
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Status:
     """A moment of a node's life. `role` is looking, draining, following or leading; `phase` election, discovery, sync or broadcast."""
 

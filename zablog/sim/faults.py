@@ -3,12 +3,11 @@
 import errno
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from random import Random
 from typing import Any
 
 from zablog.core.messages import AckEpoch, AckNewLeader, CEpoch, Diff, HistoryAnswer, HistoryQuery, NewEpoch, NewLeader, Trunc, UpToDate
-from zablog.frozen import frozen
 from zablog.sim import damage, snapshots
 from zablog.sim.ensemble import Ensemble
 
@@ -51,7 +50,7 @@ TRAPS_OF_HUBS = (*TRAPS, HistoryQuery, HistoryAnswer)
 """What is said where a history is taken from a follower, too: elsewhere that is so rare that such a trap would hardly ever spring."""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Options:
     """A run: how many nodes, how long, and how many faults a second (virtual) of each kind. A kind that is not in `faults` never strikes.
 

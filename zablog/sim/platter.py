@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
 from zablog.core.effects import Append, DurableEffect, Install, SaveEpochs, Truncate
 from zablog.core.trail import ORIGIN, Entries, Mark, Trail
 from zablog.core.zxid import ZERO, Epoch, Zxid
-from zablog.frozen import frozen
 from zablog.sim.image import Image
 
 
@@ -26,7 +25,7 @@ Content = tuple[tuple[Zxid, bytes], ...]
 """The state at some place: all that was delivered through there."""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Platter:
     """What a crash leaves: promises, a snapshot at `base`, and the log above it.
 

@@ -76,7 +76,7 @@ from zablog.sim.platter import Content, Log, Platter, above, cut, extended, imag
 from zablog.sim.trace import words
 
 NEVER: Final = 1 << 60
-STILL: Final = Timing(*(NEVER for _ in Timing.__match_args__))
+STILL: Final = Timing(*(NEVER for _ in Timing.__slots__))
 
 
 def calm(bound: int) -> int:
@@ -170,8 +170,8 @@ class Puppet:
             (send.after - durable, send.link.peer, self.current(send.link), send.message, any(send is held for held in self.held))
             for send in self.gate.waiting
         )
-        queue = tuple((type(effect), *(getattr(effect, name) for name in effect.__match_args__[1:])) for effect in self.queue)
-        reads = tuple((type(read), read.link.peer, *(getattr(read, name) for name in read.__match_args__[1:])) for read in self.reads)
+        queue = tuple((type(effect), *(getattr(effect, name) for name in effect.__slots__[1:])) for effect in self.queue)
+        reads = tuple((type(read), read.link.peer, *(getattr(read, name) for name in read.__slots__[1:])) for read in self.reads)
         pending = tuple((token - durable, *rest) for token, *rest in state.pending)
         counts = (self.peer.out.token - durable, self.gate.durable - durable, self.peer.out.halted, self.candidacy, self.reading)
         offer = self.offer and (self.offer.link.peer, self.offer.mark)

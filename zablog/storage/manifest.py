@@ -7,12 +7,12 @@ node's id and incarnation, the base configuration.
 
 import json
 import re
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from zablog.core.quorum import Configuration
 from zablog.core.trail import ORIGIN, Mark
 from zablog.core.zxid import Epoch, PeerId, Zxid
-from zablog.frozen import frozen
 from zablog.storage.copies import Copies
 from zablog.storage.disk import Disk
 from zablog.storage.epochs import EpochsFile
@@ -23,7 +23,7 @@ FORMAT: Final = 2
 """2: base, first, newest and snapshot."""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Member:
     """A voter of the base configuration. `address` is HOST:PORT, for peers and clients alike."""
 
@@ -32,7 +32,7 @@ class Member:
     address: str
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Identity:
     """`cluster` and `incarnation` are 32 hexadecimal digits, random, drawn at birth."""
 

@@ -5,9 +5,9 @@ told to the other side before the connection is closed.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from zablog.core.zxid import PeerId
-from zablog.frozen import frozen
 from zablog.transport.ends import Ends
 from zablog.transport.errors import HandshakeFailed
 from zablog.wire.frames import Frame, FrameReader
@@ -27,7 +27,7 @@ from zablog.wire.handshake import (
 )
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Self:
     """Who we are: born with the data directory, never changed."""
 
@@ -39,7 +39,7 @@ class Self:
     """The feature levels that our application can apply: of the build, not of the directory."""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Contact:
     """Another member: who it must prove to be, and where it is looked for (HOST:PORT)."""
 

@@ -13,6 +13,7 @@ Callbacks are called from the links' tasks, with no queue in between: they must 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from random import Random
 from typing import Final
 
@@ -22,7 +23,6 @@ import trio
 from zablog.core.events import Link
 from zablog.core.messages import Message
 from zablog.core.zxid import PeerId
-from zablog.frozen import frozen
 from zablog.transport import greeting
 from zablog.transport.ends import BROKEN, Ends, address_of, broken, ends_of, tune
 from zablog.transport.errors import HandshakeFailed
@@ -47,7 +47,7 @@ Connect = Callable[[str], Awaitable[trio.abc.Stream]]
 """Dials HOST:PORT. Raises OSError."""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Callbacks:
     """What the node wants to hear."""
 
@@ -60,7 +60,7 @@ class Callbacks:
     """A handshake failed, at either end: which peer (if it said so), its address, and the reason. Called at every try."""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Pace:
     """How patient the network is."""
 

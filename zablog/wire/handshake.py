@@ -5,12 +5,12 @@ closes. Nothing else may be sent before the answer. These three keep their form 
 tell each other why they cannot talk.
 """
 
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, NamedTuple
 
 from zablog.core.trail import Payload
 from zablog.core.zxid import PeerId
-from zablog.frozen import frozen
 from zablog.wire import cbor
 from zablog.wire.errors import MessageError
 from zablog.wire.frames import HANDSHAKE_BYTES_MAX, Frame, pieces
@@ -71,7 +71,7 @@ class Refusal(IntEnum):
     """This purpose is not served here (now)."""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Hello:
     """Who calls. Peers fill in everything; a client names the cluster and the node it means to reach only if it knows them."""
 
@@ -85,7 +85,7 @@ class Hello:
     """The feature levels of the log that the caller's application can apply."""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Welcome:
     """Who answers, and the version to be spoken from here on."""
 
@@ -97,7 +97,7 @@ class Welcome:
     """As in Hello."""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Refused:
     """The connection is closed after this. The text names the values that do not agree."""
 

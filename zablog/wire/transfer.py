@@ -9,12 +9,12 @@
 `Piece` carries its bytes raw, as the frame's payload. Nothing here is checked by a sum: what was fetched is verified as a whole.
 """
 
+from dataclasses import dataclass
 from typing import Final
 
 from zablog.core.messages import Propose
 from zablog.core.trail import Entries, Mark, Payload
 from zablog.core.zxid import ZERO, Epoch, Zxid
-from zablog.frozen import frozen
 from zablog.wire import cbor
 from zablog.wire.codec import Kind, decode, encode
 from zablog.wire.errors import MessageError
@@ -36,14 +36,14 @@ TEXT_CHARACTERS_MAX: Final = 900
 _NOTHING: Final = cbor.dumps([])
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Ask:
     """The snapshot at this place is wanted; None: the one that there is."""
 
     mark: Mark | None
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Found:
     """The snapshot's place; its own file has so many bytes, with this CRC-32C."""
 
@@ -52,7 +52,7 @@ class Found:
     crc: int
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Get:
     """Bytes of a part; the snapshot's own file has no name."""
 
@@ -61,21 +61,21 @@ class Get:
     length: int
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Piece:
     """All bytes that were asked for."""
 
     data: Payload
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Gone:
     """It is not here (any longer), and why."""
 
     text: str
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Read:
     """The next entries above this place, not above `upto`."""
 
@@ -83,7 +83,7 @@ class Read:
     upto: Zxid
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Run:
     """Entries that follow one another; on the wire they are a Propose."""
 
