@@ -14,10 +14,11 @@ import pytest
 from broker.cli import birth
 from tests.ports import free_ports
 
-MODULES_MAX = 550
+MODULES_MAX = 500
 """In a server's life, 495 with Python 3.11; each costs about 0.3 ms and 50 KB."""
 NEVER_IN_A_SERVER = {
     "typer", "pydantic",  # read a command line
+    "rich.console", "pygments",  # colour lines for a terminal
     "email", "http", "xml", "multiprocessing",
     "broker.client", "broker.bench", "broker.sim", "broker.sync", "broker.inspection", "zablog.sim", "zablog.lesson",
 }  # fmt: skip
