@@ -37,10 +37,10 @@ T = TypeVar("T")
 
 
 @contextmanager
-def connect(addresses: str, *, timeout: float = TIMEOUT_SECONDS) -> Iterator["Client"]:
+def connect(addresses: str, *, timeout: float = TIMEOUT_SECONDS, cluster: str | None = None) -> Iterator["Client"]:
     """A client, as `broker.connect` makes it."""
     with _open_thread() as thread:
-        manager = client.connect(addresses, timeout=timeout)
+        manager = client.connect(addresses, timeout=timeout, cluster=cluster)
         with thread.hold(manager) as inner:
             yield Client(thread, inner)
 

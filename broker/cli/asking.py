@@ -15,8 +15,10 @@ from zablog.wire.handshake import CLIENT_VERSIONS, Hello, Purpose, Welcome, deco
 class Asked:
     """One node, where it is looked for. The connection is kept from one question to the next; `with` closes it in the end."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, cluster: str | None = None) -> None:
+        """A node of another cluster than the one that is named says nothing to us."""
         self.address = address
+        self._cluster = cluster
         self._socket: socket.socket | None = None
         self._reader = FrameReader()
         self._deadline = 0.0
@@ -51,7 +53,7 @@ class Asked:
         self._socket = socket.create_connection((host.strip("[]"), int(port)), self._left())
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._reader = FrameReader()
-        self._send(encode_handshake(Hello(CLIENT_VERSIONS, Purpose.CLIENT)))
+        self._send(encode_handshake(Hello(CLIENT_VERSIONS, Purpose.CLIENT, self._cluster)))
         if not isinstance(decode_handshake(self._frame()), Welcome):
             raise OSError("it refused us")
         self._reader.admit()

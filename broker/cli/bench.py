@@ -56,7 +56,7 @@ def bench(
     if directory is not None and not directory.is_dir():
         raise Usage(f"--dir {directory}: there is no such folder", hint="the data of a run lies below it in a folder of its own")
     given = screen.settings.cluster is not None
-    addresses = where.addresses(screen) if given else []
+    addresses = where.place(screen)[0] if given else []
     cases = [name.strip() for name in only.split(",") if name.strip()]
     plan = Plan(nodes, quick, cases, not given, addresses, directory, port)
     if suite:

@@ -4,9 +4,14 @@ node1/node.toml    what `zablog server` is given
 node1/data/        the born data directory
 """
 
+import errno
+import fcntl
 import os
 import socket
-from collections.abc import Collection, Sequence
+import tempfile
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from broker.cli.refusals import NotEmpty, Usage
@@ -14,6 +19,8 @@ from broker.errors import AddressInUse
 
 FIRST_PORT = 7401
 PORTS_TRIED = 1000
+PROBE_SECONDS = 0.5
+TURN_SECONDS = 10.0
 
 
 def node_folder(parent: Path, node: int) -> Path:
@@ -79,14 +86,39 @@ def free_addresses(count: int, first_port: int = FIRST_PORT, taken: Collection[s
 
 
 def _free(port: int) -> bool:
+    """Does nobody listen there? To listen there oneself, and be it for a moment, could be in the way of a server that is just starting."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-            probe.listen()
-        except OSError:
-            return False
-    return True
+        probe.settimeout(PROBE_SECONDS)
+        return probe.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
+
+
+@contextmanager
+def choosing() -> Iterator[None]:
+    """From the choice of ports until servers listen there nobody else of this user chooses any on this machine.
+
+    Two that chose at once would find the same ones free, and nodes of both would come up there. Who holds the turn for long is not
+    waited for: the nodes themselves refuse whoever is not of their cluster.
+    """
+    path = os.path.join(tempfile.gettempdir(), f"zablog-ports-{os.getuid()}")
+    descriptor: int | None = None
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        if descriptor is not None:
+            _take_turn(descriptor)
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _take_turn(descriptor: int) -> None:
+    until = time.monotonic() + TURN_SECONDS
+    while time.monotonic() < until:
+        with suppress(OSError):
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(0.02)
+    return None
 
 
 def _toml(cluster: str, node: int, members: Sequence[object]) -> str:

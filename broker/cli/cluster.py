@@ -115,16 +115,16 @@ def status(
     import trio
 
     screen = terminal(context)
-    addresses = where.addresses(screen)
+    addresses, cluster = where.place(screen)
     if watch:
-        trio.run(_watch, screen, addresses)
-    return trio.run(_show, screen, addresses)
+        trio.run(_watch, screen, addresses, cluster)
+    return trio.run(_show, screen, addresses, cluster)
 
 
-async def _show(screen: Terminal, addresses: list[str]) -> int:
+async def _show(screen: Terminal, addresses: list[str], cluster: str | None) -> int:
     from broker.cli.survey import COLUMNS, survey
 
-    seen = await survey(addresses, min(screen.settings.timeout, 2.0))
+    seen = await survey(addresses, min(screen.settings.timeout, 2.0), cluster)
     document = seen.document()
     rows = document["nodes"]
     assert isinstance(rows, list), "a survey lists nodes"
@@ -139,7 +139,7 @@ async def _show(screen: Terminal, addresses: list[str]) -> int:
     return Exit.NO_CLUSTER
 
 
-async def _watch(screen: Terminal, addresses: list[str]) -> None:
+async def _watch(screen: Terminal, addresses: list[str], cluster: str | None) -> None:
     import sys
 
     import trio
@@ -148,7 +148,7 @@ async def _watch(screen: Terminal, addresses: list[str]) -> None:
         if sys.stdout.isatty() and not screen.settings.json:
             sys.stdout.write("\033[H\033[2J")
         try:
-            await _show(screen, addresses)
+            await _show(screen, addresses, cluster)
         except NoCluster as error:
             screen.refuse(error)
         await trio.sleep(1)

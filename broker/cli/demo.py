@@ -9,6 +9,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -20,7 +21,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from broker.cli import local, running
+from broker.cli import birth, local, running
 from broker.cli.framing import Delimited
 from broker.cli.local import LocalCluster
 from broker.cli.refusals import ClusterRunning, NoSuchFile, NotEmpty
@@ -107,20 +108,28 @@ async def run(screen: Terminal, file: Path) -> int:
     outcome = Outcome()
     screen.note(f"reading {file}")
     outcome.records, outcome.digest = await trio.to_thread.run_sync(_measure, file)
-    cluster = _born()
-    try:
-        screen.note(f"starting {NODES} processes; their data lies in {cluster.directory}")
-        running.launch(cluster)
-        await _served(screen, cluster)
-        await _stream_and_kill(screen, cluster, file, outcome)
-        await _compare(screen, cluster, outcome)
-        if not outcome.well:
-            await _count_damage(cluster, file, outcome)
-    finally:
-        with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(_stop, cluster)
+    with ExitStack() as turn:
+        await trio.to_thread.run_sync(turn.enter_context, birth.choosing())
+        cluster = _born()
+        try:
+            screen.note(f"starting {NODES} processes; their data lies in {cluster.directory}")
+            running.launch(cluster)
+            await _served(screen, cluster)
+            turn.close()
+            await _through(screen, cluster, file, outcome)
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(_stop, cluster)
     _show(screen, cluster, outcome)
     return Exit.OK if outcome.well else Exit.VERIFICATION
+
+
+async def _through(screen: Terminal, cluster: LocalCluster, file: Path, outcome: Outcome) -> None:
+    """A leader lost half way, and what became of the stream."""
+    await _stream_and_kill(screen, cluster, file, outcome)
+    await _compare(screen, cluster, outcome)
+    if not outcome.well:
+        await _count_damage(cluster, file, outcome)
 
 
 def _born() -> LocalCluster:
@@ -149,10 +158,10 @@ async def _stream_and_kill(screen: Terminal, cluster: LocalCluster, file: Path, 
     """Send all lines, read them along, kill the leader half way and start it again."""
 
     half = trio.Event()
-    leader = (await survey(cluster.addresses)).leader
+    leader = (await survey(cluster.addresses, cluster=cluster.cluster)).leader
     assert leader is not None, "the cluster serves"
     outcome.killed, outcome.epochs = leader.id, (leader.epoch, 0)
-    async with connect(",".join(cluster.addresses), timeout=screen.settings.timeout) as client:
+    async with connect(",".join(cluster.addresses), timeout=screen.settings.timeout, cluster=cluster.cluster) as client:
         await client.create_topic(TOPIC)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_send, screen, client, file, outcome, half)
@@ -209,7 +218,7 @@ async def _compare(screen: Terminal, cluster: LocalCluster, outcome: Outcome) ->
 
     await _served(screen, cluster)
     screen.note(f"comparing the records of all {NODES} nodes with the input")
-    async with connect(",".join(cluster.addresses), timeout=screen.settings.timeout) as client:
+    async with connect(",".join(cluster.addresses), timeout=screen.settings.timeout, cluster=cluster.cluster) as client:
         end = (await client.describe_topic(TOPIC)).partitions[0].end
         for node in cluster.nodes:
             with trio.move_on_after(max(60.0, outcome.records / 5000)):
@@ -231,7 +240,7 @@ async def _count_damage(cluster: LocalCluster, file: Path, outcome: Outcome) -> 
 
     sent = [hashlib.blake2b(value, digest_size=16).digest() for load in _loads(file, LOAD_RECORDS_MAX) for value in load]
     wanted = Counter(sent)
-    async with connect(",".join(cluster.addresses)) as client:
+    async with connect(",".join(cluster.addresses), cluster=cluster.cluster) as client:
         for node in cluster.nodes:
             got: list[bytes] = []
             try:

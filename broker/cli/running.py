@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from broker.cli import local
+from broker.cli import birth, local
 from broker.cli.local import LocalCluster
 from broker.cli.refusals import ClusterRunning, Usage
 from broker.cli.terminal import Terminal
@@ -36,24 +36,28 @@ def up(screen: Terminal, name: str, count: int | None, directory: Path | None, p
         raise ClusterRunning(
             f"cluster {name} lies in {cluster.directory}", hint="choose another name with --cluster NAME, or leave --dir out"
         )
-    if cluster is None:
-        cluster = local.make(name, directory, count or 3, first_port=port)
-        screen.note(f"cluster {name} is born in {cluster.directory}")
-    elif count is not None and count != len(cluster.nodes):
-        raise Usage(
-            f"cluster {name} has {len(cluster.nodes)} nodes, not {count}", hint=f"zablog --cluster {name} cluster down --wipe  deletes it"
-        )
-    launch(cluster)
-    try:
-        _show(screen, cluster, until_served(cluster, screen.settings.timeout))
-        if not detach:
-            import trio
+    with ExitStack() as turn:
+        if cluster is None:
+            turn.enter_context(birth.choosing())
+            cluster = local.make(name, directory, count or 3, first_port=port)
+            screen.note(f"cluster {name} is born in {cluster.directory}")
+        elif count is not None and count != len(cluster.nodes):
+            raise Usage(
+                f"cluster {name} has {len(cluster.nodes)} nodes, not {count}",
+                hint=f"zablog --cluster {name} cluster down --wipe  deletes it",
+            )
+        launch(cluster)
+        try:
+            _show(screen, cluster, until_served(cluster, screen.settings.timeout))
+            turn.close()
+            if not detach:
+                import trio
 
-            return trio.run(stand_by, screen, cluster)
-    except BaseException:
-        with cluster.changing():
-            cluster.stop()
-        raise
+                return trio.run(stand_by, screen, cluster)
+        except BaseException:
+            with cluster.changing():
+                cluster.stop()
+            raise
     return Exit.OK
 
 
@@ -79,7 +83,7 @@ def until_served(cluster: LocalCluster, seconds: float) -> "Survey":
 
     begun = time.monotonic()
     with ExitStack() as connections:
-        nodes = {number: connections.enter_context(Asked(node.address)) for number, node in cluster.nodes.items()}
+        nodes = {number: connections.enter_context(Asked(node.address, cluster.cluster)) for number, node in cluster.nodes.items()}
         while True:
             alive = {number: node.alive for number, node in cluster.nodes.items()}
             if sum(alive.values()) <= len(alive) // 2:
@@ -151,7 +155,7 @@ def until_answered(cluster: LocalCluster, number: int, seconds: float) -> None:
     from broker.cli.asking import Asked
 
     deadline = time.monotonic() + seconds
-    with Asked(cluster.node(number).address) as node:
+    with Asked(cluster.node(number).address, cluster.cluster) as node:
         while node.status(1.0) is None:
             if not cluster.node(number).alive:
                 raise cluster.why_it_ended(number)

@@ -67,14 +67,14 @@ class Survey:
         }
 
 
-async def survey(addresses: Sequence[str], seconds: float = ANSWER_SECONDS) -> Survey:
-    """Ask every address, and every further one that the answers name."""
+async def survey(addresses: Sequence[str], seconds: float = ANSWER_SECONDS, cluster: str | None = None) -> Survey:
+    """Ask every address, and every further one that the answers name; nodes of that cluster alone, if one is named."""
     import trio
 
     answers: dict[str, NodeStatus | None] = {}
 
     async def ask(address: str) -> None:
-        answers[address] = await status_of(address, seconds)
+        answers[address] = await status_of(address, seconds, cluster)
 
     unasked = list(addresses)
     while unasked:
@@ -86,8 +86,8 @@ async def survey(addresses: Sequence[str], seconds: float = ANSWER_SECONDS) -> S
     return Survey(answers)
 
 
-async def status_of(address: str, seconds: float = ANSWER_SECONDS) -> NodeStatus | None:
-    """What one node says of itself; None if it does not."""
+async def status_of(address: str, seconds: float = ANSWER_SECONDS, cluster: str | None = None) -> NodeStatus | None:
+    """What one node says of itself; None if it does not, or is of another cluster than the one that is named."""
     import trio
 
     from broker.client.connection import open_connection
@@ -97,7 +97,7 @@ async def status_of(address: str, seconds: float = ANSWER_SECONDS) -> NodeStatus
     try:
         with trio.move_on_after(seconds):
             async with trio.open_nursery() as nursery:
-                connection = await open_connection(nursery, address)
+                connection = await open_connection(nursery, address, cluster)
                 answer = await connection.call(Status())
                 connection.close("answered")
                 nursery.cancel_scope.cancel()

@@ -18,24 +18,28 @@ def named(terminal: Terminal) -> str:
     return terminal.settings.cluster or os.environ.get("ZABLOG_CLUSTER") or local.DEFAULT_NAME
 
 
-def addresses(terminal: Terminal) -> list[str]:
-    """Where its nodes are. Raises NoCluster if it is a local one that does not run."""
+def place(terminal: Terminal) -> tuple[list[str], str | None]:
+    """Where its nodes are, and the id that they must have: at the ports of a local cluster another one may listen by now.
+
+    Raises NoCluster if it is a local one that does not run.
+    """
     name = named(terminal)
     if ":" in name:
-        return parse_addresses(name)
+        return parse_addresses(name), None
     found = local.find(name)
     if found is None:
         raise NoCluster(f"there is no cluster {name} in {local.home()}", hint=_start(name))
     if not found.running:
         raise NoCluster(f"cluster {name} is not running; it lies in {found.directory}", hint=_start(name))
-    return found.addresses
+    return found.addresses, found.cluster
 
 
 def client(terminal: Terminal) -> "AbstractAsyncContextManager[Client]":
     """A client of that cluster."""
     from broker.client import connect
 
-    return connect(",".join(addresses(terminal)), timeout=terminal.settings.timeout)
+    addresses, cluster = place(terminal)
+    return connect(",".join(addresses), timeout=terminal.settings.timeout, cluster=cluster)
 
 
 def local_cluster(terminal: Terminal) -> local.LocalCluster:

@@ -325,20 +325,23 @@ class Client:
         return answer
 
 
-def connect(addresses: str, *, timeout: float = TIMEOUT_SECONDS) -> AbstractAsyncContextManager[Client]:
+def connect(addresses: str, *, timeout: float = TIMEOUT_SECONDS, cluster: str | None = None) -> AbstractAsyncContextManager[Client]:
     """A client of the cluster that has nodes at `addresses`: HOST:PORT, several separated by commas.
+
+    `cluster` is the id that these nodes must have (`zablog cluster status` shows it): whoever else listens there is not spoken to. Without
+    it the first node that answers says which cluster is meant.
 
     `timeout` is how many seconds a call may be without progress (not how long it may take): then it raises NoQuorum, or NoCluster
     if not even one node answers, having written nothing, or OutcomeUnknown. Opening connects to nobody yet. Raises ConfigError for
     what is no address.
     """
-    return _connect(parse_addresses(addresses), timeout)
+    return _connect(parse_addresses(addresses), timeout, cluster)
 
 
 @asynccontextmanager
-async def _connect(addresses: Sequence[str], timeout: float) -> AsyncIterator[Client]:
+async def _connect(addresses: Sequence[str], timeout: float, cluster: str | None) -> AsyncIterator[Client]:
     async with quiet_nursery() as nursery:
-        yield Client(nursery, Cluster(nursery, addresses, timeout, random.Random()), timeout)
+        yield Client(nursery, Cluster(nursery, addresses, timeout, random.Random(), cluster), timeout)
 
 
 def parse_addresses(text: str) -> list[str]:

@@ -52,7 +52,7 @@ PASSING: Final = frozenset({Code.NOT_LEADING, Code.OUTCOME_UNKNOWN, Code.OVERLOA
 class Cluster:
     """The addresses we know, a connection to each node we talk to, and the leader as far as we know."""
 
-    def __init__(self, nursery: trio.Nursery, addresses: Iterable[str], timeout: float, dice: random.Random) -> None:
+    def __init__(self, nursery: trio.Nursery, addresses: Iterable[str], timeout: float, dice: random.Random, id: str | None = None) -> None:
         self._nursery = nursery
         self._addresses = list(dict.fromkeys(addresses))
         self.timeout = timeout
@@ -65,8 +65,8 @@ class Cluster:
         self._answered = False
         self.seen = ZERO
         """See `saw`: a read of level session must not go behind it."""
-        self._id: str | None = None
-        """The cluster that answered first; nobody else is spoken to from then on."""
+        self._id = id
+        """The cluster that is meant, or that answered first; nobody else is spoken to from then on."""
 
     @property
     def addresses(self) -> tuple[str, ...]:

@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -63,6 +65,59 @@ def test_free_addresses_are_free() -> None:
         taken.listen()
 
         assert first not in birth.free_addresses(2)
+
+
+def test_to_look_for_free_ports_is_in_no_servers_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    import socket
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a server that binds at this moment would fail")
+
+    monkeypatch.setattr(socket.socket, "bind", refuse)
+    monkeypatch.setattr(socket.socket, "listen", refuse)
+
+    assert birth.free_addresses(1)
+
+
+def test_who_chooses_ports_waits_for_whoever_is_at_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    seen: list[str] = []
+
+    def choose() -> None:
+        with birth.choosing():
+            seen.append("the other")
+
+    with birth.choosing():
+        other = threading.Thread(target=choose)
+        other.start()
+        other.join(0.1)
+        seen.append("we")
+    other.join()
+
+    assert seen == ["we", "the other"]
+
+
+@pytest.mark.parametrize("what", ["folder", "link"])
+def test_ports_are_chosen_where_nobody_can_be_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    lock = tmp_path / f"zablog-ports-{os.getuid()}"
+    if what == "folder":
+        lock.mkdir()
+    else:
+        lock.symlink_to(tmp_path / "elsewhere")
+
+    with birth.choosing():
+        pass
+
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_nobody_is_waited_for_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(birth, "TURN_SECONDS", 0.05)
+
+    with birth.choosing(), birth.choosing():
+        pass
 
 
 def test_a_process_is_only_ours_while_its_start_agrees() -> None:
