@@ -7,6 +7,7 @@ is loaded; and typer itself is not where nodes are started, since that is waited
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from broker.cli.plain import plain
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     import typer
 
 COMMANDS: Final = ("cluster", "server", "topic", "limits", "produce", "consume", "log", "bench", "simulate", "explore")
-"""As the help lists them."""
+"""As the help lists them; each is in the module of its name."""
+GROUPS: Final = ("cluster", "topic", "limits", "log")
+"""Of these, those that have commands of their own: `app` of their module."""
 
 
 def application(names: Sequence[str] = COMMANDS) -> "typer.Typer":
@@ -47,49 +50,11 @@ def _nothing() -> None:
 
 
 def _add(app: "typer.Typer", name: str) -> None:
-    match name:
-        case "cluster":
-            from broker.cli import cluster
-
-            app.add_typer(cluster.app, name=name)
-        case "server":
-            from broker.cli import server
-
-            app.command(name, epilog=HELP)(server.server)
-        case "topic":
-            from broker.cli import topic
-
-            app.add_typer(topic.app, name=name)
-        case "limits":
-            from broker.cli import limits
-
-            app.add_typer(limits.app, name=name)
-        case "produce":
-            from broker.cli import produce
-
-            app.command(name, epilog=HELP)(produce.produce)
-        case "consume":
-            from broker.cli import consume
-
-            app.command(name, epilog=HELP)(consume.consume)
-        case "log":
-            from broker.cli import log
-
-            app.add_typer(log.app, name=name)
-        case "bench":
-            from broker.cli import bench
-
-            app.command(name, epilog=HELP)(bench.bench)
-        case "simulate":
-            from broker.cli import simulate
-
-            app.command(name, epilog=HELP)(simulate.simulate)
-        case "explore":
-            from broker.cli import explore
-
-            app.command(name, epilog=HELP)(explore.explore)
-        case _:
-            raise AssertionError(f"{name} is in the table of commands")
+    module = import_module(f"broker.cli.{name}")
+    if name in GROUPS:
+        app.add_typer(module.app, name=name)
+    else:
+        app.command(name, epilog=HELP)(getattr(module, name))
 
 
 def main(app: "typer.Typer | None" = None) -> NoReturn:

@@ -13,8 +13,8 @@ from broker.protocol import Fetch, FetchFrom, FetchStatus, OffsetQuery, Offsets,
 from broker.server.application import BrokerApplication
 from broker.server.config import Limits
 from broker.server.reads import COLD_READS_MAX, Reads
-from broker.state import Retention
-from tests.broker.server.test_retention import TOPIC, Feed
+from tests.broker.server.test_retention import TOPIC
+from tests.broker.server.test_review_disk import restarted
 from zablog import Node
 from zablog.core.trail import Payload
 from zablog.core.zxid import ZERO, Zxid
@@ -59,18 +59,7 @@ def disk() -> ColdDisk:
 @pytest.fixture
 async def application(disk: ColdDisk) -> BrokerApplication:
     """Ten batches in two segments; the rows of the first one have not been read since the start."""
-    first = BrokerApplication(lambda: disk, segment_bytes_max=700)
-    await first.restore(ZERO, None)
-    feed = Feed(first)
-    feed.create(Retention())
-    for time in range(10):
-        feed.produce(time)
-    capture = first.capture()
-    raw = b"".join(await capture.encode())
-    await capture.durable()
-    again = BrokerApplication(lambda: disk, segment_bytes_max=700)
-    await again.restore(Zxid(1, 12), raw)
-    assert len(again.log.partition(TOPIC, 0).files) == 2
+    again, _ = await restarted(disk)
     disk.waited.clear()
     return again
 
