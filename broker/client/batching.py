@@ -181,13 +181,16 @@ class Lanes:
         Where these are little, batches of other topics join them, each the only one of its lane that is under way.
         """
         batches: list[tuple[Lane, OpenBatch]] = []
-        size = 0
+        size, joined = 0, False
         for topic in [*self._waiting]:
             if not batches:
                 size = self._take(topic, batches, size, REQUEST_BYTES)
-            elif size >= SHARED_BYTES or any(lane.in_flight > 1 or lane.apart for lane, _ in batches):
+            elif size >= SHARED_BYTES or len(batches) >= PARTS_MAX:
                 break
+            elif not joined and any(lane.in_flight > 1 or lane.apart for lane, _ in batches):
+                break  # asked of the first topic's alone, once: each that joins is neither
             else:
+                joined = True
                 size = self._take(topic, batches, size, SHARED_BYTES, joining=True)
         if batches and batches[-1][0].topic != batches[0][0].topic:
             for lane, _ in batches:
