@@ -212,10 +212,12 @@ class Lanes:
                 if self._sticky.get(topic) == lane.partition:
                     self._sticky[topic] += 1
             waiting = waiting or bool(lane.batches)
-        if taken or not waiting:
+        if not waiting:
             del self._waiting[topic]
-            if waiting:
-                self._waiting[topic] = None  # the next request begins with another topic
+        elif taken and not joining:
+            # The next request begins with another topic. Who joined has had no turn of its own: some of it may wait for just that.
+            del self._waiting[topic]
+            self._waiting[topic] = None
         return size
 
     def answered(self, batches: list[tuple[Lane, OpenBatch]]) -> None:
@@ -238,5 +240,6 @@ class Lanes:
         self._waiting.clear()
         for lanes in self._by_topic.values():
             for lane in lanes.values():
+                lane.apart = False
                 while lane.batches:
                     yield lane.batches.popleft()
