@@ -174,9 +174,16 @@ class Reads:
         room = min(request.bytes_max, self._limits.fetch_bytes)
         answers: list[FetchedPartition] = []
         telling = False
+        put_off: Cold | None = None
         for wanted in request.partitions:
-            answer = self._fetch_one(wanted, min(room, wanted.bytes_max), cold)
-            room = max(0, room - len(answer.batches))
+            bytes_max = min(room, wanted.bytes_max)
+            answer = self._fetch_one(wanted, bytes_max, cold)
+            brought = len(answer.batches)
+            if cold and cold[-1] is not put_off:
+                # It takes up the room that it will need: what the answer will not hold must not be waited for.
+                put_off = cold[-1]
+                brought = min(bytes_max, put_off.bytes)
+            room = max(0, room - brought)
             # A topic that this node has not come to yet is not missing: its id is the zxid of its creation.
             coming = answer.status is FetchStatus.TOPIC_NOT_FOUND and wanted.topic > self._application.state.applied
             telling = telling or bool(answer.batches) or (answer.status is not FetchStatus.OK and not coming)

@@ -201,3 +201,26 @@ async def test_offsets_are_sought_in_rows_that_a_thread_reads(disk: ColdDisk, re
 
     assert [each.status for each in found.offsets] == [FetchStatus.OK, FetchStatus.OK]
     assert disk.waited and threading.current_thread() not in disk.waited
+
+
+async def test_no_more_is_warmed_than_the_answer_has_room_for(
+    disk: ColdDisk, reads: Reads, application: BrokerApplication, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A consumer that began with a thousand partitions at their beginnings had a gigabyte read for an answer of four megabytes."""
+    await reads.fetch(fetch(0))
+    disk.memory.clear()
+    disk.warming.clear()
+
+    fetched = await reads.fetch(Fetch(tuple(FetchFrom(TOPIC, 0, 0, 400) for _ in range(20)), 1000, 0))
+
+    filled = [each for each in fetched.partitions if each.batches]
+    assert 2 < len(filled) < 10
+    assert len(disk.warming) == len(filled)
+
+
+async def test_no_more_rows_are_read_than_the_answer_has_room_for(disk: ColdDisk, application: BrokerApplication, reads: Reads) -> None:
+    cold: list[Cold] = []
+
+    reads.fetch_now(Fetch(tuple(FetchFrom(TOPIC, 0, 0, 400) for _ in range(20)), 1000, 0), cold)
+
+    assert len(cold) == 3
