@@ -235,7 +235,10 @@ class Reads:
                 self._application.unwatch(places, event)
 
     async def _warmed(self, answer: "Callable[[Colds], Answer]") -> Answer:
-        """The answer once nothing that it needs is cold. What a thread could not read, or read in vain, is waited for on the spot."""
+        """The answer once nothing that it needs is cold. What a thread could not read, or read in vain, is waited for on the spot.
+
+        Nobody has to wait for a thread in order to go away or to stop: a disk may hang, and what a thread warms concerns nobody else.
+        """
         warmed: set[object] = set()
         while True:
             cold: list[Cold] = []
@@ -247,7 +250,7 @@ class Reads:
             for each in cold:
                 warmed.add(each.place)
                 with suppress(Corrupt, OSError):  # whoever reads on the spot finds the same, and reports it
-                    each.take(await trio.to_thread.run_sync(each.warm, limiter=self._threads))
+                    each.take(await trio.to_thread.run_sync(each.warm, limiter=self._threads, abandon_on_cancel=True))
 
 
 def _words(error: Corrupt | OSError) -> str:

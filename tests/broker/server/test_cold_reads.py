@@ -1,6 +1,7 @@
 """What is long written is read from the disk by threads: the event loop, and whoever else it serves, does not wait for that."""
 
 import threading
+from collections.abc import Iterator
 from typing import cast
 
 import pytest
@@ -201,6 +202,36 @@ async def test_offsets_are_sought_in_rows_that_a_thread_reads(disk: ColdDisk, re
 
     assert [each.status for each in found.offsets] == [FetchStatus.OK, FetchStatus.OK]
     assert disk.waited and threading.current_thread() not in disk.waited
+
+
+@pytest.fixture
+def hung(disk: ColdDisk) -> Iterator[ColdDisk]:
+    """Nobody who warms comes back before the test is over, or a long time."""
+    disk.open.clear()
+    rescue = threading.Timer(5, disk.open.set)
+    rescue.start()
+    yield disk
+    rescue.cancel()
+    disk.open.set()
+
+
+async def test_who_goes_away_while_the_disk_hangs_is_not_kept(hung: ColdDisk, reads: Reads) -> None:
+    """A client that is gone took up one of the connections until its disk came back, and a node could not be stopped."""
+    async with trio.open_nursery() as nursery:
+        for offset in range(10):
+            nursery.start_soon(reads.fetch, fetch(offset))
+        with trio.fail_after(5):
+            while len(hung.warming) < COLD_READS_MAX:
+                await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    assert not hung.open.is_set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reads.fetch, fetch(0))
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(hung.warming) == COLD_READS_MAX, "threads that hang for nobody are counted all the same"
+        nursery.cancel_scope.cancel()
+    assert not hung.open.is_set()
 
 
 async def test_no_more_is_warmed_than_the_answer_has_room_for(
