@@ -200,7 +200,8 @@ class Lanes:
     def _take(self, topic: Zxid, batches: list[tuple[Lane, OpenBatch]], size: int, size_max: int, joining: bool = False) -> int:
         """Take what is ready of a topic, as long as there is room; the size of all that is taken."""
         taken = waiting = False
-        for lane in self._by_topic[topic].values():
+        lanes = self._by_topic[topic]
+        for lane in lanes.values():
             # A second batch of a lane may join the request only if there is no other way to fill it.
             while lane.ready and size < size_max and len(batches) < PARTS_MAX and not (joining and (lane.in_flight or lane.apart)):
                 batch = lane.batches.popleft()
@@ -212,6 +213,11 @@ class Lanes:
                 if self._sticky.get(topic) == lane.partition:
                     self._sticky[topic] += 1
             waiting = waiting or bool(lane.batches)
+        if size >= size_max:
+            # The next request begins with those partitions for which there was no room.
+            for lane, _ in batches:
+                if lane.topic == topic:
+                    lanes[lane.partition] = lanes.pop(lane.partition)
         if not waiting:
             del self._waiting[topic]
         elif taken and not joining:

@@ -163,6 +163,26 @@ def test_what_was_refused_together_has_its_turn_while_the_rest_of_its_topic_join
     assert sent and sent[0] <= 2
 
 
+def test_a_partition_of_which_much_waits_leaves_the_others_their_turn() -> None:
+    """Full batches of one partition that never come to an end filled each request of its topic."""
+    topic = TopicEntry(Zxid(1, 2), "orders", 3)
+    lanes = Lanes()
+
+    def fill() -> None:
+        while len(lanes.lane(topic, None, 0).batches) < 8:
+            lanes.open(topic, None, 0).add(bytes(FULL_BYTES), 5, None, ())
+
+    fill()
+    for partition in (1, 2):
+        lanes.open(topic, None, partition).add(b"x", 5, None, ())
+    taken = []
+    for _ in range(3):
+        taken += [lane.partition for lane, _ in lanes.take_ready()]
+        fill()
+
+    assert {1, 2} <= set(taken)
+
+
 async def test_a_lane_whose_refused_records_failed_joins_others_again() -> None:
     async with producing(alone=False) as (session, out, _):
         for topic in ("orders", "audit"):
