@@ -148,6 +148,20 @@ async def test_what_is_in_memory_of_it_is_given_at_once(disk: ColdDisk, reads: R
     assert [each.base_offset for each in split(fetched.partitions[0].batches)] == [0]
 
 
+async def test_an_answer_of_what_is_in_memory_keeps_nothing_else(disk: ColdDisk, reads: Reads, application: BrokerApplication) -> None:
+    """A client that takes no answers is read no further once so many bytes wait for it: what they keep in memory must not be more."""
+    await reads.fetch(fetch(0))
+    segment = application.log.partition(TOPIC, 0).files[0]
+    disk.memory = {(segment, 0, 200)}
+
+    fetched = reads.fetch_now(fetch(0), [])
+
+    assert fetched is not None
+    batches = fetched.partitions[0].batches
+    kept = batches.obj if isinstance(batches, memoryview) else batches
+    assert isinstance(kept, bytes | bytearray) and len(kept) == len(batches)
+
+
 async def test_a_megabyte_is_waited_for_at_a_time(
     disk: ColdDisk, reads: Reads, application: BrokerApplication, monkeypatch: pytest.MonkeyPatch
 ) -> None:
