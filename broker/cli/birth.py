@@ -19,7 +19,10 @@ from broker.errors import AddressInUse
 
 FIRST_PORT = 7401
 PORTS_TRIED = 1000
-PROBE_SECONDS = 0.5
+OUTGOING_PORT = 32768
+"""From here on the system gives ports to connections that go out."""
+PROBE_SECONDS = 0.05
+"""On loopback a refusal comes at once. What says nothing is not free: somebody listens who is busy, or a firewall is in the way."""
 TURN_SECONDS = 10.0
 
 
@@ -89,7 +92,17 @@ def _free(port: int) -> bool:
     """Does nobody listen there? To listen there oneself, and be it for a moment, could be in the way of a server that is just starting."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.settimeout(PROBE_SECONDS)
-        return probe.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
+        if probe.connect_ex(("127.0.0.1", port)) != errno.ECONNREFUSED:
+            return False
+    if port < OUTGOING_PORT:
+        return True
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        # Does a connection have it? To bind, without listening, is in nobody's way who reuses addresses, as servers do.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return True
+    return False
 
 
 @contextmanager

@@ -29,6 +29,8 @@ REQUEST_BYTES: Final = 1 << 20
 """A request takes no more batches once it holds so much."""
 SHARED_BYTES: Final = 64 << 10
 """Other topics join a request that holds less than this."""
+SHARED_PARTS: Final = 128
+"""And fewer batches: the cluster keeps the answer to each producer's last request, an offset a batch, and room for so many offsets only."""
 RECORD_OVERHEAD: Final = 10
 """About what a record takes beside its content."""
 
@@ -181,13 +183,16 @@ class Lanes:
         Where these are little, batches of other topics join them, each the only one of its lane that is under way.
         """
         batches: list[tuple[Lane, OpenBatch]] = []
-        size = 0
+        size, joined = 0, False
         for topic in [*self._waiting]:
             if not batches:
                 size = self._take(topic, batches, size, REQUEST_BYTES)
-            elif size >= SHARED_BYTES or any(lane.in_flight > 1 or lane.apart for lane, _ in batches):
+            elif size >= SHARED_BYTES or len(batches) >= SHARED_PARTS:
                 break
+            elif not joined and any(lane.in_flight > 1 or lane.apart for lane, _ in batches):
+                break  # asked of the first topic's alone, once: each that joins is neither
             else:
+                joined = True
                 size = self._take(topic, batches, size, SHARED_BYTES, joining=True)
         if batches and batches[-1][0].topic != batches[0][0].topic:
             for lane, _ in batches:
@@ -197,9 +202,10 @@ class Lanes:
     def _take(self, topic: Zxid, batches: list[tuple[Lane, OpenBatch]], size: int, size_max: int, joining: bool = False) -> int:
         """Take what is ready of a topic, as long as there is room; the size of all that is taken."""
         taken = waiting = False
-        for lane in self._by_topic[topic].values():
+        lanes, parts_max = self._by_topic[topic], SHARED_PARTS if joining else PARTS_MAX
+        for lane in lanes.values():
             # A second batch of a lane may join the request only if there is no other way to fill it.
-            while lane.ready and size < size_max and len(batches) < PARTS_MAX and not (joining and (lane.in_flight or lane.apart)):
+            while lane.ready and size < size_max and len(batches) < parts_max and not (joining and (lane.in_flight or lane.apart)):
                 batch = lane.batches.popleft()
                 batches.append((lane, batch))
                 size += batch.size
@@ -209,10 +215,17 @@ class Lanes:
                 if self._sticky.get(topic) == lane.partition:
                     self._sticky[topic] += 1
             waiting = waiting or bool(lane.batches)
-        if taken or not waiting:
+        if size >= size_max:
+            # The next request begins with those partitions for which there was no room.
+            for lane, _ in batches:
+                if lane.topic == topic:
+                    lanes[lane.partition] = lanes.pop(lane.partition)
+        if not waiting:
             del self._waiting[topic]
-            if waiting:
-                self._waiting[topic] = None  # the next request begins with another topic
+        elif taken and not joining:
+            # The next request begins with another topic. Who joined has had no turn of its own: some of it may wait for just that.
+            del self._waiting[topic]
+            self._waiting[topic] = None
         return size
 
     def answered(self, batches: list[tuple[Lane, OpenBatch]]) -> None:
@@ -235,5 +248,6 @@ class Lanes:
         self._waiting.clear()
         for lanes in self._by_topic.values():
             for lane in lanes.values():
+                lane.apart = False
                 while lane.batches:
                     yield lane.batches.popleft()

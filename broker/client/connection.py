@@ -162,6 +162,7 @@ class Connection:
     async def _watch(self) -> None:
         """Ask a silent node that owes an answer whether it is there."""
         overdue = OVERDUE_SECONDS
+        idle_until = self.heard_at
         while True:
             asked = self._next
             await trio.sleep(OVERDUE_SECONDS)
@@ -171,6 +172,7 @@ class Connection:
                     self._stirred = trio.Event()
                     await self._stirred.wait()
                     self._stirred = None
+                idle_until = trio.current_time()
                 continue
             silent = trio.current_time() - self.heard_at
             urgent = len(self._waiting) > len(self._patient)
@@ -180,7 +182,9 @@ class Connection:
                 overdue = min(2 * overdue, SILENCE_SECONDS)
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._ask_around)
-                    with trio.move_on_after(max(2 * SILENCE_SECONDS - silent, SILENCE_SECONDS)) as patience:
+                    # It is asked soon, but given up for what it owed alone: while nobody asks, a node has nothing to say.
+                    owing = trio.current_time() - max(self.heard_at, idle_until)
+                    with trio.move_on_after(max(2 * SILENCE_SECONDS - owing, SILENCE_SECONDS)) as patience:
                         await self.call(Ping())
                     nursery.cancel_scope.cancel()
                 if patience.cancelled_caught:

@@ -244,8 +244,7 @@ class Producer:
                 await self._room.park()
             if self._session.lost is not None:
                 raise self._session.lost.again()
-            run, size = self._lanes.lane(entry, None, partition).add_values(values[done:], _now())
-            self._bytes += size
+            run = self._take_values(entry, values[done:], partition)
             self._woken.set()
             runs.append(run)
             done += run.count
@@ -262,6 +261,12 @@ class Producer:
         pending = batch.add(value, _now() if timestamp is None else timestamp, key, headers)
         self._bytes += batch.size - before
         return pending
+
+    @trio.lowlevel.enable_ki_protection  # as above
+    def _take_values(self, entry: TopicEntry, values: Sequence[bytes], partition: int | None) -> Run:
+        run, size = self._lanes.lane(entry, None, partition).add_values(values, _now())
+        self._bytes += size
+        return run
 
     async def run(self) -> None:
         """Form requests, for ever."""

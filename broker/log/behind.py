@@ -122,9 +122,10 @@ class WriteBehind:
         with self._mutex:
             if self.failed is not None:
                 raise self.failed
-            gathered = self._forget(name)
+            gathered = self._gathered.get(name)
             if gathered is not None:
                 self._write(name, gathered.begin, [b"".join(gathered.pieces)])
+                self._forget(name)  # not before: who reads meanwhile, in another thread, sees that it has to wait for us
 
     def _write(self, name: str, offset: int, pieces: Sequence[Payload]) -> None:
         try:
@@ -133,9 +134,8 @@ class WriteBehind:
             self.failed = error
             raise
 
-    def _forget(self, name: str) -> "_Gathered | None":
+    def _forget(self, name: str) -> None:
         with self._mutex:
             gathered = self._gathered.pop(name, None)
             if gathered is not None:
                 self._bytes -= gathered.size
-            return gathered

@@ -14,6 +14,8 @@ class Cold(Exception):
     def __init__(self, disk: Disk, segment: str, index: Index, begin: int = 0, end: int = 0) -> None:
         super().__init__(segment, begin, end)
         self.place = (segment, begin, end)
+        self.bytes = end - begin or index.size
+        """Whoever asked would have been given no more of this segment."""
         self._disk = disk
         self._index = index
 

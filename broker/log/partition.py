@@ -163,7 +163,7 @@ class Partition:
         whole = index.run(number, len(stored))
         if whole - begin > len(stored):
             raise Cold(self._disk, self.name(index), index, begin, min(end, index.run(number, COLD_BYTES)))
-        return memoryview(stored)[: whole - begin]
+        return bytes(memoryview(stored)[: whole - begin])  # a copy: the rest of what there was room for must not live as long
 
     def offset_at_time(self, time: int, wait: bool = True) -> int:
         """The base offset of the first batch whose leader time is not below `time`; the end if there is none. Raises Corrupt, Cold."""

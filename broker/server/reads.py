@@ -8,8 +8,8 @@ are looked at by the event loop alone, and whatever became of a segment meanwhil
 """
 
 import os
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Final, TypeVar
 
@@ -58,6 +58,8 @@ Colds = list[Cold] | None
 
 COLD_READS_MAX: Final = 4
 """So many threads at most wait for the disk at a time: more would not make it faster."""
+HUNG_SECONDS: Final = 10.0
+"""A disk that brings nothing to anybody for so long hangs."""
 
 
 class Reads:
@@ -68,6 +70,8 @@ class Reads:
         self._application = application
         self._limits = limits
         self._threads = trio.CapacityLimiter(COLD_READS_MAX)
+        self._hoping: set[trio.CancelScope] = set()
+        """Of fetches that wait as long as the disk brings anything."""
 
     async def caught_up(self) -> None:
         """A leader: wait until everything that was committed when we were asked is applied. Others answer as they are."""
@@ -174,9 +178,16 @@ class Reads:
         room = min(request.bytes_max, self._limits.fetch_bytes)
         answers: list[FetchedPartition] = []
         telling = False
+        put_off: Cold | None = None
         for wanted in request.partitions:
-            answer = self._fetch_one(wanted, min(room, wanted.bytes_max), cold)
-            room = max(0, room - len(answer.batches))
+            bytes_max = min(room, wanted.bytes_max)
+            answer = self._fetch_one(wanted, bytes_max, cold)
+            brought = len(answer.batches)
+            if cold and cold[-1] is not put_off:
+                # It takes up the room that it will need: what the answer will not hold must not be waited for.
+                put_off = cold[-1]
+                brought = min(bytes_max, put_off.bytes)
+            room = max(0, room - brought)
             # A topic that this node has not come to yet is not missing: its id is the zxid of its creation.
             coming = answer.status is FetchStatus.TOPIC_NOT_FOUND and wanted.topic > self._application.state.applied
             telling = telling or bool(answer.batches) or (answer.status is not FetchStatus.OK and not coming)
@@ -185,9 +196,10 @@ class Reads:
 
     def nothing(self, request: Fetch) -> Fetched:
         """The answer when the wait is over and nothing came."""
-        return self.fetch_now(request) or Fetched(
-            self._application.state.applied, [self._fetch_one(wanted, 0) for wanted in request.partitions]
-        )
+        return self.fetch_now(request) or self._empty(request)
+
+    def _empty(self, request: Fetch) -> Fetched:
+        return Fetched(self._application.state.applied, [self._fetch_one(wanted, 0) for wanted in request.partitions])
 
     def _fetch_one(self, wanted: FetchFrom, bytes_max: int, cold: Colds = None) -> FetchedPartition:
         missing = self._missing(wanted.topic, wanted.partition)
@@ -210,7 +222,10 @@ class Reads:
         return FetchedPartition(status, partition.first, partition.end, batches)
 
     async def fetch(self, request: Fetch) -> Fetched:
-        """Wait for the disk, then for data, or for something to say, as long as the request allows."""
+        """Wait for the disk, then for data, or for something to say, as long as the request allows.
+
+        From a disk that hangs nothing came, as if nothing were there: a client that waits in vain looks whether another node leads by now.
+        """
         until = trio.current_time() + min(request.wait_ms / 1000, self._limits.fetch_wait)
         places: Sequence[tuple[Zxid, int]] = [(wanted.topic, wanted.partition) for wanted in request.partitions]
         while True:
@@ -218,8 +233,11 @@ class Reads:
             self._application.watch(places, event)
             try:
                 # Looked at after the watch began, so nothing falls between the two.
-                if (fetched := await self._warmed(partial(self.fetch_now, request))) is not None:
-                    return fetched
+                with self._hope() as hope:
+                    if (fetched := await self._warmed(partial(self.fetch_now, request))) is not None:
+                        return fetched
+                if hope.cancelled_caught:
+                    return self._empty(request)
                 with trio.move_on_at(until) as scope:
                     await event.wait()
                 if scope.cancelled_caught:
@@ -228,7 +246,10 @@ class Reads:
                 self._application.unwatch(places, event)
 
     async def _warmed(self, answer: "Callable[[Colds], Answer]") -> Answer:
-        """The answer once nothing that it needs is cold. What a thread could not read, or read in vain, is waited for on the spot."""
+        """The answer once nothing that it needs is cold. What a thread could not read, or read in vain, is waited for on the spot.
+
+        Nobody has to wait for a thread in order to go away or to stop: a disk may hang, and what a thread warms concerns nobody else.
+        """
         warmed: set[object] = set()
         while True:
             cold: list[Cold] = []
@@ -240,7 +261,19 @@ class Reads:
             for each in cold:
                 warmed.add(each.place)
                 with suppress(Corrupt, OSError):  # whoever reads on the spot finds the same, and reports it
-                    each.take(await trio.to_thread.run_sync(each.warm, limiter=self._threads))
+                    each.take(await trio.to_thread.run_sync(each.warm, limiter=self._threads, abandon_on_cancel=True))
+                for scope in self._hoping:
+                    scope.deadline = trio.current_time() + HUNG_SECONDS
+
+    @contextmanager
+    def _hope(self) -> Iterator[trio.CancelScope]:
+        """Give up what is in the block once the disk hangs."""
+        with trio.move_on_after(HUNG_SECONDS) as scope:
+            self._hoping.add(scope)
+            try:
+                yield scope
+            finally:
+                self._hoping.discard(scope)
 
 
 def _words(error: Corrupt | OSError) -> str:

@@ -5,6 +5,7 @@ reads verifies both checksums of each batch.
 """
 
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import google_crc32c
@@ -37,7 +38,8 @@ async def scrub(application: "BrokerApplication", rate: int) -> None:
         found = 0
         for offset in range(0, size, PIECE_BYTES):
             try:
-                piece = await trio.to_thread.run_sync(application.files.read, name, offset, min(PIECE_BYTES, size - offset))
+                work = partial(application.files.read, name, offset, min(PIECE_BYTES, size - offset))
+                piece = await trio.to_thread.run_sync(work, abandon_on_cancel=True)  # a node that is to stop waits for no disk that hangs
             except FileNotFoundError:
                 piece = b""
             found = google_crc32c.extend(found, piece)

@@ -13,6 +13,7 @@ from types import FrameType
 import pytest
 import trio
 
+from broker.client.batching import Lanes
 from broker.client.connection import Connection
 from broker.client.producer import Producer, open_producer
 from broker.client.session import Build, Done
@@ -148,6 +149,21 @@ async def test_send_many() -> None:
 
     assert len(receipts[0]) == RECORDS
     assert calls.made / RECORDS <= 0.7
+
+
+def test_little_of_a_thousand_topics_taken_together() -> None:
+    """Each topic is looked at once, and not all that was taken before it again."""
+    lanes = Lanes()
+    for number in range(RECORDS):
+        lanes.open(TopicEntry(Zxid(1, 1 + number), f"topic-{number}", 1), None, None).add(b"x", 5, None, ())
+
+    taken = 0
+    with Calls() as calls:
+        while batches := lanes.take_ready():
+            taken += len(batches)
+
+    assert taken == RECORDS
+    assert calls.made / RECORDS <= 10.1
 
 
 class Leader(Cluster):

@@ -179,7 +179,9 @@ class World:
                 self.nursery = nursery
                 self.threads = LockStep(nursery, Random(self.seed + 2), self.disk_pause)
                 self.slow_until = 0.0
+                paging = Random(self.seed + 3)
                 for host in self.hosts.values():
+                    host.disk.memory = lambda length: length if paging.random() < 0.8 else paging.randrange(length + 1)
                     members = tuple(Member(PeerId(n), f"{n:032x}", address_of(n)) for n in NODES)
                     give_birth(host.disk, Identity(CLUSTER, PeerId(host.number), f"{host.number:032x}", members))
                     host.ended.set()

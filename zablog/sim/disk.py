@@ -80,6 +80,8 @@ class SimDisk:
         self.step = step or (lambda operation: None)
         self.reading: Callable[[str], None] = lambda name: None
         """Called with the name of a file before it is read: to fail that by raising an OSError."""
+        self.memory: Callable[[int], int] = lambda length: length
+        """How many of the bytes that are to be read now, first ones, need not be waited for."""
         self.lies = 0
         """So many syncs of the log will report success and do nothing: what they should have written is gone at the next power loss."""
         self.files: dict[str, SimFile] = {}
@@ -105,7 +107,7 @@ class SimDisk:
         return bytes(memoryview(self.file(name).now)[offset : offset + length])
 
     def read_now(self, name: str, offset: int, length: int) -> Payload:
-        return self.read(name, offset, length)
+        return self.read(name, offset, self.memory(length))
 
     def warm(self, name: str, begin: int, end: int) -> None:
         self.reading(name)
@@ -186,6 +188,7 @@ class SimDisk:
         if name not in self.children:
             made = self.children[name] = SimDisk(lambda operation: self.step(operation))
             made.reading = lambda file: self.reading(f"{name}/{file}")
+            made.memory = lambda length: self.memory(length)
         return self.children[name]
 
     def close(self) -> None:

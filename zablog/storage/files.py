@@ -77,9 +77,9 @@ class FileDisk:
             except BlockingIOError:
                 return b""
             except OSError as error:
-                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.EPERM):
                     raise
-                self.tells_waiting = False  # this file system does not know
+                self.tells_waiting = False  # this file system does not know, or this container does not let us ask
         return self.read(name, offset, length)
 
     def warm(self, name: str, begin: int, end: int) -> None:

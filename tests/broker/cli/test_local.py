@@ -2,10 +2,13 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -56,8 +59,6 @@ def test_what_is_no_list_of_addresses_is_refused(text: str) -> None:
 
 
 def test_free_addresses_are_free() -> None:
-    import socket
-
     (first,) = birth.free_addresses(1)
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -68,8 +69,6 @@ def test_free_addresses_are_free() -> None:
 
 
 def test_to_look_for_free_ports_is_in_no_servers_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    import socket
-
     def refuse(*_: object) -> None:
         raise AssertionError("a server that binds at this moment would fail")
 
@@ -77,6 +76,34 @@ def test_to_look_for_free_ports_is_in_no_servers_way(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(socket.socket, "listen", refuse)
 
     assert birth.free_addresses(1)
+
+
+def test_a_port_that_an_outgoing_connection_has_is_not_free() -> None:
+    """Nobody listens there, and no server could."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as outgoing:
+        port = outgoing.getsockname()[1]
+        if port < birth.OUTGOING_PORT:
+            pytest.skip("this system gives other ports to outgoing connections")
+
+        assert f"127.0.0.1:{port}" not in birth.free_addresses(1, port)
+
+
+def test_a_port_that_says_nothing_is_soon_passed_over() -> None:
+    """Its listener does not come to it, or a firewall drops what is sent there: there may be hundreds of them."""
+    with socket.socket() as listener, ExitStack() as waiting:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(3):
+            client = waiting.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(listener.getsockname())
+        port = listener.getsockname()[1]
+        began = time.monotonic()
+
+        free = birth.free_addresses(1, port)
+
+        assert f"127.0.0.1:{port}" not in free
+        assert time.monotonic() - began < 0.4
 
 
 def test_who_chooses_ports_waits_for_whoever_is_at_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

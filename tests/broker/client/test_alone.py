@@ -15,7 +15,7 @@ import trio
 import trio.testing
 
 from broker.client import Pending, connect
-from broker.client.batching import OpenBatch
+from broker.client.batching import Lane, OpenBatch
 from broker.client.producer import CHECKPOINT_RECORDS, Producer, open_producer
 from broker.client.session import Build, Done
 from broker.errors import BrokerError, Code, NoQuorum, OutcomeUnknown, ProducerLost
@@ -84,6 +84,9 @@ class Topics:
 
     def known(self, name: str) -> TopicEntry:
         return ORDERS if name == "orders" else AUDIT
+
+    async def find(self, name: str) -> TopicEntry:
+        return self.known(name)
 
     def forget(self, name: str) -> None:
         """The real ones would ask again."""
@@ -317,6 +320,30 @@ def test_control_c_while_a_record_is_taken_leaves_it_on_its_way(monkeypatch: pyt
 
     assert caught.group_contains(KeyboardInterrupt)
     assert requests == [[[b"a"]]]
+
+
+def test_control_c_while_many_values_are_taken_leaves_them_on_their_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    add_values = Lane.add_values
+    requests: list[list[list[bytes | None]]] = []
+
+    def interrupted(lane: Lane, *given: Any) -> Any:  # Any: as they are given
+        run = add_values(lane, *given)
+        signal.raise_signal(signal.SIGINT)
+        return run
+
+    async def program() -> None:
+        with trio.fail_after(10):
+            async with producing(alone=False) as (session, out, nursery):
+                requests.append(session.requests)
+                monkeypatch.setattr(Lane, "add_values", interrupted)
+                nursery.start_soon(session.answering)
+                await out.send_many("orders", [b"a", b"b"])
+
+    with pytest.raises(BaseExceptionGroup) as caught:
+        trio.run(program)
+
+    assert caught.group_contains(KeyboardInterrupt)
+    assert requests == [[[b"a", b"b"]]]
 
 
 async def test_control_c_behind_a_record_that_was_taken_leaves_it_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:

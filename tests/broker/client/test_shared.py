@@ -8,9 +8,9 @@ import trio
 import trio.testing
 
 from broker.client import Pending, connect
-from broker.client.batching import FULL_BYTES, SHARED_BYTES
-from broker.errors import BrokerError, Code, OutcomeUnknown, ProducerLost, RecordTooLarge, TopicNotFound
-from broker.protocol import Failed, Level, Produce, Produced, Response
+from broker.client.batching import FULL_BYTES, SHARED_BYTES, Lanes
+from broker.errors import BrokerError, Code, NoQuorum, OutcomeUnknown, ProducerLost, RecordTooLarge, TopicNotFound
+from broker.protocol import Failed, Level, Produce, Produced, Response, TopicEntry
 from broker.records import read_batch
 from tests.broker.client.test_alone import AUDIT, ORDERS, Session, producing
 from tests.broker.ensemble import Ensemble
@@ -133,6 +133,74 @@ async def test_what_was_refused_together_and_not_sent_again_is_not_written_when_
             with pytest.raises(ProducerLost) as failed:
                 await pending.wait()
             assert not failed.value.maybe_written
+
+
+def test_what_was_refused_together_has_its_turn_while_the_rest_of_its_topic_joins_others() -> None:
+    """Two topics of many partitions, of both of which something always waits: the second joins each request with other lanes of it."""
+    busy, other = TopicEntry(Zxid(1, 2), "busy", 50), TopicEntry(Zxid(1, 3), "other", 50)
+    lanes = Lanes()
+
+    def write(topic: TopicEntry, partition: int) -> None:
+        lanes.open(topic, None, partition).add(b"x", 5, None, ())
+
+    write(busy, 0)
+    lanes.take_ready()
+    write(busy, 0)  # which waits for an answer that takes long
+    write(other, 0)
+    refused = lanes.take_ready()
+    lanes.answered(refused)
+    for topic in (busy, other):
+        write(topic, 1)
+    lanes.put_back(refused)
+    requests = []
+    for partition in range(1, 40):
+        requests.append(lanes.take_ready())
+        for topic in (busy, other):
+            write(topic, partition + 1)
+        lanes.answered(requests[-1])
+
+    sent = [number for number, request in enumerate(requests) if refused[0] in request]
+    assert sent and sent[0] <= 2
+
+
+def test_a_partition_of_which_much_waits_leaves_the_others_their_turn() -> None:
+    """Full batches of one partition that never come to an end filled each request of its topic."""
+    topic = TopicEntry(Zxid(1, 2), "orders", 3)
+    lanes = Lanes()
+
+    def fill() -> None:
+        while len(lanes.lane(topic, None, 0).batches) < 8:
+            lanes.open(topic, None, 0).add(bytes(FULL_BYTES), 5, None, ())
+
+    fill()
+    for partition in (1, 2):
+        lanes.open(topic, None, partition).add(b"x", 5, None, ())
+    taken = []
+    for _ in range(3):
+        taken += [lane.partition for lane, _ in lanes.take_ready()]
+        fill()
+
+    assert {1, 2} <= set(taken)
+
+
+async def test_a_lane_whose_refused_records_failed_joins_others_again() -> None:
+    async with producing(alone=False) as (session, out, _):
+        for topic in ("orders", "audit"):
+            await out.submit(topic, b"1")
+        await trio.testing.wait_all_tasks_blocked()
+        session.under_way += session.window  # requests that were given up, and are in line all the same
+        answer_one(session, without_audit)
+        session.changed(NoQuorum("no write was acknowledged"))
+        session.under_way = 0
+
+        for topic in ("orders", "audit"):
+            await out.submit(topic, b"2")
+        await trio.testing.wait_all_tasks_blocked()
+
+        assert [values(request) for request, _ in session.waiting] == [[b"2", b"2"]]
+        session.answer()
+        with pytest.raises(NoQuorum):
+            out.raise_unseen()
 
 
 @pytest.mark.parametrize("seed", few(range(50), 5))

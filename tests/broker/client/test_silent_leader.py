@@ -191,6 +191,24 @@ async def test_a_leader_that_hangs_while_nobody_else_leads_is_waited_for(autojum
     assert nodes.connections[1] == 1, "the connection is the same"
 
 
+@pytest.mark.parametrize("rest_seconds", [0.0, 0.4, 60.0])
+async def test_a_node_is_silent_from_when_it_was_asked(autojump_clock: trio.testing.MockClock, nodes: Nodes, rest_seconds: float) -> None:
+    """A node that nobody had asked for a minute was given up in half the time when it stood still for a moment."""
+    async with connect(ADDRESSES[1], timeout=20) as zl, zl.producer() as out, trio.open_nursery() as nursery:
+        await out.send("orders", b"before")
+        await trio.sleep(rest_seconds)
+
+        async def stand_still() -> None:
+            nodes.stopped.add(1)
+            await trio.sleep(1.8 * SILENCE_SECONDS)
+            nodes.go_on()
+
+        nursery.start_soon(stand_still)
+        await out.send("orders", b"meanwhile")
+
+    assert nodes.connections[1] == 1, "the connection is the same"
+
+
 async def test_a_node_that_waits_for_data_to_come_is_asked_seldom_whether_it_is_there(
     autojump_clock: trio.testing.MockClock, nodes: Nodes
 ) -> None:

@@ -1,5 +1,6 @@
 """Segments written behind: nobody sees a difference, but for how often the system is called."""
 
+import threading
 from collections.abc import Sequence
 from random import Random
 
@@ -161,3 +162,29 @@ def test_whatever_is_done_it_reads_as_the_disk_itself_would(seed: int, monkeypat
     for name in names:
         assert disks[0].size(name) == disks[1].size(name)
         assert disks[0].read(name, 0, 1 << 20) == disks[1].read(name, 0, 1 << 20)
+
+
+def test_what_another_thread_is_just_writing_is_read_once_it_is_written() -> None:
+    """A checkpoint syncs a segment in a thread, and a fetch of its last records came back short: the node took itself for damaged."""
+    writing, go_on = threading.Event(), threading.Event()
+
+    class Slow(SimDisk):
+        def write(self, name: str, offset: int, pieces: Sequence[Payload]) -> None:
+            writing.set()
+            assert go_on.wait(10)
+            super().write(name, offset, pieces)
+
+    files = made(Slow(), "a")
+    files.write("a", 0, [b"gathered"])
+    syncing = threading.Thread(target=files.sync, args=("a",))
+    syncing.start()
+    assert writing.wait(10)
+    read: list[bytes] = []
+    reading = threading.Thread(target=lambda: read.append(files.read("a", 0, 99)))
+    reading.start()
+    reading.join(0.1)  # long enough for one who does not wait
+    go_on.set()
+    for thread in (reading, syncing):
+        thread.join()
+
+    assert read == [b"gathered"]

@@ -1,6 +1,7 @@
 """What is long written is read from the disk by threads: the event loop, and whoever else it serves, does not wait for that."""
 
 import threading
+from collections.abc import Iterator
 from typing import cast
 
 import pytest
@@ -12,7 +13,7 @@ from broker.log.stored import split
 from broker.protocol import Fetch, FetchFrom, FetchStatus, OffsetQuery, Offsets, Where
 from broker.server.application import BrokerApplication
 from broker.server.config import Limits
-from broker.server.reads import COLD_READS_MAX, Reads
+from broker.server.reads import COLD_READS_MAX, HUNG_SECONDS, Reads
 from tests.broker.server.test_retention import TOPIC
 from tests.broker.server.test_review_disk import restarted
 from zablog import Node
@@ -136,6 +137,20 @@ async def test_what_is_in_memory_of_it_is_given_at_once(disk: ColdDisk, reads: R
     assert [each.base_offset for each in split(fetched.partitions[0].batches)] == [0]
 
 
+async def test_an_answer_of_what_is_in_memory_keeps_nothing_else(disk: ColdDisk, reads: Reads, application: BrokerApplication) -> None:
+    """A client that takes no answers is read no further once so many bytes wait for it: what they keep in memory must not be more."""
+    await reads.fetch(fetch(0))
+    segment = application.log.partition(TOPIC, 0).files[0]
+    disk.memory = {(segment, 0, 200)}
+
+    fetched = reads.fetch_now(fetch(0), [])
+
+    assert fetched is not None
+    batches = fetched.partitions[0].batches
+    kept = batches.obj if isinstance(batches, memoryview) else batches
+    assert isinstance(kept, bytes | bytearray) and len(kept) == len(batches)
+
+
 async def test_a_megabyte_is_waited_for_at_a_time(
     disk: ColdDisk, reads: Reads, application: BrokerApplication, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,3 +205,103 @@ async def test_offsets_are_sought_in_rows_that_a_thread_reads(disk: ColdDisk, re
 
     assert [each.status for each in found.offsets] == [FetchStatus.OK, FetchStatus.OK]
     assert disk.waited and threading.current_thread() not in disk.waited
+
+
+@pytest.fixture
+def hung(disk: ColdDisk) -> Iterator[ColdDisk]:
+    """Nobody who warms comes back before the test is over, or a long time."""
+    disk.open.clear()
+    rescue = threading.Timer(5, disk.open.set)
+    rescue.start()
+    yield disk
+    rescue.cancel()
+    disk.open.set()
+
+
+async def test_who_goes_away_while_the_disk_hangs_is_not_kept(hung: ColdDisk, reads: Reads) -> None:
+    """A client that is gone took up one of the connections until its disk came back, and a node could not be stopped."""
+    async with trio.open_nursery() as nursery:
+        for offset in range(10):
+            nursery.start_soon(reads.fetch, fetch(offset))
+        with trio.fail_after(5):
+            while len(hung.warming) < COLD_READS_MAX:
+                await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    assert not hung.open.is_set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reads.fetch, fetch(0))
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(hung.warming) == COLD_READS_MAX, "threads that hang for nobody are counted all the same"
+        nursery.cancel_scope.cancel()
+    assert not hung.open.is_set()
+
+
+async def test_a_fetch_from_a_disk_that_hangs_is_told_that_nothing_came(
+    hung: ColdDisk, reads: Reads, mock_clock: trio.testing.MockClock
+) -> None:
+    """The node still answers pings: only so its client comes to look whether another one leads by now."""
+    answers = []
+
+    async def ask() -> None:
+        answers.append(await reads.fetch(fetch(0, 9, wait_ms=1000)))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(2 * COLD_READS_MAX):
+            nursery.start_soon(ask)
+        await trio.testing.wait_all_tasks_blocked()
+        mock_clock.jump(HUNG_SECONDS)
+    assert not hung.open.is_set()
+
+    for answer in answers:
+        assert [(each.status, each.end, len(each.batches)) for each in answer.partitions] == [(FetchStatus.OK, 20, 0)] * 2
+    hung.open.set()
+    assert (await reads.fetch(fetch(0))).partitions[0].batches
+
+
+async def test_a_fetch_waits_for_its_turn_as_long_as_the_disk_brings_anything(
+    disk: ColdDisk, reads: Reads, mock_clock: trio.testing.MockClock
+) -> None:
+    """Given up after a fixed time, it would go to the end of the line, behind those who were served meanwhile: and so for ever."""
+    turns, brought = threading.Semaphore(0), threading.Semaphore(0)
+    disk.open.wait = turns.acquire  # type: ignore[assignment, method-assign]  # one by one
+    answers = []
+
+    async def ask() -> None:
+        answers.append(await reads.fetch(fetch(0, wait_ms=1000)))
+        brought.release()
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(2 * COLD_READS_MAX):
+            nursery.start_soon(ask)
+        for _ in range(2 * COLD_READS_MAX):
+            await trio.testing.wait_all_tasks_blocked()
+            mock_clock.jump(0.8 * HUNG_SECONDS)
+            turns.release()
+            await trio.to_thread.run_sync(brought.acquire, True, 5)
+
+    assert trio.current_time() > HUNG_SECONDS
+    assert all(answer.partitions[0].batches for answer in answers)
+
+
+async def test_no_more_is_warmed_than_the_answer_has_room_for(
+    disk: ColdDisk, reads: Reads, application: BrokerApplication, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A consumer that began with a thousand partitions at their beginnings had a gigabyte read for an answer of four megabytes."""
+    await reads.fetch(fetch(0))
+    disk.memory.clear()
+    disk.warming.clear()
+
+    fetched = await reads.fetch(Fetch(tuple(FetchFrom(TOPIC, 0, 0, 400) for _ in range(20)), 1000, 0))
+
+    filled = [each for each in fetched.partitions if each.batches]
+    assert 2 < len(filled) < 10
+    assert len(disk.warming) == len(filled)
+
+
+async def test_no_more_rows_are_read_than_the_answer_has_room_for(disk: ColdDisk, application: BrokerApplication, reads: Reads) -> None:
+    cold: list[Cold] = []
+
+    reads.fetch_now(Fetch(tuple(FetchFrom(TOPIC, 0, 0, 400) for _ in range(20)), 1000, 0), cold)
+
+    assert len(cold) == 3

@@ -1,6 +1,7 @@
 """A server that is told to stop ends in peace, whatever its clients are asking for just then."""
 
 import secrets
+import threading
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import trio
 import trio.testing
 
 from broker.client import Client, connect
-from broker.server import ServerConfig, open_server
+from broker.server import ServerConfig, open_server, scrubbing
 from broker.server.connection import ClientConnection
 from tests.broker.ensemble import PACE
 from tests.ports import free_ports
@@ -63,3 +64,37 @@ async def test_what_is_asked_while_the_disk_finishes_is_not_taken_for_a_failure(
             nursery.cancel_scope.cancel()
 
     assert asked.is_set()
+
+
+@pytest.mark.parametrize("who", ["fetch", "scrubber"])
+async def test_a_disk_that_hangs_under_a_reader_keeps_no_server_from_ending(
+    config: ServerConfig, who: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scrubbing, "REST_SECONDS", 0.05)
+    hangs, goes_on = trio.Event(), threading.Event()
+    token, loop, read = trio.lowlevel.current_trio_token(), threading.current_thread(), FileDisk.read
+
+    def hang(disk: FileDisk, name: str, begin: int, end: int) -> bytes:
+        if name.endswith(".segment") and threading.current_thread() is not loop:
+            token.run_sync_soon(hangs.set)
+            assert goes_on.wait(10), "the disk came back, and nobody had ended"
+        return read(disk, name, begin, end)
+
+    async with connect(str(config.listen)) as client, trio.open_nursery() as nursery:
+        async with open_server(config):
+            await client.create_topic("orders")
+            async with client.producer() as out:
+                await out.send("orders", b"a")
+            if who == "fetch":
+                monkeypatch.setattr(FileDisk, "read_now", lambda *_: b"")
+                monkeypatch.setattr(FileDisk, "warm", hang)
+                nursery.start_soon(client.read, "orders", 0, 0, "local")
+            else:
+                monkeypatch.setattr(FileDisk, "read", hang)
+            await hangs.wait()
+            began = trio.current_time()
+        ended = trio.current_time()
+        goes_on.set()
+        nursery.cancel_scope.cancel()
+
+    assert ended - began < 5

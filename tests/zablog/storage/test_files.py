@@ -74,7 +74,11 @@ def test_what_is_on_disk_alone_is_told_from_what_is_in_memory(tmp_path: Path) ->
     disk.close()
 
 
-def test_where_the_system_cannot_say_what_is_in_memory_everything_is_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("refusal", [errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.EPERM])
+def test_where_the_system_cannot_say_what_is_in_memory_everything_is_read_at_once(
+    refusal: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file system does not know, the kernel does not, or a container does not let us ask."""
     disk = FileDisk(tmp_path)
     disk.create("file")
     disk.write("file", 0, [b"0123456789"])
@@ -82,7 +86,7 @@ def test_where_the_system_cannot_say_what_is_in_memory_everything_is_read_at_onc
 
     def refuse(descriptor: int, buffers: object, offset: int, flags: int = 0) -> int:
         asked.append(offset)
-        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+        raise OSError(refusal, os.strerror(refusal))
 
     monkeypatch.setattr(os, "preadv", refuse)
 
