@@ -37,8 +37,9 @@ def up(screen: Terminal, name: str, count: int | None, directory: Path | None, p
             f"cluster {name} lies in {cluster.directory}", hint="choose another name with --cluster NAME, or leave --dir out"
         )
     with ExitStack() as turn:
+        # Also where the ports are chosen: until our nodes listen at them they are free to whoever looks.
+        turn.enter_context(birth.choosing())
         if cluster is None:
-            turn.enter_context(birth.choosing())
             cluster = local.make(name, directory, count or 3, first_port=port)
             screen.note(f"cluster {name} is born in {cluster.directory}")
         elif count is not None and count != len(cluster.nodes):
