@@ -280,6 +280,15 @@ async def test_what_waits_behind_a_lone_record_fails_unwritten_with_its_session(
     assert written == {b"a": True, b"b": False, b"c": True}
 
 
+@pytest.fixture
+def control_c() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt, also where these tests run in the background of a shell, which has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("control_c")
 def test_control_c_while_a_lone_record_leaves_ends_the_program() -> None:
     """The block waits for what was taken: a record that is in no lane and in no request would have been waited for for ever."""
 
@@ -296,6 +305,7 @@ def test_control_c_while_a_lone_record_leaves_ends_the_program() -> None:
     assert caught.group_contains(KeyboardInterrupt)
 
 
+@pytest.mark.usefixtures("control_c")
 def test_control_c_while_a_record_is_taken_leaves_it_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a batch, but not in the account of the buffer, it would have been forgotten."""
     add = OpenBatch.add
@@ -322,6 +332,7 @@ def test_control_c_while_a_record_is_taken_leaves_it_on_its_way(monkeypatch: pyt
     assert requests == [[[b"a"]]]
 
 
+@pytest.mark.usefixtures("control_c")
 def test_control_c_while_many_values_are_taken_leaves_them_on_their_way(monkeypatch: pytest.MonkeyPatch) -> None:
     add_values = Lane.add_values
     requests: list[list[list[bytes | None]]] = []
