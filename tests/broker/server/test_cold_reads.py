@@ -259,31 +259,6 @@ async def test_a_fetch_from_a_disk_that_hangs_is_told_that_nothing_came(
     assert (await reads.fetch(fetch(0))).partitions[0].batches
 
 
-async def test_a_fetch_waits_for_its_turn_as_long_as_the_disk_brings_anything(
-    disk: ColdDisk, reads: Reads, mock_clock: trio.testing.MockClock
-) -> None:
-    """Given up after a fixed time, it would go to the end of the line, behind those who were served meanwhile: and so for ever."""
-    turns, brought = threading.Semaphore(0), threading.Semaphore(0)
-    disk.open.wait = turns.acquire  # type: ignore[assignment, method-assign]  # one by one
-    answers = []
-
-    async def ask() -> None:
-        answers.append(await reads.fetch(fetch(0, wait_ms=1000)))
-        brought.release()
-
-    async with trio.open_nursery() as nursery:
-        for _ in range(2 * COLD_READS_MAX):
-            nursery.start_soon(ask)
-        for _ in range(2 * COLD_READS_MAX):
-            await trio.testing.wait_all_tasks_blocked()
-            mock_clock.jump(0.8 * HUNG_SECONDS)
-            turns.release()
-            await trio.to_thread.run_sync(brought.acquire, True, 5)
-
-    assert trio.current_time() > HUNG_SECONDS
-    assert all(answer.partitions[0].batches for answer in answers)
-
-
 async def test_no_more_is_warmed_than_the_answer_has_room_for(
     disk: ColdDisk, reads: Reads, application: BrokerApplication, monkeypatch: pytest.MonkeyPatch
 ) -> None:
