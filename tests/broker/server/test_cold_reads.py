@@ -1,5 +1,6 @@
 """What is long written is read from the disk by threads: the event loop, and whoever else it serves, does not wait for that."""
 
+import math
 import threading
 from collections.abc import Iterator
 from typing import cast
@@ -50,6 +51,12 @@ class ColdDisk(SimDisk):
         super().warm(name, begin, end)
         if not self.forgets:
             self.memory.add((name, begin, end))
+
+
+@pytest.fixture
+def mock_clock() -> trio.testing.MockClock:
+    """It jumps while an application is made, which rests now and then where the machine is busy; a test that moves it stops it."""
+    return trio.testing.MockClock(autojump_threshold=0)
 
 
 @pytest.fixture
@@ -241,6 +248,7 @@ async def test_a_fetch_from_a_disk_that_hangs_is_told_that_nothing_came(
     hung: ColdDisk, reads: Reads, mock_clock: trio.testing.MockClock
 ) -> None:
     """The node still answers pings: only so its client comes to look whether another one leads by now."""
+    mock_clock.autojump_threshold = math.inf
     answers = []
 
     async def ask() -> None:
@@ -257,6 +265,34 @@ async def test_a_fetch_from_a_disk_that_hangs_is_told_that_nothing_came(
         assert [(each.status, each.end, len(each.batches)) for each in answer.partitions] == [(FetchStatus.OK, 20, 0)] * 2
     hung.open.set()
     assert (await reads.fetch(fetch(0))).partitions[0].batches
+
+
+async def test_a_fetch_waits_for_its_turn_as_long_as_the_disk_brings_anything(
+    disk: ColdDisk, reads: Reads, mock_clock: trio.testing.MockClock
+) -> None:
+    """Given up after a fixed time, it would go to the end of the line, behind those who were served meanwhile: and so for ever."""
+    mock_clock.autojump_threshold = math.inf
+    await reads.fetch(fetch(0))  # its rows: from now on each has one thing to wait for
+    disk.memory.clear()
+    turns, brought = threading.Semaphore(0), threading.Semaphore(0)
+    disk.open.wait = turns.acquire  # type: ignore[assignment, method-assign]  # one by one
+    answers = []
+
+    async def ask() -> None:
+        answers.append(await reads.fetch(fetch(0, wait_ms=1000)))
+        brought.release()
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(2 * COLD_READS_MAX):
+            nursery.start_soon(ask)
+        for _ in range(2 * COLD_READS_MAX):
+            await trio.testing.wait_all_tasks_blocked()
+            mock_clock.jump(0.8 * HUNG_SECONDS)
+            turns.release()
+            await trio.to_thread.run_sync(brought.acquire, True, 5)
+
+    assert trio.current_time() > HUNG_SECONDS
+    assert all(answer.partitions[0].batches for answer in answers)
 
 
 async def test_no_more_is_warmed_than_the_answer_has_room_for(
