@@ -178,7 +178,7 @@ class Lanes:
         return partition
 
     def take_ready(self) -> list[tuple[Lane, OpenBatch]]:
-        """What leaves together as the next request: batches of the first topic that has something ready. None if none has.
+        """What leaves together as the next request: batches of the first topic that has something ready; empty if none has.
 
         Where these are little, batches of other topics join them, each the only one of its lane that is under way.
         """

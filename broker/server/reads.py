@@ -55,7 +55,6 @@ Answer = TypeVar("Answer")
 Colds = list[Cold] | None
 """Where an answer that must not wait for the disk puts what it would have to wait for. None: it may wait."""
 
-
 COLD_READS_MAX: Final = 4
 """So many threads at most wait for the disk at a time: more would not make it faster."""
 HUNG_SECONDS: Final = 10.0
