@@ -24,7 +24,8 @@ class Ensemble:
         self._nursery = nursery
         self._folder = folder
         self._limits = limits
-        self._disk = disk
+        self.disk_use = disk
+        """Of the nodes that are started from now on."""
         self._scopes: dict[int, tuple[trio.CancelScope, trio.Event]] = {}
         self.all_addresses = addresses
         self.servers: dict[int, Server] = {}
@@ -61,7 +62,7 @@ class Ensemble:
 
     async def _run(self, number: int, levels: Versions, task_status: trio.TaskStatus[Server]) -> None:
         ended = trio.Event()
-        config = ServerConfig(self._folder / f"node{number}", pace=PACE, limits=self._limits, disk=self._disk, levels=levels)
+        config = ServerConfig(self._folder / f"node{number}", pace=PACE, limits=self._limits, disk=self.disk_use, levels=levels)
         try:
             with trio.CancelScope() as scope:
                 async with open_server(config) as server:

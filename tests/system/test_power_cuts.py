@@ -26,18 +26,18 @@ pytestmark = [pytest.mark.needs_root, pytest.mark.slow, pytest.mark.skipif(lacki
 
 @pytest.mark.parametrize("nodes_cut", [3, 2, 1])
 def test_nothing_acknowledged_is_lost_when_the_power_is_cut(tmp_path: Path, nodes_cut: int) -> None:
-    report = cut_power(tmp_path, cuts=3, seed=nodes_cut, nodes_cut=nodes_cut)
+    report = cut_power(tmp_path, cuts=3, seed=nodes_cut, nodes_cut=nodes_cut, at_least=101)
 
     assert report.clean, report.document()
-    assert report.cuts == 3 and report.acknowledged > 100
+    assert report.cuts >= 3 and report.acknowledged > 100
 
 
 def test_nothing_acknowledged_is_lost_of_a_log_whose_files_are_allocated(tmp_path: Path) -> None:
     """Large batches: the next file is left to the file system, and a cut may come before or after it knows of a block's first write."""
-    report = cut_power(tmp_path, cuts=4, seed=1, pad=150_000)
+    report = cut_power(tmp_path, cuts=4, seed=1, pad=150_000, at_least=101)
 
     assert report.clean, report.document()
-    assert report.cuts == 4 and report.acknowledged > 100
+    assert report.cuts >= 4 and report.acknowledged > 100
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")

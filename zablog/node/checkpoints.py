@@ -27,6 +27,10 @@ from zablog.storage.storage import Storage
 
 LOOK_SECONDS = 0.1
 """How often it is looked whether a checkpoint is due."""
+WANTED_AFTER_SECONDS = 1.0
+"""A peer that asks in vain asks again: from one checkpoint to the next that is taken for somebody it takes so long at least."""
+WANTED_WAIT_SECONDS = 10.0
+"""So long somebody is kept who wants one: less than a peer waits for an answer."""
 
 log = structlog.get_logger("zablog.node")
 
@@ -46,6 +50,8 @@ class Checkpoints:
     last_seconds: float = 0.0
     """How long the last one took."""
     began: float = field(default_factory=trio.current_time)
+    wanted: trio.Event | None = None
+    """A peer needs our state as it is now; set once there is a checkpoint of it, or there can be none."""
 
     async def run(self) -> None:
         """For ever. What fails here is the disk, and stops the node."""
@@ -54,17 +60,43 @@ class Checkpoints:
             if self.due():
                 async with self.turn:
                     if self.due():
+                        wanted, self.wanted = self.wanted, None
                         await self.take_or_stop()
+                        if wanted is not None:
+                            wanted.set()
+            elif self.wanted is not None and not self.lacking:
+                self.wanted.set()
+                self.wanted = None
+
+    @property
+    def behind(self) -> Zxid:
+        """The place of the last one."""
+        last = self.storage.snapshot
+        return last.mark.zxid if last else self.storage.wal.trail.base.zxid
+
+    @property
+    def lacking(self) -> bool:
+        """Is there a state of which there is no checkpoint?"""
+        return not self.applier.held and self.applier.applied > self.behind
 
     def due(self) -> bool:
-        """Has so much been applied since the last one, or so long ago?"""
-        last = self.storage.snapshot
-        behind = last.mark.zxid if last else self.storage.wal.trail.base.zxid
-        if self.applier.held or self.applier.applied <= behind:
+        """Has so much been applied since the last one, or so long ago, or does somebody want it?"""
+        if not self.lacking:
             return False
-        if trio.current_time() - self.began >= self.config.checkpoint_seconds:
+        age = trio.current_time() - self.began
+        if age >= self.config.checkpoint_seconds or (self.wanted is not None and age >= WANTED_AFTER_SECONDS):
             return True
-        return self.storage.wal.bytes_above(behind) >= self.config.checkpoint_bytes
+        return self.storage.wal.bytes_above(self.behind) >= self.config.checkpoint_bytes
+
+    async def fresh(self) -> None:
+        """For a peer whose own state is damaged, and may be further than our last checkpoint: where nobody writes, none would ever follow.
+
+        Waits for one of all that is applied by now, but not for ever. Cancelled, it leaves it to be taken.
+        """
+        if self.lacking:
+            self.wanted = self.wanted or trio.Event()
+            with trio.move_on_after(WANTED_WAIT_SECONDS):
+                await self.wanted.wait()
 
     async def take_or_stop(self) -> None:
         try:

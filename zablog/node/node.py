@@ -302,6 +302,7 @@ async def restorable(node: Node, storage: Storage, application: Restorable, netw
     driver, applier, config, turn = node._driver, node._applier, node.config, trio.Lock()
     checkpoints = Checkpoints(config, storage, driver, applier, application, sender, turn)
     restoration = Restoration(storage, driver, applier, application, network, turn, checkpoints.name)
+    sender.fresh = checkpoints.fresh
     await restoration.restore_own()
     driver.fetch_snapshot, driver.give_up_fetching = restoration.begin, restoration.give_up
     node._missing = lambda: restoration.missing

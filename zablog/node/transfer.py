@@ -90,6 +90,8 @@ class Sender:
     pace: Pace
     progress: Callable[[PeerId], None]
     """Called after each piece: whom it went to."""
+    fresh: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
+    """Waits until our snapshot is of what we have applied, if that can be: whoever names no place needs one that is late enough."""
     hastes: dict[PeerId, tuple[float, int]] = field(default_factory=dict)
     """When a peer's last transfer ended, and how fast it was. Who is back at once was too slow for what is produced: next time faster."""
     wanted: dict[Ends, Zxid] = field(default_factory=dict)
@@ -107,6 +109,8 @@ class Sender:
             while (word := await line.hear_soon()) is not None:
                 match word:
                     case Ask(mark):
+                        if mark is None:
+                            await self.fresh()
                         snapshot = self.storage.snapshot if self.application else None
                         if snapshot is None or mark not in (None, snapshot.mark):
                             await line.say(Gone(f"there is no snapshot {f'at {mark.zxid} ' if mark else ''}here (any longer)"))

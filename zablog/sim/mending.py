@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from zablog.sim.applier import reachable, take_parts
+from zablog.sim.snapshots import checkpoint
 from zablog.storage.errors import Diverged, Faulty, StorageError
 from zablog.storage.repair import Fault, Missing
 from zablog.storage.snapshots import Unlike, write_snapshot
@@ -46,6 +47,8 @@ def helped(node: Node, peer: Node, fault: Fault, file_bytes: int) -> bool:
             storage.put_back(fault.before, missing.runs)
             node.invariants.mended["entries"] += 1
             return True
+    if peer.storage.snapshot is None or peer.storage.snapshot.mark.zxid < storage.least:
+        checkpoint(peer)  # it may be further than its last one
     snapshot = peer.storage.snapshot
     if snapshot is None or snapshot.mark.zxid < storage.least:
         return False

@@ -13,7 +13,7 @@ from broker.server import Server
 from broker.server.config import DiskUse
 from tests.broker.ensemble import Ensemble, open_ensemble
 from tests.pace import few
-from zablog.core.zxid import Zxid
+from zablog.core.zxid import ZERO, Zxid
 from zablog.storage.files import FileDisk
 from zablog.storage.manifest import Manifest
 from zablog.storage.storage import Storage
@@ -188,6 +188,46 @@ async def test_a_segment_that_rots_is_found_and_restored_from_a_peer(ensemble: E
     server.application.files.sync(segment.name)
     assert segment.read_bytes() == whole
     assert await everything(ensemble.addresses, node=number) == VALUES
+
+
+@pytest.mark.parametrize("peers_have", few(["older checkpoints", "none"]))
+async def test_a_damaged_state_is_restored_though_the_peers_checkpoints_are_older_and_nobody_writes(
+    tmp_path: Path, peers_have: str
+) -> None:
+    seldom = replace(SMALL, checkpoint_bytes=1 << 30) if peers_have == "none" else SMALL
+    async with open_ensemble(tmp_path, disk_use=seldom) as ensemble:
+        async with connect(ensemble.addresses) as zl:
+            await zl.create_topic("numbers")
+        values = list(VALUES)
+        await publish(ensemble.addresses, values)
+        while peers_have != "none" and not all(map(rests, ensemble.servers.values())):
+            values += [bytes(1000)]
+            await publish(ensemble.addresses, values[-1:])
+        values += [b"the last"]
+        await publish(ensemble.addresses, values[-1:])
+        await applied_alike(ensemble)
+        number = (await ensemble.leader()).node.identity.node
+        await ensemble.stop(number)
+        ensemble.disk_use = replace(SMALL, checkpoint_bytes=1)
+        server = await ensemble.start(number)
+        others = [each for at, each in ensemble.servers.items() if at != number]
+        await until(lambda: place(server) == server.application.state.applied > max(map(place, others)))
+        assert (max(map(place, others)) == ZERO) == (peers_have == "none")
+        await ensemble.stop(number)
+        damage(tmp_path / f"node{number}", "segment is short")
+
+        server = await ensemble.start(number)
+        assert server.node.status().missing is not None
+        await until(lambda: server.node.status().missing is None)
+
+        await applied_alike(ensemble)
+        assert await everything(ensemble.addresses, node=number) == values
+
+
+def place(server: Server) -> Zxid:
+    """Of the last checkpoint."""
+    snapshot = server.node._driver.peer.state.snapshot
+    return snapshot.zxid if snapshot is not None else ZERO
 
 
 @pytest.mark.parametrize("where", few(["above it", "below our snapshot", "trimmed everywhere"]))
