@@ -128,24 +128,28 @@ async def publish(name: str, shape: Shape, bench: Bench) -> None:
 async def publish_once(name: str, shape: Shape, bench: Bench, seconds: float, records: int) -> None:
     """One run of it: for so many seconds, or so many records."""
     pids = await bench.ensemble.pids()
-    looks: list[tuple[meters.Use, float, float]] = []
+    folder = bench.ensemble.folder
+    cpu: list[tuple[float, float, float]] = []
+    disk: list[int] = []
 
     def mark() -> None:
-        looks.append((meters.use(pids), meters.busy_seconds(), meters.use([os.getpid()]).cpu_seconds))
+        cpu.append((meters.cpu_seconds(pids), meters.cpu_seconds([os.getpid()]), meters.busy_seconds()))
+        if folder is not None and (written := meters.written_bytes(folder)) is not None:
+            disk.append(written)
 
     async with bench.topic() as (_, topic):
         warm_up = bench.effort.warm_up
         done = await load.publish(bench.addresses, topic, shape, warm_up=warm_up, seconds=seconds, records=records, mark=mark)
     bench.take(Reading(name, done.rate, Unit.RATE))
-    (used, busy, own), (used_after, busy_after, own_after) = looks
-    spent = used_after - used
+    servers, own, busy = (after - before for before, after in zip(*cpu, strict=True))
     if pids and done.records:
         bench.take(
-            Reading(f"{name}_cpu", spent.cpu_seconds / done.records * 1e6, Unit.CPU),
-            Reading(f"{name}_written", spent.written_bytes / (done.records * shape.size), Unit.WRITTEN),
+            Reading(f"{name}_cpu", servers / done.records * 1e6, Unit.CPU),
             Reading(f"{name}_memory", meters.memory_bytes(pids) / 1e6, Unit.MEGABYTES),
         )
-        bench.disturbed.append(max(0.0, (busy_after - busy - spent.cpu_seconds - (own_after - own)) / done.seconds))
+        bench.disturbed.append(max(0.0, (busy - servers - own) / done.seconds))
+        if disk:
+            bench.take(Reading(f"{name}_written", (disk[1] - disk[0]) / (done.records * shape.size), Unit.WRITTEN))
 
 
 async def consume(label: str, size: int, bench: Bench) -> None:

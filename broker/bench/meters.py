@@ -1,4 +1,4 @@
-"""What the system knows of processes: their CPU time, their memory, the bytes they wrote. Linux's /proc.
+"""What the system knows of processes, their CPU time and memory, and of disks. Linux's /proc and /sys.
 
 A process that is gone counts nothing: whoever compares two looks must see to it that the same processes are in both.
 """
@@ -6,38 +6,32 @@ A process that is gone counts nothing: whoever compares two looks must see to it
 import os
 import platform
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
+_SECTOR = 512
+"""The unit of a block device's counts, whatever its own sectors are."""
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
-    """What some processes have used since they began."""
-
-    cpu_seconds: float = 0.0
-    """User and system."""
-    written_bytes: int = 0
-    """What was given to calls that write files; sockets are sent to by other calls. 0 where the system does not say.
-
-    The system's own count of bytes on their way to the disk (`write_bytes`) is of no use here: it counts the whole piece of memory that
-    a write has touched, on ext4 with large folios up to ten times as much as the disk gets to see.
-    """
-
-    def __sub__(self, other: "Use") -> "Use":
-        return Use(self.cpu_seconds - other.cpu_seconds, self.written_bytes - other.written_bytes)
-
-
-def use(pids: Iterable[int]) -> Use:
-    """What these processes have used."""
-    cpu, written = 0.0, 0
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """User and system time that these processes have used since they began."""
+    used = 0.0
     for pid in pids:
         stat = _read(pid, "stat").rpartition(")")[2].split()
         if stat:
-            cpu += (int(stat[11]) + int(stat[12])) / _TICKS
-        written += _number(_read(pid, "io"), "wchar:")
-    return Use(cpu, written)
+            used += (int(stat[11]) + int(stat[12])) / _TICKS
+    return used
+
+
+def written_bytes(folder: Path) -> int | None:
+    """What was written to the device that a folder lies on, by everybody, since the system began. None where the system does not say.
+
+    Its counts for a process are of no use here: `wchar` has what went to sockets in it, and `write_bytes` the whole piece of memory that a
+    write has touched, on ext4 with large folios up to ten times as much as the disk gets to see.
+    """
+    device = folder.stat().st_dev
+    words = "".join(_lines(Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/stat"))).split()
+    return int(words[6]) * _SECTOR if len(words) > 6 else None
 
 
 def memory_bytes(pids: Iterable[int]) -> int:

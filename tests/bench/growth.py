@@ -33,16 +33,16 @@ async def measured(nodes: ensemble.Ensemble, growth: str, one: Callable[[], Awai
     """The median of some stretches, and what they cost the servers."""
     pids = await nodes.pids()
     rates: list[float] = []
-    records, before = 0, meters.use(pids)
+    records, before = 0, meters.cpu_seconds(pids)
     for _ in range(STRETCHES):
         stretch = await one()
         rates.append(stretch.rate)
         records += stretch.records
-    used = meters.use(pids) - before
+    used = meters.cpu_seconds(pids) - before
     row: Row = {
         "growth": growth,
         "records_per_s": statistics.median(rates),
-        "server_us_a_record": 1e6 * used.cpu_seconds / records,
+        "server_us_a_record": 1e6 * used / records,
         "servers_mb": meters.memory_bytes(pids) / MEGABYTE,
     }
     print(

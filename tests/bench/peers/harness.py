@@ -369,7 +369,7 @@ def _publish(system: System, label: str, asked: Effort) -> dict[str, float]:
     looks: list[tuple[float, float, float]] = []
 
     def mark() -> None:
-        looks.append((time.perf_counter(), meters.use(pids).cpu_seconds, meters.busy_seconds() - _clients_cpu()))
+        looks.append((time.perf_counter(), meters.cpu_seconds(pids), meters.busy_seconds() - _clients_cpu()))
 
     rate = system.publish(SIZES[label], asked, mark)
     seconds, cpu, busy = (after - before for before, after in zip(*looks, strict=True))
@@ -380,7 +380,7 @@ def _publish(system: System, label: str, asked: Effort) -> dict[str, float]:
 def _clients_cpu() -> float:
     """CPU seconds of this script and of the clients it has started that still run. The servers have sessions of their own."""
     own = os.getsid(0)
-    return meters.use(pid for pid in _all_pids() if _session(pid) == own and _descends(pid)).cpu_seconds
+    return meters.cpu_seconds(pid for pid in _all_pids() if _session(pid) == own and _descends(pid))
 
 
 def _descends(pid: int) -> bool:

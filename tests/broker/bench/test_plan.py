@@ -1,5 +1,6 @@
 """What the benchmark refuses, which cases it chooses, and what it makes of a case that fails."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -153,11 +154,19 @@ def test_a_script_without_a_result_is_skipped_and_how_it_ended_is_said(said: byt
 
 
 def test_a_process_that_is_gone_uses_nothing() -> None:
-    assert meters.use([2**22 + 1]) == meters.Use() and meters.memory_bytes([2**22 + 1]) == 0
+    assert meters.cpu_seconds([2**22 + 1]) == 0 and meters.memory_bytes([2**22 + 1]) == 0
 
 
-def test_use_is_what_came_between_two_looks() -> None:
-    assert meters.Use(5.0, 700) - meters.Use(2.0, 200) == meters.Use(3.0, 500)
+def test_what_a_disk_was_given_is_its_own_count(tmp_path: Path) -> None:
+    before = meters.written_bytes(tmp_path)
+    with (tmp_path / "file").open("wb") as file:
+        file.write(os.urandom(1 << 20))
+        os.fsync(file.fileno())
+    after = meters.written_bytes(tmp_path)
+
+    assert (before is None) == (after is None)
+    if before is not None and after is not None:
+        assert after - before >= 1 << 20
 
 
 def test_the_machine_is_described(tmp_path: Path) -> None:
