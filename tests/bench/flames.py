@@ -1,6 +1,6 @@
 """Where the time goes: what a record costs the client, the leader and a follower, and a flame graph of each.
 
-    python -m tests.bench.flames [--to docs/flames] [--only publish_1KiB,one_in_flight] [--seconds 12] [--costs]
+    python -m tests.bench.flames [--to docs/flames] [--only publish_1KiB,one_in_flight] [--seconds 12] [--costs] [--nodes 5]
 
 Needs `py-spy` (pip install py-spy) and the right to look at one's own processes; with `--costs` neither, and nothing is drawn. The SVG
 files are opened in a browser. They show what is at work, not what waits; a thread that waits for a disk or for the interpreter's lock
@@ -9,6 +9,7 @@ counts as at work.
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,8 @@ from broker.client import Client, connect
 SAMPLES_PER_SECOND = 100
 """Each stops its process for a moment."""
 WARM_UP = 1.5
+TITLE = re.compile(r"py-spy record [^<]*")
+"""The command, with a number and a path that mean nothing elsewhere."""
 
 Load = Callable[[Client, str, float, Callable[[], None]], Awaitable[int]]
 """With a client and the addresses, for so many seconds, whose both ends are marked: how many records it was."""
@@ -72,9 +75,9 @@ LOADS: dict[str, Load] = {
 }
 
 
-async def look_at(name: str, to: Path | None, seconds: float) -> None:
+async def look_at(name: str, to: Path | None, seconds: float, nodes_count: int) -> None:
     """One load on a cluster of its own: what it costs, and if `to` is given once more, drawn."""
-    async with ensemble.made(3, None, None) as nodes, connect(",".join(nodes.addresses)) as zl:
+    async with ensemble.made(nodes_count, None, None) as nodes, connect(",".join(nodes.addresses)) as zl:
         await zl.create_topic("one")
         leader = await nodes.leader()
         follower = next(status for status in await nodes.status() if status.id != leader.id)
@@ -118,6 +121,8 @@ async def drawn(run: Load, zl: Client, addresses: str, seconds: float, who: Sequ
         for looker in lookers:
             if await trio.to_thread.run_sync(looker.wait):
                 raise SystemExit(f"py-spy ended with {looker.returncode}: may this user look at these processes (ptrace)?")
+        for role, _, file in who:
+            file.write_text(TITLE.sub(f"{file.stem.removesuffix('-' + role)}, {role}", file.read_text(), count=1))
 
 
 def main() -> int:
@@ -128,6 +133,7 @@ def main() -> int:
     parser.add_argument("--only", default=",".join(LOADS))
     parser.add_argument("--seconds", type=float, default=12.0)
     parser.add_argument("--costs", action="store_true", help="draw nothing")
+    parser.add_argument("--nodes", type=int, default=3)
     words = parser.parse_args()
     names = words.only.split(",")
     if unknown := [name for name in names if name not in LOADS]:
@@ -139,7 +145,7 @@ def main() -> int:
         words.to.mkdir(parents=True, exist_ok=True)
     print("| | records/s | client, µs a record | leader | follower |\n|---|---|---|---|---|", flush=True)
     for name in names:
-        trio.run(look_at, name, None if words.costs else words.to, words.seconds)
+        trio.run(look_at, name, None if words.costs else words.to, words.seconds, words.nodes)
     return 0
 
 
