@@ -18,7 +18,7 @@ import trio
 
 from broker.bench import load, meters
 from broker.bench.ensemble import LOOK_SECONDS, Ensemble, made, status_of
-from broker.bench.figures import Figures, NotReached, Reading, Unit, latencies, words
+from broker.bench.figures import Figures, NotReached, Reading, Unit, latencies, tail, words
 from broker.bench.load import Shape
 from broker.client import Client, connect
 from broker.errors import BrokerError
@@ -169,15 +169,19 @@ async def consume(label: str, size: int, bench: Bench) -> None:
 
 async def latency(bench: Bench) -> None:
     """1 KiB, one in flight."""
+    pooled: list[float] = []
     async with bench.topic() as (client, topic):
         for _ in range(bench.effort.runs):
             taken = await load.one_in_flight(client, topic, 1024, bench.effort.samples, warm_up=bench.effort.samples // 10)
             bench.take(*latencies("latency", taken))
+            pooled += taken
+    bench.take(*tail("latency", pooled))
 
 
 async def latency_at_half_load(bench: Bench) -> None:
     """1 KiB at half the rate that one pipelining client reaches; measured first, if this run has not."""
     known = bench.figures.found.get("publish_1KiB" + bench.suffix)
+    pooled: list[float] = []
     async with bench.topic() as (client, topic):
         if known is not None:
             rate = known.value
@@ -187,6 +191,8 @@ async def latency_at_half_load(bench: Bench) -> None:
         for _ in range(bench.effort.runs):
             taken = await load.steady(client, topic, 1024, rate / 2, bench.effort.seconds)
             bench.take(*latencies("latency_half_load", taken))
+            pooled += taken
+    bench.take(*tail("latency_half_load", pooled))
 
 
 # -- failover, start-up -----------------------------------------------------------------------------------------------------------

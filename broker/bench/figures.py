@@ -69,7 +69,8 @@ class Figures:
         return {name: figure.value for name, figure in self.found.items()}
 
 
-QUANTILES: Final[Mapping[str, float]] = {"p50": 0.5, "p99": 0.99, "p999": 0.999}
+QUANTILES: Final[Mapping[str, float]] = {"p50": 0.5, "p99": 0.99}
+TAIL: Final = 0.999
 
 
 def percentile(values: Sequence[float], quantile: float) -> float:
@@ -79,9 +80,9 @@ def percentile(values: Sequence[float], quantile: float) -> float:
 
 
 def latencies(name: str, seconds: Sequence[float]) -> list[Reading]:
-    """`name_p50`, `name_p99`, `name_p999` in milliseconds. Raises NotReached without samples.
+    """`name_p50` and `name_p99` of one run, in milliseconds. Raises NotReached without samples.
 
-    A percentile that fewer than ten samples lie beyond is left out: p99.9 of 500 samples is their maximum, and says nothing.
+    A percentile that fewer than ten samples lie beyond is left out: p99 of 50 samples is their maximum, and says nothing.
     """
     if not seconds:
         raise NotReached(f"{name}: nothing was measured")
@@ -90,6 +91,12 @@ def latencies(name: str, seconds: Sequence[float]) -> list[Reading]:
         for label, quantile in QUANTILES.items()
         if quantile == 0.5 or len(seconds) * (1 - quantile) >= 10
     ]
+
+
+def tail(name: str, seconds: Sequence[float]) -> list[Reading]:
+    """`name_p999` of all runs together, since one alone has too few samples; nothing if all have."""
+    enough = round(len(seconds) * (1 - TAIL), 6) >= 10
+    return [Reading(f"{name}_p999", percentile(seconds, TAIL) * 1000, Unit.MILLISECONDS)] if enough else []
 
 
 def ratios(ours: Mapping[str, float], theirs: Mapping[str, float]) -> dict[str, float]:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.bench.figures import Figures, NotReached, Reading, Unit, latencies, percentile, ratios, words
+from broker.bench.figures import Figures, NotReached, Reading, Unit, latencies, percentile, ratios, tail, words
 
 
 def test_a_percentile_is_the_smallest_value_that_so_many_do_not_exceed() -> None:
@@ -37,7 +37,8 @@ def test_the_figure_of_several_runs_is_their_median() -> None:
 def test_a_latency_that_too_few_samples_lie_beyond_is_left_out() -> None:
     assert [reading.name for reading in latencies("latency", [0.001] * 500)] == ["latency_p50"]
     assert [reading.name for reading in latencies("latency", [0.001] * 1000)] == ["latency_p50", "latency_p99"]
-    assert [reading.name for reading in latencies("latency", [0.001] * 10_000)] == ["latency_p50", "latency_p99", "latency_p999"]
+    assert tail("latency", [0.001] * 9_999) == []
+    assert tail("latency", [0.001] * 9_989 + [0.002] * 11) == [Reading("latency_p999", 2.0, Unit.MILLISECONDS)]
     assert latencies("latency", [0.001])[0] == Reading("latency_p50", 1.0, Unit.MILLISECONDS)
 
 
