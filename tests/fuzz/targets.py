@@ -245,6 +245,7 @@ PEER_MESSAGES: Sequence[peers.Message] = [
 ]
 WORDS: Sequence[transfer.Word] = [
     transfer.Ask(Mark(PLACE, 1)),
+    transfer.Seek(PLACE),
     transfer.Found(Mark(PLACE, 1), 2, 3),
     transfer.Get("a", 1, 2),
     transfer.Piece(b"abc"),

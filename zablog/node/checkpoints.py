@@ -28,7 +28,8 @@ from zablog.storage.storage import Storage
 LOOK_SECONDS = 0.1
 """How often it is looked whether a checkpoint is due."""
 WANTED_AFTER_SECONDS = 1.0
-"""A peer that asks in vain asks again: from one checkpoint to the next that is taken for somebody it takes so long at least."""
+WANTED_AFTER_TIMES = 5
+"""From one checkpoint to the next that is taken for somebody it takes so long at least, and so many times as long as the last one took."""
 WANTED_WAIT_SECONDS = 10.0
 """So long somebody is kept who wants one: less than a peer waits for an answer."""
 
@@ -76,24 +77,26 @@ class Checkpoints:
 
     @property
     def lacking(self) -> bool:
-        """Is there a state of which there is no checkpoint?"""
-        return not self.applier.held and self.applier.applied > self.behind
+        """Is there a state of which there is no checkpoint, and can be one? A damaged one is none: a peer's will take its place."""
+        damaged = self.application.damaged is not None and len(self.storage.identity.members) > 1
+        return not damaged and not self.applier.held and self.applier.applied > self.behind
 
     def due(self) -> bool:
         """Has so much been applied since the last one, or so long ago, or does somebody want it?"""
         if not self.lacking:
             return False
-        age = trio.current_time() - self.began
-        if age >= self.config.checkpoint_seconds or (self.wanted is not None and age >= WANTED_AFTER_SECONDS):
+        age, soon = trio.current_time() - self.began, max(WANTED_AFTER_SECONDS, WANTED_AFTER_TIMES * self.last_seconds)
+        if age >= self.config.checkpoint_seconds or (self.wanted is not None and age >= soon):
             return True
         return self.storage.wal.bytes_above(self.behind) >= self.config.checkpoint_bytes
 
-    async def fresh(self) -> None:
+    async def fresh(self, least: Zxid) -> None:
         """For a peer whose own state is damaged, and may be further than our last checkpoint: where nobody writes, none would ever follow.
 
-        Waits for one of all that is applied by now, but not for ever. Cancelled, it leaves it to be taken.
+        Waits for one at `least` or above, if so much is applied here, but not for ever. Cancelled, it leaves it to be taken.
         """
-        if self.lacking:
+        last = self.storage.snapshot
+        if (last is None or last.mark.zxid < least) and self.applier.applied >= least and self.lacking:
             self.wanted = self.wanted or trio.Event()
             with trio.move_on_after(WANTED_WAIT_SECONDS):
                 await self.wanted.wait()

@@ -22,7 +22,7 @@ from zablog.transport.errors import HandshakeFailed
 from zablog.transport.greeting import Contact, Self
 from zablog.transport.network import fetching
 from zablog.wire.errors import WireError
-from zablog.wire.transfer import Read, Run
+from zablog.wire.transfer import Read, Run, Seek
 
 REPAIR_BYTES_MAX = 256 << 20
 """What is missing is held in memory until all of it is there."""
@@ -85,7 +85,7 @@ async def helped(disk: Disk, file_bytes: int, fault: Fault, me: Self, contact: C
                 if application is None:
                     raise
                 log.info("no entries from a peer", node=me.node, peer=contact.node, reason=str(error))
-                fetcher = Fetcher(storage, application, None, lambda mark: mark.zxid >= storage.least)
+                fetcher = Fetcher(storage, application, Seek(storage.least))
                 snapshot, _ = await fetcher.run(ends, reader)
                 await trio.to_thread.run_sync(storage.begin_at, snapshot)
                 log.warning(

@@ -25,6 +25,7 @@ from zablog.transport.ends import BROKEN, broken
 from zablog.transport.errors import HandshakeFailed
 from zablog.transport.network import Network
 from zablog.wire.errors import WireError
+from zablog.wire.transfer import Ask, Seek
 
 MEND_SECONDS = 0.2
 """Between two tries to have a damaged state restored by a peer."""
@@ -78,7 +79,6 @@ class Restoration:
                 continue
             for link in sorted(self.driver.live_links, key=lambda link: link.peer):
                 async with self.turn:
-                    self.applier.hold()
                     try:
                         await self.restore_from(link)
                         self.missing = None
@@ -100,7 +100,9 @@ class Restoration:
     async def restore_from(self, link: Link) -> None:
         """One try. Raises what a transfer raises, and Corrupt."""
         async with self.network.fetching(link.peer) as (ends, reader):
-            snapshot, raw = await Fetcher(self.storage, self.application, None, self.of_use).run(ends, reader)
+            own, base = self.storage.snapshot, self.driver.peer.state.trail.base.zxid
+            least = max(base, own.mark.zxid) if own is not None else base
+            snapshot, raw = await Fetcher(self.storage, self.application, Seek(least), self.holds_for).run(ends, reader)
         zxid, digest = snapshot.mark
         if await trio.to_thread.run_sync(self.storage.digest_at, zxid) != digest:
             raise TransferFailed(f"its snapshot at {zxid} is of another history than ours")
@@ -109,11 +111,16 @@ class Restoration:
             await self.application.restore(zxid, raw)
             self.applier.release(zxid)
 
-    def of_use(self, mark: Mark) -> bool:
-        """Is this a committed place of our own log, with everything above it still there, and no step back behind our own snapshot?"""
-        state, own = self.driver.peer.state, self.storage.snapshot
-        committed = mark.zxid in state.trail and mark.zxid <= min(state.watermark, self.driver.history.durable_last)
-        return committed and mark.zxid >= state.trail.base.zxid and (own is None or mark.zxid >= own.mark.zxid)
+    def holds_for(self, mark: Mark) -> bool:
+        """Is this a committed place of our own log, not below its beginning or our own snapshot? Then nothing is applied from now on.
+
+        Not sooner: a leader that waits for its peers to have a snapshot goes on leading.
+        """
+        state = self.driver.peer.state
+        if mark.zxid not in state.trail or mark.zxid > min(state.watermark, self.driver.history.durable_last):
+            return False
+        self.applier.hold()
+        return True
 
     def begin(self, link: Link, mark: Mark) -> None:
         """The core wants the leader's snapshot."""
@@ -153,7 +160,7 @@ class Restoration:
         driver = self.driver
         async with self.network.fetching(link.peer) as (ends, reader):
             began = trio.current_time()
-            fetcher = Fetcher(self.storage, self.application, mark)
+            fetcher = Fetcher(self.storage, self.application, Ask(mark))
             snapshot, raw = await fetcher.run(ends, reader)
             if not driver.wanted(link, generation):
                 return

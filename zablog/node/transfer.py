@@ -26,7 +26,7 @@ from zablog.storage.storage import Storage, verified
 from zablog.transport.ends import Ends
 from zablog.wire.errors import MessageError
 from zablog.wire.frames import Frame, FrameReader
-from zablog.wire.transfer import PIECE_BYTES_MAX, Ask, Found, Get, Gone, Piece, Read, Run, Word, decode_word, encode_word
+from zablog.wire.transfer import PIECE_BYTES_MAX, Ask, Found, Get, Gone, Piece, Read, Run, Seek, Word, decode_word, encode_word
 
 ASKED_AHEAD = 4
 """So many pieces are asked for before the first has come."""
@@ -90,8 +90,8 @@ class Sender:
     pace: Pace
     progress: Callable[[PeerId], None]
     """Called after each piece: whom it went to."""
-    fresh: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
-    """Waits until our snapshot is of what we have applied, if that can be: whoever names no place needs one that is late enough."""
+    fresh: Callable[[Zxid], Awaitable[None]] | None = None
+    """Waits until there is a snapshot at this place or above it, if that can be."""
     hastes: dict[PeerId, tuple[float, int]] = field(default_factory=dict)
     """When a peer's last transfer ended, and how fast it was. Who is back at once was too slow for what is produced: next time faster."""
     wanted: dict[Ends, Zxid] = field(default_factory=dict)
@@ -102,18 +102,20 @@ class Sender:
         snapshot: Snapshot | None = None
         raw = b""
         parts: dict[str, Part] = {}
+        paced = False
         ended, haste = self.hastes.get(peer, (-math.inf, 1))
         haste = min(HASTE_MAX, 2 * haste) if trio.current_time() - ended < AT_ONCE_SECONDS else 1
         try:
             line = Line(ends, reader)
             while (word := await line.hear_soon()) is not None:
                 match word:
-                    case Ask(mark):
-                        if mark is None:
-                            await self.fresh()
+                    case Ask() | Seek():
+                        if isinstance(word, Seek) and self.fresh is not None:
+                            await self.fresh(word.least)
                         snapshot = self.storage.snapshot if self.application else None
-                        if snapshot is None or mark not in (None, snapshot.mark):
-                            await line.say(Gone(f"there is no snapshot {f'at {mark.zxid} ' if mark else ''}here (any longer)"))
+                        if snapshot is None or not fits(snapshot.mark, word):
+                            snapshot = None
+                            await line.say(Gone(f"there is no snapshot {wanted_by(word)} here (any longer)"))
                             continue
                         mark = snapshot.mark
                         self.wanted[ends] = mark.zxid
@@ -129,6 +131,7 @@ class Sender:
                         if snapshot is None:
                             raise MessageError("a piece is asked for before the snapshot is")
                         self.progress(peer)
+                        paced = True
                         await self.pace.take(length, haste)
                         await line.say(await self.piece(parts, raw, name, offset, length))
                         self.progress(peer)
@@ -138,7 +141,7 @@ class Sender:
                         raise MessageError(f"{type(word).__name__} is not for those who fetch to say")
         finally:
             self.wanted.pop(ends, None)
-            if snapshot is not None:
+            if paced:
                 self.hastes[peer] = (trio.current_time(), haste)
 
     def read(self, snapshot: Snapshot) -> tuple[bytes, dict[str, Part]]:
@@ -170,14 +173,22 @@ class Sender:
         return Piece(data) if len(data) == length else Gone(f"{name or 'the snapshot'} ends before {offset + length}")
 
 
+def fits(mark: Mark, word: Ask | Seek) -> bool:
+    """Is this snapshot what was asked for?"""
+    return mark == word.mark if isinstance(word, Ask) else mark.zxid >= word.least
+
+
+def wanted_by(word: Ask | Seek) -> str:
+    return f"at {word.mark.zxid}" if isinstance(word, Ask) else f"at {word.least} or above"
+
+
 @dataclass
 class Fetcher:
     """One fetch: `run` leaves the snapshot on our disk, verified and durable, named by no manifest yet."""
 
     storage: Storage
     application: Restorable
-    mark: Mark | None
-    """Which snapshot; None: the one that there is, if it is of use."""
+    wanted: Ask | Seek
     of_use: Callable[[Mark], bool] = lambda mark: True
     fetched_bytes: int = 0
     kept_bytes: int = 0
@@ -188,9 +199,9 @@ class Fetcher:
         Raises TransferFailed, WireError, TooSlowError and what a broken connection raises; DiskFailed for our own disk.
         """
         answers = Answers(ends, reader)
-        found = await answers.ask(Ask(self.mark))
-        if not isinstance(found, Found) or self.mark not in (None, found.mark):
-            raise TransferFailed(f"{type(found).__name__} came, and whether there is a snapshot was asked")
+        found = await answers.ask(self.wanted)
+        if not isinstance(found, Found) or not fits(found.mark, self.wanted):
+            raise TransferFailed(f"{type(found).__name__} came, and a snapshot {wanted_by(self.wanted)} was asked for")
         if not self.of_use(found.mark):
             raise TransferFailed(f"its snapshot at {found.mark.zxid} is of no use to us")
         raw = await self.fetch_own_file(answers, found)

@@ -189,7 +189,7 @@ class Applier:
     def take(self) -> bool:
         """Begin a checkpoint of everything applied. False if there is nothing to be said, or no time for it."""
         last = self.node.storage.snapshot
-        if self.busy or self.held or not self.applied or (last is not None and self.end <= last.mark.zxid):
+        if self.busy or self.held or self.application.damaged or not self.applied or (last is not None and self.end <= last.mark.zxid):
             return False
         self.taking = True
         self.go_on(self.checkpoint(), self.random.choice((300, 3_000, 3_000, 30_000)))
@@ -249,6 +249,7 @@ class Applier:
         node = self.node
         peers = [peer for peer in node.invariants.nodes if peer is not node and reachable(node, peer) and self.of_use(peer)]
         if not peers:
+            self.want_checkpoints()
             return
         peer = self.random.choice(peers)
         snapshot = peer.storage.snapshot
@@ -277,6 +278,17 @@ class Applier:
                 node.step(Checkpointed(snapshot.mark, node.storage.trail.base))
         except Unlike as error:
             self.schedule.say(f"{node.id} does not restore its state from {peer.id}: {error}")
+
+    def want_checkpoints(self) -> None:
+        """Of peers that have applied as much as our own snapshot holds, and whose last one holds less."""
+        own = self.node.storage.snapshot
+        least = own.mark.zxid if own is not None else self.node.storage.trail.base.zxid
+        for peer in self.node.invariants.nodes:
+            if peer is self.node or not reachable(self.node, peer) or peer.applier is None or not peer.applier.applied:
+                continue
+            last = peer.storage.snapshot
+            if (last is None or last.mark.zxid < least) and peer.applier.end >= least:
+                peer.applier.take()
 
     def of_use(self, peer: Node) -> bool:
         """Is its snapshot a committed place of our own log, with everything above it still there, and no step back behind our own?"""

@@ -50,7 +50,7 @@ def helped(node: Node, peer: Node, fault: Fault, file_bytes: int) -> bool:
     if peer.storage.snapshot is None or peer.storage.snapshot.mark.zxid < storage.least:
         checkpoint(peer)  # it may be further than its last one
     snapshot = peer.storage.snapshot
-    if snapshot is None or snapshot.mark.zxid < storage.least:
+    if not peer.running or snapshot is None or snapshot.mark.zxid < storage.least:
         return False
     try:
         raw = peer.storage.read_snapshot()

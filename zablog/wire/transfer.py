@@ -2,7 +2,8 @@
 
 | asked | answered | |
 |---|---|---|
-| Ask | Found, Gone | is there a snapshot of this place still, or (no place) which one is there? From here on it is kept for us |
+| Ask | Found, Gone | is there a snapshot of this place still? From here on it is kept for us |
+| Seek | Found, Gone | is there one of this place or above? Else one is made, if so much is applied: by somebody whose own is damaged |
 | Get | Piece, Gone | bytes of the snapshot's own file (the part without a name), or of another part of it |
 | Read | Run, Gone | entries of the log: by somebody who has a damaged batch between two whole ones |
 
@@ -27,20 +28,27 @@ GET: Final = 50
 PIECE: Final = 51
 GONE: Final = 52
 READ: Final = 53
+SEEK: Final = 54
 
 PIECE_BYTES_MAX: Final = 1 << 20
 SNAPSHOT_BYTES_MAX: Final = 1 << 31
 """A snapshot's own file, which is held in memory; its parts are not."""
 NAME_CHARACTERS_MAX: Final = 255
 TEXT_CHARACTERS_MAX: Final = 900
-_NOTHING: Final = cbor.dumps([])
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """The snapshot at this place is wanted; None: the one that there is."""
+    """The snapshot at this place is wanted."""
 
-    mark: Mark | None
+    mark: Mark
+
+
+@dataclass(frozen=True, slots=True)
+class Seek:
+    """A snapshot at this place or above it is wanted."""
+
+    least: Zxid
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +98,15 @@ class Run:
     entries: Entries
 
 
-Word = Ask | Found | Get | Piece | Gone | Read | Run
+Word = Ask | Seek | Found | Get | Piece | Gone | Read | Run
 
 
 def encode_word(word: Word) -> list[Payload]:
     match word:
         case Ask(mark):
-            return pieces(Frame(ASK, cbor.dumps([list(mark.zxid), mark.digest] if mark else [])))
+            return pieces(Frame(ASK, cbor.dumps([list(mark.zxid), mark.digest])))
+        case Seek(least):
+            return pieces(Frame(SEEK, cbor.dumps([list(least)])))
         case Found(mark, length, crc):
             return pieces(Frame(FOUND, cbor.dumps([list(mark.zxid), mark.digest, length, crc])))
         case Get(name, offset, length):
@@ -125,8 +135,6 @@ def decode_word(frame: Frame) -> Word:
         raise MessageError(f"a frame of kind {frame.kind} has no payload, and this one has {len(frame.payload)} bytes")
     match frame.kind:
         case 48:
-            if frame.header == _NOTHING:
-                return Ask(None)
             fields = Fields.decode("Ask", frame.header, 2)
             return Ask(Mark(fields.zxid("zxid"), fields.number("digest")))
         case 49:
@@ -140,6 +148,8 @@ def decode_word(frame: Frame) -> Word:
         case 53:
             fields = Fields.decode("Read", frame.header, 3)
             return Read(Mark(fields.zxid("after"), fields.number("digest")), fields.zxid("upto"))
+        case 54:
+            return Seek(Fields.decode("Seek", frame.header, 1).zxid("least"))
         case 52:
             return Gone(Fields.decode("Gone", frame.header, 1).text("text", TEXT_CHARACTERS_MAX))
         case _:

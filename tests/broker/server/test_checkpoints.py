@@ -1,8 +1,10 @@
 """Checkpoints of real nodes: the log below them goes, a restart begins with them, and a node that was away takes its leader's."""
 
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -13,7 +15,11 @@ from broker.server import Server
 from broker.server.config import DiskUse
 from tests.broker.ensemble import Ensemble, open_ensemble
 from tests.pace import few
+from zablog.core.events import Link
 from zablog.core.zxid import ZERO, Zxid
+from zablog.node.checkpoints import Checkpoints
+from zablog.node.restoration import Restoration
+from zablog.node.transfer import TransferFailed
 from zablog.storage.files import FileDisk
 from zablog.storage.manifest import Manifest
 from zablog.storage.storage import Storage
@@ -222,6 +228,91 @@ async def test_a_damaged_state_is_restored_though_the_peers_checkpoints_are_olde
 
         await applied_alike(ensemble)
         assert await everything(ensemble.addresses, node=number) == values
+
+
+async def test_a_damaged_node_on_a_slow_disk_is_restored_while_others_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer that took a checkpoint for each question would always be further than our disk."""
+    slow, perform = set[int](), Storage.perform
+
+    def slowly(storage: Storage, *words: Any) -> None:
+        if storage.identity.node in slow:
+            time.sleep(0.3)
+        perform(storage, *words)
+
+    monkeypatch.setattr(Storage, "perform", slowly)
+    use = replace(SMALL, keep_bytes=1 << 24, checkpoint_bytes=1 << 20, file_bytes=1 << 20, pin_bytes=1 << 30)
+    async with open_ensemble(tmp_path, disk_use=use) as ensemble, trio.open_nursery() as nursery:
+        async with connect(ensemble.addresses) as zl:
+            await zl.create_topic("numbers")
+        await publish(ensemble.addresses, VALUES * 3)
+        await applied_alike(ensemble)
+        await until(lambda: all(place(each) > ZERO for each in ensemble.servers.values()))
+        leader = (await ensemble.leader()).node.identity.node
+        number = next(each for each in ensemble.servers if each != leader)
+        await ensemble.stop(number)
+        damage(tmp_path / f"node{number}", "segment is short")
+        await publish(ensemble.addresses, VALUES * 2)
+        slow.add(number)
+
+        async def write() -> None:
+            async with connect(ensemble.addresses) as zl, zl.producer() as out:
+                while True:
+                    await out.send_many("numbers", VALUES[:20])
+                    written.set()
+                    await trio.sleep(0.02)
+
+        written = trio.Event()
+        nursery.start_soon(write)
+        await written.wait()
+        server = await ensemble.start(number)
+        await until(lambda: server.node.status().missing is None)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_leader_whose_state_is_damaged_leads_while_its_peers_prepare_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready, asked = trio.Event(), trio.Event()
+
+    async def fresh(checkpoints: Checkpoints, least: Zxid) -> None:
+        asked.set()
+        await ready.wait()
+
+    monkeypatch.setattr(Checkpoints, "fresh", fresh)
+    async with open_ensemble(tmp_path, disk_use=SMALL) as ensemble:
+        async with connect(ensemble.addresses) as zl:
+            await zl.create_topic("numbers")
+        await publish(ensemble.addresses, VALUES)
+        leader = await ensemble.leader()
+        leader.application.report_damage("as a test says")
+        with trio.fail_after(30):
+            await asked.wait()
+            await publish(ensemble.addresses, VALUES[:200])
+        assert leader.application.damaged is not None
+
+        ready.set()
+        await until(lambda: leader.application.damaged is None)
+        await applied_alike(ensemble)
+        assert await everything(ensemble.addresses) == VALUES + VALUES[:200]
+
+
+async def test_no_checkpoint_is_taken_of_a_damaged_state(ensemble: Ensemble, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(restoration: Restoration, link: Link) -> None:
+        raise TransferFailed("as a test says")
+
+    monkeypatch.setattr(Restoration, "restore_from", never)
+    async with connect(ensemble.addresses) as zl:
+        await zl.create_topic("numbers")
+    await publish(ensemble.addresses, VALUES[:10])
+    leader = await ensemble.leader()
+    leader.application.report_damage("as a test says")
+    others = [each for each in ensemble.servers.values() if each is not leader]
+    before = place(leader)
+
+    await publish(ensemble.addresses, VALUES)
+
+    await until(lambda: all(place(each) > before for each in others))
+    assert place(leader) == before
 
 
 def place(server: Server) -> Zxid:

@@ -1,5 +1,6 @@
 """What a hostile reading of the node's shell for transfers and checkpoints found: each test states the law that was broken."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import cast
 
@@ -110,3 +111,27 @@ async def test_a_log_that_is_read_to_the_leader_is_kept_for_it(repaired: bool, e
         checkpoints = Checkpoints(NodeConfig("nowhere"), storage, driver, cast(Applier, None), application, sender, trio.Lock())
 
         assert checkpoints.pinned(marks[8].zxid) == marks[expected].zxid
+
+
+@pytest.mark.parametrize(
+    ("least", "damaged", "is_taken"),
+    [(5, None, False), (7, None, True), (10, None, False), (7, "a segment", False)],
+    ids=["there is one", "applied and not in one", "not applied", "damaged"],
+)
+async def test_a_checkpoint_is_taken_for_a_peer_only_if_it_helps(
+    least: int, damaged: str | None, is_taken: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A peer that asks in vain asks again and again: what it cannot use must not be made for it, each time a later one."""
+    disk, storage, marks = written(10)
+    storage.checkpoint(snapshot_at(disk, marks[5]))
+    applier = cast(Applier, SimpleNamespace(held=False, applied=marks[9].zxid))
+    application = cast(Restorable, SimpleNamespace(damaged=damaged))
+    storage.identity = replace(storage.identity, members=storage.identity.members * 3)
+    sender, config = Sender(storage, None, Pace(1e12), lambda peer: None), NodeConfig("nowhere", checkpoint_bytes=1 << 30)
+    checkpoints = Checkpoints(config, storage, cast(Driver, None), applier, application, sender, trio.Lock())
+    began = trio.current_time()
+
+    await checkpoints.fresh(marks[least].zxid if least < 10 else marks[9].zxid.after(1))
+
+    assert (trio.current_time() > began) == is_taken == (checkpoints.wanted is not None)
+    assert checkpoints.due() == is_taken

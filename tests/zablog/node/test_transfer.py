@@ -13,7 +13,7 @@ import trio.testing
 from tests.zablog.storage.directories import born
 from tests.zablog.storage.test_snapshots import snapshot_at, written
 from zablog.core.trail import Mark, Payload
-from zablog.core.zxid import PeerId, Zxid
+from zablog.core.zxid import ZERO, PeerId, Zxid
 from zablog.node.application import Capture
 from zablog.node.status import Status
 from zablog.node.transfer import DiskFailed, Fetcher, Line, Pace, Sender, TransferFailed
@@ -24,7 +24,7 @@ from zablog.storage.storage import Storage
 from zablog.transport.ends import ends_of
 from zablog.wire.errors import WireError
 from zablog.wire.frames import FrameReader
-from zablog.wire.transfer import PIECE_BYTES_MAX, Ask, Found, Get, Gone, Piece, Word
+from zablog.wire.transfer import PIECE_BYTES_MAX, Ask, Found, Get, Gone, Piece, Seek, Word
 
 
 class Files:
@@ -77,7 +77,7 @@ def leader_of(application: Files) -> tuple[Sender, Mark]:
 
 
 def follower(application: Files, mark: Mark) -> Fetcher:
-    return Fetcher(Storage.open(born(), 4096), application, mark)
+    return Fetcher(Storage.open(born(), 4096), application, Ask(mark))
 
 
 @asynccontextmanager
@@ -183,7 +183,7 @@ async def test_a_transfer_goes_on_where_an_earlier_one_broke_off() -> None:
     assert 0 < there < len(BIG)
     assert not sender.wanted, "nothing is kept for whoever is gone"
 
-    again = Fetcher(fetcher.storage, ours, mark)
+    again = Fetcher(fetcher.storage, ours, Ask(mark))
     async with connected(sender) as line:
         await again.run(line.ends, line.reader)
 
@@ -197,7 +197,7 @@ async def test_a_snapshot_that_is_not_there_any_longer_is_refused_in_words() -> 
     async with connected(sender) as line:
         with pytest.raises(TransferFailed, match=r"no snapshot at 1\.2"):
             await fetcher.run(line.ends, line.reader)
-        assert isinstance(await ask(line, Ask(None)), Found), "the connection is still of use"
+        assert isinstance(await ask(line, Seek(ZERO)), Found), "the connection is still of use"
         assert list(sender.wanted.values()) == [mark.zxid]
 
 
@@ -210,7 +210,7 @@ async def test_nothing_is_read_that_is_not_of_the_snapshot(get: Get) -> None:
     files.files.truncate("rotten", 2)
     files.put("b", b"not of the snapshot")
     async with connected(sender) as line:
-        assert isinstance(await ask(line, Ask(None)), Found)
+        assert isinstance(await ask(line, Seek(ZERO)), Found)
         assert isinstance(await ask(line, get), Gone)
         assert await ask(line, Get("a", 1, 3)) == Piece(b"234")
 
@@ -312,9 +312,34 @@ async def test_who_was_left_behind_is_served_faster_the_next_time_and_as_usual_l
             later = trio.current_time() + wait
             monkeypatch.setattr(trio, "current_time", lambda later=later: later)
         async with connected(sender) as line:
-            await ask(line, Ask(None))
+            await ask(line, Seek(ZERO))
             await ask(line, Get("a", 0, 1))
     assert hastes == [1, 2, 4, 1]
+
+
+async def test_who_asks_and_takes_nothing_is_not_sent_the_next_snapshot_in_haste() -> None:
+    sender, mark = leader_of(Files(a=b"12345"))
+    for word in (Seek(ZERO), Seek(mark.zxid.after(1)), Ask(Mark(Zxid(1, 2), 3))):
+        async with connected(sender) as line:
+            await ask(line, word)
+
+    assert sender.hastes == {}
+
+
+async def test_a_snapshot_is_made_for_who_needs_a_later_one_than_there_is() -> None:
+    sender, mark = leader_of(Files(a=b"12345"))
+    asked: list[Zxid] = []
+
+    async def fresh(least: Zxid) -> None:
+        asked.append(least)
+
+    sender.fresh = fresh
+    later = mark.zxid.after(1)
+    async with connected(sender) as line:
+        assert isinstance(await ask(line, Ask(mark)), Found)
+        assert isinstance(await ask(line, Seek(mark.zxid)), Found)
+        assert isinstance(await ask(line, Seek(later)), Gone), "none was made, after all"
+    assert asked == [mark.zxid, later]
 
 
 async def ask(line: Line, word: Word) -> Word | None:

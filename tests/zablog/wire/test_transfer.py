@@ -9,12 +9,14 @@ from zablog.core.zxid import Zxid
 from zablog.wire import cbor
 from zablog.wire.errors import MessageError
 from zablog.wire.frames import Frame, FrameReader
-from zablog.wire.transfer import PIECE_BYTES_MAX, SNAPSHOT_BYTES_MAX, Ask, Found, Get, Gone, Piece, Word, decode_word, encode_word
+from zablog.wire.transfer import PIECE_BYTES_MAX, SNAPSHOT_BYTES_MAX, Ask, Found, Get, Gone, Piece, Seek, Word, decode_word, encode_word
 
 U64 = st.integers(0, 2**64 - 1)
-MARKS = st.builds(Mark, st.builds(Zxid, st.integers(0, 2**32 - 1), st.integers(0, 2**62)), U64)
+ZXIDS = st.builds(Zxid, st.integers(0, 2**32 - 1), st.integers(0, 2**62))
+MARKS = st.builds(Mark, ZXIDS, U64)
 WORDS = st.one_of(
-    st.builds(Ask, st.none() | MARKS),
+    st.builds(Ask, MARKS),
+    st.builds(Seek, ZXIDS),
     st.builds(Found, MARKS, st.integers(0, SNAPSHOT_BYTES_MAX), st.integers(0, 2**32 - 1)),
     st.builds(Get, st.text(max_size=255), st.integers(0, 2**40), st.integers(1, PIECE_BYTES_MAX)),
     st.builds(Piece, st.binary(max_size=200)),
