@@ -1,5 +1,6 @@
 """The log writer's thread: group commits, word to the event loop, and its end. The disk is played by a script, one commit at a time."""
 
+import math
 import threading
 from collections.abc import Sequence
 
@@ -7,10 +8,11 @@ import pytest
 import trio
 import trio.testing
 
+import zablog.node.writer
 from zablog.core.effects import Append, DurableEffect, SaveEpochs
 from zablog.core.trail import Entries
 from zablog.core.zxid import ZERO, Epoch, Zxid
-from zablog.node.writer import AT_ONCE_BYTES, COMMIT_BYTES_MAX, QUICK_SECONDS, WARY_TIMES, Writer
+from zablog.node.writer import AT_ONCE_BYTES, COMMIT_BYTES, COMMIT_BYTES_MAX, QUICK_SECONDS, WARY_TIMES, Writer
 from zablog.storage.storage import Storage
 
 
@@ -90,18 +92,26 @@ async def test_what_queued_up_during_a_commit_is_the_next_one() -> None:
     await writer.drain()
 
 
-async def test_a_commit_takes_no_more_than_its_share() -> None:
+@pytest.mark.parametrize(
+    ("long_seconds", "share", "commits"),
+    [(math.inf, COMMIT_BYTES, [[1], [2, 3], [4]]), (0.0, COMMIT_BYTES, [[1], [2, 3, 4]]), (0.0, COMMIT_BYTES_MAX, [[1], [2, 3], [4]])],
+    ids=["a quick disk", "a slow one", "a slow one with more"],
+)
+async def test_a_commit_takes_no_more_than_its_share(
+    long_seconds: float, share: int, commits: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zablog.node.writer, "LONG_SECONDS", long_seconds)
     storage, ears = ScriptedStorage(), Ears()
     writer = Writer(storage, ears.done.append, ears.failed.append)
     writer.put([save(1)])
     await begun(storage)
-    writer.put([append(2, COMMIT_BYTES_MAX), append(3, 1), append(4, 1)])
-    assert writer.queued_bytes == COMMIT_BYTES_MAX + 2
+    writer.put([append(2, share), append(3, 1), append(4, 1)])
+    assert writer.queued_bytes == share + 2
 
     storage.go.release(3)
     await ears.until(4)
 
-    assert storage.commits == [[1], [2, 3], [4]]
+    assert storage.commits == commits
     assert writer.queued_bytes == 0
     await writer.drain()
 
