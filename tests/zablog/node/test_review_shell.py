@@ -135,3 +135,18 @@ async def test_a_checkpoint_is_taken_for_a_peer_only_if_it_helps(
 
     assert (trio.current_time() > began) == is_taken == (checkpoints.wanted is not None)
     assert checkpoints.due() == is_taken
+
+
+async def test_checkpoints_for_peers_take_a_fifth_of_the_time_at_most(autojump_clock: trio.testing.MockClock) -> None:
+    disk, storage, marks = written(10)
+    storage.checkpoint(snapshot_at(disk, marks[5]))
+    applier = cast(Applier, SimpleNamespace(held=False, applied=marks[9].zxid))
+    application = cast(Restorable, SimpleNamespace(damaged=None))
+    sender, config = Sender(storage, None, Pace(1e12), lambda peer: None), NodeConfig("nowhere", checkpoint_bytes=1 << 30)
+    checkpoints = Checkpoints(config, storage, cast(Driver, None), applier, application, sender, trio.Lock())
+    checkpoints.wanted, checkpoints.last_seconds = trio.Event(), 6.0
+
+    await trio.sleep(29)
+    assert not checkpoints.due()
+    await trio.sleep(2)
+    assert checkpoints.due()
