@@ -44,3 +44,46 @@ def test_an_environment_with_its_stamp_calls_no_pip(tmp_path: Path) -> None:
     assert unstamped.returncode == 1 and "pip install" in unstamped.stderr
     assert stamped.returncode == 0 and stamped.stderr == ""
     assert (home / ".venv" / "bin" / "python.calls").read_text() == calls
+
+
+def pythons(folder: Path, **seconds: float) -> str:
+    """A PATH with Pythons that say they take so long; `first` is the one that was asked for."""
+    found = []
+    for name, taken in seconds.items():
+        (folder / name).mkdir()
+        python = folder / name / "python3.99"
+        python.write_text(f'#!/bin/sh\ncase "$*" in *version_info*) echo 99;; *) echo {taken};; esac\n')
+        python.chmod(0o755)
+        found.append(str(python.parent))
+    return ":".join(found)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "chosen"),
+    [
+        ({"first": 0.5, "other": 0.3, "third": 0.2}, "third"),
+        ({"first": 0.5, "other": 0.48}, "first"),
+        ({"first": 0.5}, "first"),
+        ({"first": 0.5, "other": "no number"}, "first"),
+    ],
+)
+def test_the_quickest_python_of_a_version_is_taken(tmp_path: Path, seconds: dict[str, float], chosen: str) -> None:
+    path = pythons(tmp_path, **seconds)
+    first = tmp_path / "first" / "python3.99"
+    ask = f"import environment as e; print(e._quickest([{str(first)!r}, *e._same_version({str(first)!r})]))"
+    environment = {"PATH": f"{path}:/usr/bin:/bin"}
+
+    said = subprocess.run(
+        [sys.executable, "-B", "-c", ask], cwd=PROJECT / "bin", env=environment, capture_output=True, text=True, check=True
+    )
+    named = subprocess.run(
+        [sys.executable, "-B", "-c", ask],
+        cwd=PROJECT / "bin",
+        env={**environment, "ZABLOG_PYTHON": str(first)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert said.stdout.strip() == str(tmp_path / chosen / "python3.99")
+    assert named.stdout.strip() == str(first), "who names one gets it"
