@@ -1,4 +1,8 @@
-"""Hands committed entries to the application, in order, in slices: no burst of commits keeps the event loop for long."""
+"""Hands committed entries to the application, in order, in slices: no burst of commits keeps the event loop for long.
+
+The first slice is applied where its commit is known (`at_once`), since a client waits for the answer; the rest, and what is on disk alone,
+is the work of a task.
+"""
 
 import time
 from collections.abc import Callable
@@ -30,6 +34,8 @@ class Applier:
         self.entries: Entries | None = None
         self.at = 0
         """Of `entries`, which are committed, so many have been applied."""
+        self.applying = False
+        """Somebody is at it, in a task or further up the stack."""
         self.held = False
         """Nothing is applied while a snapshot is on its way: what it will replace stays as it is."""
         self.woken = trio.Event()
@@ -38,9 +44,24 @@ class Applier:
         self.burst: Callable[[], None] = lambda: None
 
     def deliver(self, upto: Zxid) -> None:
-        """The watermark moved."""
+        """The watermark moved. `at_once` follows when the step is over."""
         self.target = max(self.target, upto)
-        self.woken.set()
+
+    def at_once(self) -> None:
+        """Apply what was delivered, or leave it to the task if it takes long or is not in memory. Raises NodeStopped.
+
+        Called between two steps, so that the application may propose; what that delivers is found by whoever is applying.
+        """
+        if self.applying or self.applied >= self.target:
+            return
+        if not self.held and self.entries is None and self.history.in_memory(self.applied):
+            self.applying = True
+            try:
+                self.apply_slice()
+            finally:
+                self.applying = False
+        if self.applied < self.target:
+            self.woken.set()
 
     def hold(self) -> None:
         """Apply nothing from now on; see `release`."""
@@ -65,12 +86,16 @@ class Applier:
 
     async def catch_up(self) -> None:
         """Apply everything through `target`."""
-        while self.applied < self.target and not self.held:
-            if self.entries is None and not self.history.in_memory(self.applied):
-                await self.read_from_disk()
-            else:
-                self.apply_slice()
-            await trio.lowlevel.checkpoint()
+        self.applying = True
+        try:
+            while self.applied < self.target and not self.held:
+                if self.entries is None and not self.history.in_memory(self.applied):
+                    await self.read_from_disk()
+                else:
+                    self.apply_slice()
+                await trio.lowlevel.checkpoint()
+        finally:
+            self.applying = False
 
     async def read_from_disk(self) -> None:
         """The thread sees the disk alone, never the tail in memory, which is the event loop's.

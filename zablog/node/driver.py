@@ -48,7 +48,7 @@ from zablog.core.events import (
     Tick,
 )
 from zablog.core.gate import Gate
-from zablog.core.messages import Message, Propose
+from zablog.core.messages import Commit, Message, Propose
 from zablog.core.peer import Peer
 from zablog.core.state import Following, Leading, Phase
 from zablog.core.trail import Mark, Payload
@@ -108,6 +108,10 @@ class Driver:
         self.live_links: set[Link] = set()
         self.role = RoleChanged(0, "draining", "election", peer.state.current, None, "starting")
         self.deliver: Callable[[Zxid], None] = lambda upto: None
+        self.apply: Callable[[], None] = lambda: None
+        """Between two steps: apply what was delivered."""
+        self.behind_apply: list[Send] = []
+        """COMMITs that wait for that: a client waits for what is applied here, and followers can wait a little."""
         self.fetch_snapshot: Callable[[Link, Mark], None] | None = None
         """Start fetching it; None: the application cannot restore one."""
         self.give_up_fetching: Callable[[], None] = lambda: None
@@ -193,6 +197,9 @@ class Driver:
         finally:
             self.stepping = False
         self.tell_role()
+        if self.ended is None:
+            self.apply()
+            self.send_behind_apply()
         self.wake()
 
     @property
@@ -256,6 +263,7 @@ class Driver:
         if self.ended is None:
             self.ended = reason
             self.events.clear()
+            self.behind_apply.clear()
             self.gate.void()
             self.reads.give_up()
         self.wake()
@@ -320,6 +328,20 @@ class Driver:
         self.links.drop(link, reason)
 
     def send(self, send: Send) -> None:
+        """In the order in which the core emitted them: before anything that was emitted behind a COMMIT, it leaves."""
+        if type(send.message) is Commit:
+            self.behind_apply.append(send)
+            return
+        if self.behind_apply:
+            self.send_behind_apply()
+        self.send_now(send)
+
+    def send_behind_apply(self) -> None:
+        sends, self.behind_apply = self.behind_apply, []
+        for send in sends:
+            self.send_now(send)
+
+    def send_now(self, send: Send) -> None:
         if send.link in self.live_links and not self.links.send(send.link, send.message) and isinstance(send.message, Propose):
             self.events.append(Congested(send.link))
 
@@ -349,6 +371,7 @@ class Driver:
 
     def stream(self, effect: Stream) -> None:
         """What is in memory goes at once, so that a learner that has nearly caught up does; the rest at the link's own pace."""
+        self.send_behind_apply()
         after = effect.after
         if self.history.in_memory(after):
             while after < effect.upto:

@@ -15,7 +15,7 @@ from zablog.node.applier import Applier
 from zablog.node.checkpoints import Checkpoints
 from zablog.node.config import NodeConfig
 from zablog.node.driver import Driver
-from zablog.node.errors import ConfigError, Full, NotLeading, PayloadTooLarge, the_one_of
+from zablog.node.errors import ConfigError, Full, NodeStopped, NotLeading, PayloadTooLarge, the_one_of
 from zablog.node.patience import Patience
 from zablog.node.repair import open_repaired
 from zablog.node.reserve import Reserve
@@ -290,8 +290,15 @@ def assemble(
     def role_changed() -> None:
         application.role_changed(node.status())
 
+    def apply() -> None:
+        try:
+            applier.at_once()
+        except NodeStopped as error:
+            driver.stop(str(error), error.__cause__)
+
     applier.burst = driver.wake
     driver.deliver = applier.deliver
+    driver.apply = apply
     driver.role_changed = role_changed
     writer = driver.writer = Writer(storage, driver.durable, driver.failed)
     return node, writer

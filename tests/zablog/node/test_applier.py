@@ -101,11 +101,78 @@ async def test_a_wait_ends_when_the_entry_has_been_applied(storage: Storage) -> 
         await trio.testing.wait_all_tasks_blocked()
         assert diary.entries == []
         applier.deliver(Zxid(1, 3))
+        applier.at_once()
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
 
     assert diary.entries == numbered(3)
     assert woken == [3]
+
+
+async def test_what_is_in_memory_is_applied_where_its_commit_is_known(storage: Storage) -> None:
+    history, diary = History(storage), Diary()
+    history.append(ENTRIES)
+    applier = Applier(diary, history, ZERO, ZERO)
+
+    applier.deliver(Zxid(1, 3))
+    assert diary.entries == [], "not within the step"
+    applier.at_once()
+
+    assert diary.entries == numbered(3) and diary.bursts == [Zxid(1, 3)]
+    assert not applier.woken.is_set()
+
+
+async def test_what_takes_longer_than_a_slice_is_left_to_the_task(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    history, diary = History(storage), Diary()
+    history.append(ENTRIES)
+    applier = Applier(diary, history, ZERO, ENTRIES.last)
+    monkeypatch.setattr(room, "time", SimpleNamespace(monotonic=lambda: diary.seconds))
+    diary.seconds_an_entry = room.SLICE_SECONDS / 16
+
+    applier.at_once()
+
+    assert len(diary.bursts) == 1 and len(diary.entries) * diary.seconds_an_entry <= 3 * room.SLICE_SECONDS
+    assert applier.woken.is_set()
+    await applier.catch_up()
+    assert diary.entries == numbered(len(WORDS))
+
+
+@pytest.mark.parametrize("why", ["it is on disk alone", "a snapshot is on its way", "the task has begun to"])
+async def test_nothing_is_applied_at_once_when(storage: Storage, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage.perform([Append(1, ENTRIES)], ZERO)
+    history, diary = History(storage), Diary()
+    applier = Applier(diary, history, ZERO, Zxid(1, 10))
+    if why != "it is on disk alone":
+        history.append(ENTRIES)
+    if why == "a snapshot is on its way":
+        applier.hold()
+    if why == "the task has begun to":
+        applier.entries, applier.at = ENTRIES, 0
+
+    applier.at_once()
+
+    assert diary.entries == []
+    assert applier.woken.is_set()
+
+
+async def test_an_application_that_causes_more_while_it_applies_has_it_applied_in_order(storage: Storage) -> None:
+    class Eager(Diary):
+        def applied(self, upto: Zxid) -> None:
+            super().applied(upto)
+            if upto.counter < 5:  # as a proposal of its own would be committed at once by a single node
+                applier.deliver(Zxid(1, upto.counter + 1))
+                applier.at_once()
+
+    history, diary = History(storage), Eager()
+    history.append(ENTRIES)
+    applier = Applier(diary, history, ZERO, ZERO)
+
+    applier.deliver(Zxid(1, 1))
+    applier.at_once()
+    assert diary.entries == numbered(1) and applier.woken.is_set(), "it does not stand on itself"
+    await applier.catch_up()
+
+    assert diary.entries == numbered(5)
 
 
 async def test_an_entry_the_application_cannot_take_is_named(storage: Storage) -> None:

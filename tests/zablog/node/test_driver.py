@@ -9,9 +9,9 @@ import pytest
 import trio
 import trio.testing
 
-from zablog.core.effects import Append, Effect, Halt, ReadDigest, RoleChanged, SaveEpochs, Send, Stream
+from zablog.core.effects import Append, Deliver, Effect, Halt, ReadDigest, RoleChanged, SaveEpochs, Send, Stream
 from zablog.core.events import Congested, Durable, Event, Link, LinkUp, Stalled, Streamed, Tick
-from zablog.core.messages import Ack, Message, Ping, Propose
+from zablog.core.messages import Ack, Commit, Message, Ping, Propose
 from zablog.core.peer import Peer
 from zablog.core.quorum import Configuration
 from zablog.core.state import Following, Leading, Phase, Timing
@@ -132,6 +132,46 @@ async def test_a_follower_has_nothing_to_do_but_to_write(stage: Stage, role: Fol
     stage.driver.tick()
 
     assert stage.writer.at_once == [waits]
+
+
+async def test_a_commit_leaves_when_the_application_has_what_it_speaks_of(stage: Stage) -> None:
+    """A client waits for the answer, and to tell the followers takes a while."""
+    commit, ping = Commit(Epoch(1), Zxid(1, 1)), Ping(Epoch(1), 1)
+    sent_when_applied: list[list[Message]] = []
+    stage.driver.apply = lambda: sent_when_applied.append(list(stage.links.sent))
+    stage.peer.answers = lambda event: [Send(LINK, ping, 0), Deliver(Zxid(1, 1)), Send(LINK, commit, 0)]
+
+    stage.driver.tick()
+
+    assert sent_when_applied == [[ping]]
+    assert stage.links.sent == [ping, commit]
+
+
+@pytest.mark.parametrize("who", ["the same step", "the application"])
+async def test_nothing_overtakes_a_commit_but_the_application(stage: Stage, who: str) -> None:
+    commit, propose = Commit(Epoch(1), Zxid(1, 1)), Propose(Epoch(1), run([b"x"]), Zxid(1, 1))
+    first = [Deliver(Zxid(1, 1)), Send(LINK, commit, 0)]
+    last: list[Effect] = [Send(LINK, propose, 0)]
+    answers: list[Sequence[Effect]] = [first, last] if who == "the application" else [first + last]
+    stage.peer.answers = lambda event: answers.pop(0) if answers else []
+    stage.driver.apply = lambda: stage.driver.tick() if answers else None
+
+    stage.driver.tick()
+
+    assert stage.links.sent == [commit, propose]
+
+
+async def test_an_ended_node_applies_nothing_and_tells_no_commit(stage: Stage) -> None:
+    applied: list[bool] = []
+    stage.driver.apply = lambda: applied.append(True)
+    stage.peer.answers = lambda event: [Deliver(Zxid(1, 1)), Send(LINK, Commit(Epoch(1), Zxid(1, 1)), 0), Halt("the script says so")]
+
+    with pytest.raises(ExceptionGroup):
+        async with trio.open_nursery() as nursery:
+            stage.driver.nursery = nursery
+            stage.driver.tick()
+
+    assert applied == [] and stage.links.sent == []
 
 
 async def test_a_new_role_voids_what_the_old_one_had_to_say(stage: Stage) -> None:
