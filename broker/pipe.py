@@ -17,7 +17,7 @@ from zablog.wire.frames import FRAME_BYTES_MAX, Frame, FrameReader
 class Pipe:
     """One established connection, after its handshake. `write` must run in a task of its own for as long as the pipe is used."""
 
-    __slots__ = ("_ends", "_nonempty", "_outbox", "_reader", "_room", "_sending", "_sent_at", "_waiting_bytes", "received_at")
+    __slots__ = ("_ends", "_nonempty", "_now", "_outbox", "_reader", "_room", "_sending", "_sent_at", "_waiting_bytes", "received_at")
 
     def __init__(self, stream: trio.abc.Stream, frame_bytes_max: int = FRAME_BYTES_MAX, reader: FrameReader | None = None) -> None:
         """`reader` has read the handshake, and perhaps more than that."""
@@ -29,7 +29,8 @@ class Pipe:
         self._nonempty = trio.Event()
         self._room = trio.lowlevel.ParkingLot()
         self._sent_at = -math.inf
-        self.received_at = trio.current_time()
+        self._now = trio.lowlevel.current_clock().current_time
+        self.received_at = self._now()
         """When bytes last arrived."""
 
     @property
@@ -43,13 +44,13 @@ class Pipe:
             count = await self._ends.receive_into(self._reader.space())
             if not count:
                 return []
-            self.received_at = trio.current_time()
+            self.received_at = self._now()
             self._reader.received(count)
         return frames
 
     def post(self, pieces: Sequence[Payload]) -> None:
         """Send one frame at once if nothing was sent just now, else queue it for the writer."""
-        if not self.queued_bytes and (now := trio.current_time()) - self._sent_at >= REST_SECONDS:
+        if not self.queued_bytes and (now := self._now()) - self._sent_at >= REST_SECONDS:
             self._sent_at = now
             pieces = behind(pieces, self._ends.send_now(pieces))
             if not pieces:

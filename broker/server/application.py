@@ -119,10 +119,10 @@ class BrokerApplication:
             self._settled.append((waiter, outcome.answer))
 
     def applied(self, upto: Zxid) -> None:
-        self.log.flush()
         settled, self._settled = self._settled, []
-        for waiter, answer in settled:
+        for waiter, answer in settled:  # first: what they wait for is in the log of a quorum, wherever our segments are
             waiter(answer)
+        self.log.flush()
         if self._watching:
             for place in self._changed:
                 for event in self._watching.get(place, ()):

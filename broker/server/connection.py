@@ -173,7 +173,8 @@ class ClientConnection:
     def _reply(self, number: int, size: int, response: Response) -> None:
         self._in_flight -= 1
         self._in_flight_bytes -= size
-        self._room.unpark_all()
+        if self._room:
+            self._room.unpark_all()
         if not self._closed:
             self._pipe.post(encode_response(number, response))
 

@@ -175,7 +175,8 @@ class Writes:
         """The first ones, which wait no longer."""
         taken = [self._gathered.popleft() for _ in range(count)]
         self._gathered_bytes -= sum([len(proposal.command) for proposal in taken])
-        self._room.unpark_all()
+        if self._room:
+            self._room.unpark_all()
         return taken
 
 

@@ -279,6 +279,7 @@ class Peer:
         if state.links.get(link.peer) != link:
             return
         del state.links[link.peer]
+        state.parted = True
         state.early.pop(link.peer, None)
         match state.role:
             case Looking() as looking:
@@ -302,7 +303,8 @@ class Peer:
     def settle_role(self) -> None:
         """After each message: learners whose link is gone are gone; a role that was abandoned ends, and its links with it."""
         state, out = self.state, self.out
-        if isinstance(state.role, Leading):
+        parted, state.parted = state.parted, False
+        if parted and isinstance(state.role, Leading):
             leading = state.role
             gone = [peer for peer, learner in leading.learners.items() if state.links.get(peer) != learner.link]
             for peer in gone:

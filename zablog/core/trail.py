@@ -7,7 +7,7 @@ every question of synchronization: membership, the truncation point, the range o
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 from xxhash import xxh3_64_intdigest
 
@@ -16,26 +16,28 @@ from zablog.core.zxid import ZERO, Zxid
 Payload = bytes | bytearray | memoryview
 
 
-class Entries(NamedTuple):
-    """A run of successive log entries of one epoch: what is proposed, appended, streamed and stored together.
-
-    `prev` is the zxid of the entry before `first` (an epoch boundary cannot be told from a gap without it). `digest` is the
-    running digest of the whole history through the last of these entries.
-    """
-
+class _Run(NamedTuple):
     first: Zxid
     prev: Zxid
     payloads: Sequence[Payload]
     digest: int
+    last: Zxid
+    size: int
 
-    @property
-    def last(self) -> Zxid:
-        return Zxid(self.first.epoch, self.first.counter + len(self.payloads) - 1)
 
-    @property
-    def size(self) -> int:
-        """Payload bytes."""
-        return sum(map(len, self.payloads))
+class Entries(_Run):
+    """A run of successive log entries of one epoch: what is proposed, appended, streamed and stored together.
+
+    `prev` is the zxid of the entry before `first` (an epoch boundary cannot be told from a gap without it). `digest` is the
+    running digest of the whole history through the last of these entries. `last` (a zxid) and `size` (payload bytes) follow from the rest;
+    each is asked for a dozen times, so they are worked out once.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, first: Zxid, prev: Zxid, payloads: Sequence[Payload], digest: int) -> Self:
+        last = Zxid(first.epoch, first.counter + len(payloads) - 1)
+        return tuple.__new__(cls, (first, prev, payloads, digest, last, sum(map(len, payloads))))
 
 
 def extend_digest(digest: int, prev: Zxid, first: Zxid, payloads: Iterable[Payload]) -> int:

@@ -128,7 +128,8 @@ class Applier:
             self.application.applied(self.applied)
         except Exception as error:
             raise NodeStopped(f"the application failed after {self.applied}: {error!r}") from error
-        self.moved.unpark_all()
+        if self.moved:
+            self.moved.unpark_all()
         self.burst()
 
     def apply_some(self) -> None:

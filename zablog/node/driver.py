@@ -254,6 +254,8 @@ class Driver:
         self.failing = True
 
         async def end() -> None:
+            if isinstance(cause, NodeStopped):  # it may be a kind of its own
+                raise cause
             raise NodeStopped(reason) from cause
 
         self.nursery.start_soon(end)

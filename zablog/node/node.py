@@ -294,7 +294,7 @@ def assemble(
         try:
             applier.at_once()
         except NodeStopped as error:
-            driver.stop(str(error), error.__cause__)
+            driver.stop(str(error), error)
 
     applier.burst = driver.wake
     driver.deliver = applier.deliver

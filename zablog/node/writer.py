@@ -251,5 +251,6 @@ class Writer:
             log.warning("slow disk", node=self.storage.identity.node, seconds=round(seconds, 3), bytes=size)
         self.durable_token = token
         self.queued_bytes -= size
-        self.waiting.unpark_all()
+        if self.waiting:
+            self.waiting.unpark_all()
         self.done(token)

@@ -7,7 +7,7 @@ from zablog.core.zxid import Zxid
 def part(entries: Entries, prev: Mark, last: Zxid) -> Entries:
     """The beginning of a run, through `last`."""
     payloads = entries.payloads[: last.counter - entries.first.counter + 1]
-    return entries._replace(payloads=payloads, digest=extend_digest(prev.digest, prev.zxid, entries.first, payloads))
+    return Entries(entries.first, entries.prev, payloads, extend_digest(prev.digest, prev.zxid, entries.first, payloads))
 
 
 def slice_run(entries: Entries, prev: Mark, after: Zxid, upto: Zxid, bytes_max: int) -> Entries:

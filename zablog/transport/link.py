@@ -53,7 +53,20 @@ def encoded(message: Message) -> Encoded:
 class PeerLink:
     """The connection behind an `events.Link`. Only `run` awaits; everything else may be called from within callbacks."""
 
-    __slots__ = ("_ends", "_lanes", "_nonempty", "_reader", "_rest", "_room", "_scope", "_sent_at", "identity", "outbox_bytes", "reason")
+    __slots__ = (
+        "_ends",
+        "_lanes",
+        "_nonempty",
+        "_now",
+        "_reader",
+        "_rest",
+        "_room",
+        "_scope",
+        "_sent_at",
+        "identity",
+        "outbox_bytes",
+        "reason",
+    )
 
     def __init__(self, identity: events.Link, ends: Ends, reader: FrameReader) -> None:
         self.identity = identity
@@ -67,6 +80,7 @@ class PeerLink:
         self._rest: list[Payload] = []
         """What the kernel did not take of a message that was sent at once: nothing may overtake it."""
         self._sent_at = -math.inf
+        self._now = trio.lowlevel.current_clock().current_time
         self._nonempty = trio.Event()
         self._room = trio.Event()
         self._scope = trio.CancelScope()
@@ -83,7 +97,7 @@ class PeerLink:
             self.end(f"its outbox of {self.outbox_bytes:,} bytes is full: the peer does not keep up")
             return
         sent = 0
-        if not self.outbox_bytes and (now := trio.current_time()) - self._sent_at >= REST_SECONDS:
+        if not self.outbox_bytes and (now := self._now()) - self._sent_at >= REST_SECONDS:
             self._sent_at = now
             sent = self._ends.send_now(message.pieces)
             if sent == message.size:
