@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import Final
+from typing import Final, TypeVar
 
 from broker.client.partitioner import partition_of
 from broker.client.pending import Fate, Pending, Run
@@ -35,10 +35,13 @@ RECORD_OVERHEAD: Final = 10
 """About what a record takes beside its content."""
 
 
+Promise = TypeVar("Promise", Pending, Run)
+
+
 class OpenBatch:
     """Records that will share one batch and one fate. Plain ones are only gathered until it is sealed: together they cost less."""
 
-    __slots__ = ("_builder", "_plain", "_sealed", "_time", "fate", "size")
+    __slots__ = ("_builder", "_plain", "_sealed", "_time", "fate", "full", "size")
 
     def __init__(self) -> None:
         self._builder = BatchBuilder()
@@ -49,23 +52,27 @@ class OpenBatch:
         self.fate = Fate()
         self.size = 0
         """About how many bytes its records will take."""
-
-    @property
-    def full(self) -> bool:
+        self.full = False
         """Takes it no more records?"""
-        return self.size >= FULL_BYTES or self.fate.records >= FULL_RECORDS or self._sealed is not None
 
     def add(self, value: bytes | None, timestamp: int, key: bytes | None, headers: Headers) -> Pending:
         if key is None and not headers and value is not None:
-            if timestamp != self._time:
-                self._settle(timestamp)
-            self._plain.append(value)
-            self.size += len(value) + RECORD_OVERHEAD
-        else:
+            return self.add_plain(value, timestamp)
+        self._settle(timestamp)
+        self._builder.add(value, timestamp, key, headers)
+        self.size += content_bytes(value, key, headers) + RECORD_OVERHEAD
+        return self._joined(self.fate.join())
+
+    def add_plain(self, value: bytes, timestamp: int) -> Pending:
+        """Without key and headers, as nearly every record is."""
+        if timestamp != self._time:
             self._settle(timestamp)
-            self._builder.add(value, timestamp, key, headers)
-            self.size += content_bytes(value, key, headers) + RECORD_OVERHEAD
-        return self.fate.join()
+        self._plain.append(value)
+        self.size += len(value) + RECORD_OVERHEAD
+        fate = self.fate
+        if self.size >= FULL_BYTES or fate.records >= FULL_RECORDS - 1:
+            self.full = True
+        return fate.join()
 
     def add_values(self, values: Sequence[bytes], size: int, timestamp: int) -> Run:
         """`size` is that of all values together."""
@@ -73,11 +80,16 @@ class OpenBatch:
             self._settle(timestamp)
         self._plain += values
         self.size += size + len(values) * RECORD_OVERHEAD
-        return self.fate.join_many(len(values))
+        return self._joined(self.fate.join_many(len(values)))
+
+    def _joined(self, promise: Promise) -> Promise:
+        self.full = self.size >= FULL_BYTES or self.fate.records >= FULL_RECORDS
+        return promise
 
     def seal(self) -> bytes:
         """The batch. Nothing can be added any more, and the pieces it was made of are let go."""
         if self._sealed is None:
+            self.full = True
             self._settle(self._time)
             self._sealed = self._builder.build()
             del self._builder, self._plain
@@ -134,15 +146,15 @@ class Lane:
 class Lanes:
     """All lanes of a producer: where a record waits, and what leaves next."""
 
-    __slots__ = ("_by_topic", "_gathering", "_sticky", "_waiting")
+    __slots__ = ("_by_topic", "_sticky", "_waiting", "gathering")
 
     def __init__(self) -> None:
         # By id: what waits for a deleted topic must not go to another one that was given its name.
         self._by_topic: dict[Zxid, dict[int, Lane]] = {}
         self._sticky: dict[Zxid, int] = {}
         """The partition to which a topic's records without a key go until their batch is full."""
-        self._gathering: dict[Zxid, OpenBatch] = {}
-        """That batch, while no request has taken it."""
+        self.gathering: dict[Zxid, OpenBatch] = {}
+        """That batch, while no request has taken it. It may be full."""
         self._waiting: dict[Zxid, None] = {}
         """Topics that may have something waiting, in turn."""
 
@@ -150,9 +162,9 @@ class Lanes:
         """The batch that takes the next record. Raises PartitionNotFound."""
         if key is not None or partition is not None:
             return self.lane(topic, key, partition).open()
-        gathering = self._gathering.get(topic.id)
+        gathering = self.gathering.get(topic.id)
         if gathering is None or gathering.full:
-            gathering = self._gathering[topic.id] = self.lane(topic, None, None).open()
+            gathering = self.gathering[topic.id] = self.lane(topic, None, None).open()
         return gathering
 
     def lane(self, topic: TopicEntry, key: bytes | None, partition: int | None) -> Lane:
@@ -211,7 +223,7 @@ class Lanes:
                 size += batch.size
                 lane.in_flight += 1
                 taken = True
-                self._gathering.pop(topic, None)
+                self.gathering.pop(topic, None)
                 if self._sticky.get(topic) == lane.partition:
                     self._sticky[topic] += 1
             waiting = waiting or bool(lane.batches)
@@ -244,7 +256,7 @@ class Lanes:
 
     def take_waiting(self) -> Iterator[OpenBatch]:
         """What no request has taken yet, and none will."""
-        self._gathering.clear()
+        self.gathering.clear()
         self._waiting.clear()
         for lanes in self._by_topic.values():
             for lane in lanes.values():

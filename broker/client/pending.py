@@ -153,7 +153,8 @@ class Pending:
 
     @property
     def done(self) -> bool:
-        return self._fate.settled
+        fate = self._fate
+        return fate.first is not None or fate.error is not None
 
     async def wait(self) -> Receipt:
         """The record's receipt, once it has reached the producer's level. Raises what the record failed with.
@@ -177,8 +178,10 @@ class Pending:
 
     def receipt(self) -> Receipt:
         """The receipt of a promise that is `done`. Raises what the record failed with."""
-        self.see()
         fate = self._fate
+        if not self._seen:  # as `see`, once for each of a million records
+            self._seen = True
+            fate.unseen -= 1
         if fate.error is not None:
             # A fresh object for each caller: exceptions collect tracebacks and notes of where they were raised.
             raise fate.error.again()

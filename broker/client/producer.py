@@ -43,6 +43,7 @@ class Producer:
 
     __slots__ = (
         "_alone",
+        "_awake",
         "_bytes",
         "_bytes_max",
         "_in_flight_bytes",
@@ -72,6 +73,8 @@ class Producer:
         """Did the last request hold one record? Its answer has woken one task then, not many whose next records make one batch."""
         self._submitted = 0
         self._woken = trio.Event()
+        self._awake = False
+        """Is it set? A flag is cheaper to look at for each record."""
         self._room = trio.lowlevel.ParkingLot()
         self._unseen: list[Fate] = []
         """Failures whose promises nobody has waited for; the first ones."""
@@ -97,11 +100,12 @@ class Producer:
         Raises RecordTooLarge, TopicNotFound, PartitionNotFound, NoQuorum (nothing was written) or OutcomeUnknown. If it is
         cancelled, the record is in the log once or not at all.
         """
+        await trio.lowlevel.checkpoint_if_cancelled()
         pending = await self._accept(topic, value, key, headers, partition, timestamp)
         if self._alone and not self._in_flight_bytes:  # nothing is under way, and nobody was woken with us
             self._send_ready()
         else:
-            self._woken.set()
+            self._wake()
         return await pending.wait()
 
     async def submit(
@@ -115,19 +119,24 @@ class Producer:
         timestamp: int | None = None,
     ) -> Pending:
         """Wait for room, take the record and return the promise of its receipt."""
-        pending = await self._accept(topic, value, key, headers, partition, timestamp)
-        self._woken.set()
+        self._submitted += 1
+        if self._submitted % CHECKPOINT_RECORDS:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await trio.lowlevel.checkpoint()
+        pending = None
+        if key is None and headers is None and partition is None and timestamp is None and type(value) is bytes:
+            pending = self._take_plain(topic, value)
+        if pending is None:
+            pending = await self._accept(topic, value, key, headers, partition, timestamp)
+        if not self._awake:
+            self._wake()
         return pending
 
     async def _accept(
         self, topic: str, value: bytes | None, key: bytes | None, headers: HeadersGiven, partition: int | None, timestamp: int | None
     ) -> Pending:
         """Wait for room and take the record. The next request is the caller's to see to."""
-        self._submitted += 1
-        if self._submitted % CHECKPOINT_RECORDS:
-            await trio.lowlevel.checkpoint_if_cancelled()
-        else:
-            await trio.lowlevel.checkpoint()
         entry = self._topics.known(topic) or await self._topics.find(topic)
         while self._bytes >= self._bytes_max:
             await self._room.park()
@@ -163,7 +172,7 @@ class Producer:
         except RecordTooLarge:
             self._topics.forget(topic)  # the next call asks for the limit, too
             raise
-        self._woken.set()
+        self._wake()
         return pending
 
     async def prepare(self, topic: str) -> None:
@@ -215,7 +224,7 @@ class Producer:
 
     async def drain(self) -> None:
         """Wait until every record taken so far has its receipt or its error."""
-        self._woken.set()  # Ctrl-C may have come when a record was taken, and before this
+        self._wake()  # Ctrl-C may have come when a record was taken, and before this
         while self._bytes:
             await self._room.park()
 
@@ -245,9 +254,33 @@ class Producer:
             if self._session.lost is not None:
                 raise self._session.lost.again()
             run = self._take_values(entry, values[done:], partition)
-            self._woken.set()
+            self._wake()
             runs.append(run)
             done += run.count
+
+    def _wake(self) -> None:
+        """There is something for the task that forms requests."""
+        self._awake = True
+        self._woken.set()
+
+    @trio.lowlevel.enable_ki_protection  # as below
+    def _take_plain(self, topic: str, value: bytes) -> Pending | None:
+        """What nearly every record is, in the fewest steps: `_take` for a value alone. None if anything stands in its way."""
+        entry = self._topics.known(topic)
+        if (
+            entry is None
+            or self._bytes >= self._bytes_max
+            or self._session.lost is not None
+            or len(value) > self._topics.limits.record_bytes
+        ):
+            return None
+        batch = self._lanes.gathering.get(entry.id)
+        if batch is None or batch.full:
+            batch = self._lanes.open(entry, None, None)
+        before = batch.size
+        pending = batch.add_plain(value, time.time_ns() // 1_000_000)
+        self._bytes += batch.size - before
+        return pending
 
     @trio.lowlevel.enable_ki_protection  # Ctrl-C must leave no record in a batch that the account of the buffer knows nothing of
     def _take(
@@ -258,13 +291,13 @@ class Producer:
             raise self._session.lost.again()
         batch = self._lanes.open(entry, key, partition)
         before = batch.size
-        pending = batch.add(value, _now() if timestamp is None else timestamp, key, headers)
+        pending = batch.add(value, time.time_ns() // 1_000_000 if timestamp is None else timestamp, key, headers)
         self._bytes += batch.size - before
         return pending
 
     @trio.lowlevel.enable_ki_protection  # as above
     def _take_values(self, entry: TopicEntry, values: Sequence[bytes], partition: int | None) -> Run:
-        run, size = self._lanes.lane(entry, None, partition).add_values(values, _now())
+        run, size = self._lanes.lane(entry, None, partition).add_values(values, time.time_ns() // 1_000_000)
         self._bytes += size
         return run
 
@@ -277,6 +310,7 @@ class Producer:
         while True:
             await self._woken.wait()
             self._woken = trio.Event()
+            self._awake = False
             # One turn for whoever was woken together with us: their records travel in the same batch.
             await trio.lowlevel.checkpoint()
             self._send_ready()
@@ -337,7 +371,7 @@ class Producer:
         if self._room:
             self._room.unpark_all()
         if self._bytes > self._in_flight_bytes:
-            self._woken.set()
+            self._wake()
 
     def _fail_waiting(self, error: BrokerError) -> None:
         """What no request has taken yet fails too, and is surely not written."""
@@ -370,10 +404,6 @@ class Producer:
 
 
 _LEVEL_NAMES: Final[Mapping[Level, Acks]] = {Level.NONE: "none", Level.LEADER: "leader", Level.QUORUM: "quorum", Level.ALL: "all"}
-
-
-def _now() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _headers(given: HeadersGiven) -> Headers:

@@ -5,7 +5,7 @@ A topic's id never changes its meaning, so an outdated row can only lead to a re
 """
 
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from broker.client.cluster import Cluster, unexpected
 from broker.errors import BadName, TopicNotFound
@@ -26,17 +26,15 @@ def check_name(name: str) -> None:
 
 
 class Topics:
-    __slots__ = ("_cluster", "_known", "limits")
+    __slots__ = ("_cluster", "_known", "known", "limits")
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._known: dict[str, TopicEntry] = {}
+        self.known: Final = self._known.get
+        """The topic if it has been asked for before."""
         self.limits = DEFAULTS
         """What the cluster takes, as its leader last said."""
-
-    def known(self, name: str) -> TopicEntry | None:
-        """The topic if it has been asked for before."""
-        return self._known.get(name)
 
     def forget(self, name: str) -> None:
         self._known.pop(name, None)

@@ -306,12 +306,13 @@ def test_control_c_while_a_lone_record_leaves_ends_the_program() -> None:
 
 
 @pytest.mark.usefixtures("control_c")
-def test_control_c_while_a_record_is_taken_leaves_it_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("key", "taking"), [(None, "add_plain"), (b"k", "add")])
+def test_control_c_while_a_record_is_taken_leaves_it_on_its_way(key: bytes | None, taking: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a batch, but not in the account of the buffer, it would have been forgotten."""
-    add = OpenBatch.add
+    add = getattr(OpenBatch, taking)
     requests: list[list[list[bytes | None]]] = []
 
-    def interrupted(batch: OpenBatch, value: bytes | None, *rest: Any) -> Pending:  # Any: as they are given
+    def interrupted(batch: OpenBatch, value: bytes | None, *rest: Any) -> Any:  # Any: as they are given
         pending = add(batch, value, *rest)
         signal.raise_signal(signal.SIGINT)
         return pending
@@ -320,9 +321,9 @@ def test_control_c_while_a_record_is_taken_leaves_it_on_its_way(monkeypatch: pyt
         with trio.fail_after(10):
             async with producing(alone=False) as (session, out, nursery):
                 requests.append(session.requests)
-                monkeypatch.setattr(OpenBatch, "add", interrupted)
+                monkeypatch.setattr(OpenBatch, taking, interrupted)
                 nursery.start_soon(session.answering)
-                await out.submit("orders", b"a")
+                await out.submit("orders", b"a", key=key)
                 await trio.sleep_forever()
 
     with pytest.raises(BaseExceptionGroup) as caught:
@@ -357,18 +358,21 @@ def test_control_c_while_many_values_are_taken_leaves_them_on_their_way(monkeypa
     assert requests == [[[b"a", b"b"]]]
 
 
-async def test_control_c_behind_a_record_that_was_taken_leaves_it_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    accept = Producer._accept
+@pytest.mark.parametrize(("key", "taking"), [(None, "_take_plain"), (b"k", "_take")])
+async def test_control_c_behind_a_record_that_was_taken_leaves_it_on_its_way(
+    key: bytes | None, taking: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = getattr(Producer, taking)
 
-    async def interrupted(out: Producer, *given: Any) -> Pending:  # Any: as they are given
-        await accept(out, *given)
+    def interrupted(out: Producer, *given: Any) -> Pending:  # Any: as they are given
+        take(out, *given)
         raise KeyboardInterrupt
 
     with trio.fail_after(10), pytest.raises(BaseExceptionGroup) as caught:
         async with producing(alone=False) as (session, out, nursery):
-            monkeypatch.setattr(Producer, "_accept", interrupted)
+            monkeypatch.setattr(Producer, taking, interrupted)
             nursery.start_soon(session.answering)
-            await out.submit("orders", b"a")
+            await out.submit("orders", b"a", key=key)
 
     assert caught.group_contains(KeyboardInterrupt)
     assert session.requests == [[b"a"]]
