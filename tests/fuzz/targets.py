@@ -193,12 +193,13 @@ FILE = FileHeader(2, b"o" * 16, 4096, 9, Mark(PLACE, 77), 5)
 def a_body(raw: bytes) -> object:
     """Of a batch whose header says as many entries as there may be in so few bytes, or a few."""
     header = BatchHeader(1, 2, PLACE, int.from_bytes(raw[:2], "big"), Mark(ZERO, 0), 1, ZERO, 0, len(raw) - 2, crc32c(raw[2:]))
-    return decode_body(header, raw[2:])
+    return decode_body(header, raw[2:], 1)
 
 
 def bodies() -> list[bytes]:
     return [
-        len(payloads).to_bytes(2, "big") + b"".join(map(bytes, encode_body(payloads)[0])) for payloads in ([b"a"], [b"", b"x" * 99, b"yz"])
+        len(payloads).to_bytes(2, "big") + b"".join(map(bytes, encode_body(payloads, 0)[0]))
+        for payloads in ([b"a"], [b"", b"x" * 99, b"yz"])
     ]
 
 

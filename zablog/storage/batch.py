@@ -1,6 +1,8 @@
 """The bytes of the write-ahead log: file headers and batches. Pure.
 
-A *batch* is one group commit: one header, the lengths of its payloads, the payloads; a CRC-32C over the header and one over the rest.
+A *batch* is one group commit: one header, the lengths of its payloads, the payloads. A CRC-32C covers the header, another the lengths;
+the payloads are what the running digests in the header say of them. The core has worked those out anyway, and to sum a megabyte once more,
+and to copy it for that, costs as much as to write it. (In format 1 the second checksum covered the payloads, too; such files are read.)
 It carries the identifier of the batch before it: found in the next batch, an identifier says "this one was synced" (sealed).
 
 A batch header's checksum starts from that of its file (`salt`), which names the node: the bytes of some other log, sent as a payload, are
@@ -13,10 +15,11 @@ from typing import Final, NamedTuple
 
 import google_crc32c
 
-from zablog.core.trail import Mark, Payload
+from zablog.core.trail import Mark, Payload, extend_digest
 from zablog.core.zxid import Zxid
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+FORMAT_MIN: Final = 1
 FILE_MAGIC: Final = b"ZABLWAL\n"
 BATCH_MAGIC: Final = b"\xabZB\x01"
 BODY_BYTES_MAX: Final = 1 << 30
@@ -46,11 +49,12 @@ class FileHeader(NamedTuple):
     """The last entry before this file, and the running digest there."""
     previous: int
     """The identifier of the batch before this file."""
+    format: int = FORMAT
 
     def encode(self) -> bytes:
         head = FILE.pack(
             FILE_MAGIC,
-            FORMAT,
+            self.format,
             self.generation,
             self.owner,
             self.capacity,
@@ -83,11 +87,11 @@ def decode_file_header(raw: bytes) -> FileHeader:
     magic, format, generation, owner, capacity, sequence, epoch, counter, digest, previous = FILE.unpack_from(raw)
     if magic != FILE_MAGIC:
         raise NotAHeader("no file of the log")
-    if format != FORMAT and CRC.unpack_from(raw, FILE.size)[0] == google_crc32c.value(raw[: FILE.size]):
+    if not FORMAT_MIN <= format <= FORMAT and CRC.unpack_from(raw, FILE.size)[0] == google_crc32c.value(raw[: FILE.size]):
         raise NotAHeader(f"format {format}", format)
     if CRC.unpack_from(raw, FILE.size)[0] != google_crc32c.value(raw[: FILE.size]):
         raise NotAHeader("the checksum of the file header is wrong")
-    return FileHeader(generation, owner, capacity, sequence, Mark(Zxid(epoch, counter), digest), previous)
+    return FileHeader(generation, owner, capacity, sequence, Mark(Zxid(epoch, counter), digest), previous, format)
 
 
 class BatchHeader(NamedTuple):
@@ -106,7 +110,8 @@ class BatchHeader(NamedTuple):
     previous: int
     """The identifier of the batch before it."""
     body_bytes: int
-    body_crc: int
+    body_check: int
+    """See `encode_body`."""
 
     @property
     def last(self) -> Zxid:
@@ -115,7 +120,7 @@ class BatchHeader(NamedTuple):
     def identifier(self, salt: int) -> int:
         """Distinguishes this batch from any other that could stand in its place: its two checksums."""
         head: int = google_crc32c.extend(salt, self.pack())
-        return (self.body_crc << 32) | head
+        return (self.body_check << 32) | head
 
     def encode(self, salt: int) -> bytes:
         head = self.pack()
@@ -134,7 +139,7 @@ class BatchHeader(NamedTuple):
             *self.hint,
             self.previous,
             self.body_bytes,
-            self.body_crc,
+            self.body_check,
         )
 
 
@@ -166,39 +171,50 @@ def decode_batch_header(raw: bytes, salt: int, offset: int = 0) -> BatchHeader:
         hint_counter,
         previous,
         body_bytes,
-        body_crc,
+        body_check,
     ) = BATCH.unpack_from(raw, offset)
     if body_bytes > BODY_BYTES_MAX or body_bytes < 4 * count:
         raise NotAHeader("the lengths of the batch header cannot be")
     made = tuple.__new__  # as the classes' own constructors do in the end, for half the price: a start decodes all headers of a log
     first, hint = made(Zxid, (first_epoch, first_counter)), made(Zxid, (hint_epoch, hint_counter))
     prev = made(Mark, (made(Zxid, (prev_epoch, prev_counter)), prev_digest))
-    return made(BatchHeader, (sequence, generation, first, count, prev, digest, hint, previous, body_bytes, body_crc))
+    return made(BatchHeader, (sequence, generation, first, count, prev, digest, hint, previous, body_bytes, body_check))
 
 
-def encode_body(payloads: Sequence[Payload]) -> tuple[list[Payload], int, int]:
-    """(pieces, bytes, CRC-32C) of a body: the table of lengths, then the payloads."""
+def encode_body(payloads: Sequence[Payload], digest: int, format: int = FORMAT) -> tuple[list[Payload], int, int]:
+    """(pieces, bytes, check) of a body: the table of lengths, then the payloads. `digest` is the running digest after them.
+
+    The check is a CRC-32C of the table that starts from the lower half of the digest: so the identifier of a batch depends on its payloads.
+    """
     lengths = list(map(len, payloads))
     table = struct.pack(f">{len(lengths)}I", *lengths)
     total = len(table) + sum(lengths)
-    if total <= JOIN_BYTES_MAX * len(lengths):
-        whole = b"".join([table, *payloads])
-        return [whole], total, google_crc32c.value(whole)
-    crc = google_crc32c.value(table)
-    for payload in payloads:
-        crc = google_crc32c.extend(crc, payload if isinstance(payload, bytes) else bytes(payload))
-    return [table, *payloads], total, crc
+    joined = total <= JOIN_BYTES_MAX * len(lengths)
+    pieces: list[Payload] = [b"".join([table, *payloads])] if joined else [table, *payloads]
+    return pieces, total, check_of(table, digest) if format > 1 else google_crc32c.value(b"".join(pieces))
 
 
-def decode_body(header: BatchHeader, body: bytes | memoryview) -> list[memoryview]:
-    """The payloads, as views of `body`. The checksum has been verified. Raises NotAHeader if lengths and body do not agree."""
-    view = memoryview(body)
-    position = 4 * header.entries
-    lengths = struct.unpack_from(f">{header.entries}I", view) if position <= len(view) else ()
-    if len(lengths) != header.entries or position + sum(lengths) != header.body_bytes:
+def check_of(table: bytes, digest: int) -> int:
+    check: int = google_crc32c.extend(digest & 0xFFFFFFFF, table)
+    return check
+
+
+def decode_body(header: BatchHeader, body: bytes, format: int = FORMAT) -> list[memoryview]:
+    """The payloads, as views of `body`. Raises NotAHeader if it is not the body that the header was written with."""
+    table_bytes = 4 * header.entries
+    if len(body) != header.body_bytes or table_bytes > len(body):
+        raise NotAHeader("the body is cut short")
+    check = check_of(body[:table_bytes], header.digest) if format > 1 else google_crc32c.value(body)
+    if check != header.body_check:
+        raise NotAHeader("the checksum of the body is wrong")
+    lengths = struct.unpack_from(f">{header.entries}I", body)
+    if table_bytes + sum(lengths) != len(body):
         raise NotAHeader("the lengths of the payloads do not add up to the body")
+    view, position = memoryview(body), table_bytes
     payloads = []
     for length in lengths:
         payloads.append(view[position : position + length])
         position += length
+    if format > 1 and extend_digest(header.prev.digest, header.prev.zxid, header.first, payloads) != header.digest:
+        raise NotAHeader("the digest of the body is wrong")
     return payloads

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from zablog.core.trail import Entries, Mark
+from zablog.core.trail import Entries, Mark, extend_digest
 from zablog.core.zxid import ZERO, Zxid
 from zablog.storage.batch import (
     BATCH_BYTES,
@@ -294,8 +294,10 @@ def suspect(overlay: Overlay, wal: Wal, others: Sequence[Inspection]) -> Finding
     for other in others:
         if header.prev.zxid in other.wal.trail and header.last in other.wal.trail:
             runs = runs_between(other, header.prev.zxid, header.last)
-            pieces, body_bytes, body_crc = encode_body([payload for run in runs for payload in run.payloads])
-            if (body_bytes, body_crc) == (header.body_bytes, header.body_crc):
+            payloads = [payload for run in runs for payload in run.payloads]
+            digest = extend_digest(header.prev.digest, header.prev.zxid, header.first, payloads)
+            pieces, body_bytes, check = encode_body(payloads, digest, file.header.format)
+            if (digest, body_bytes, check) == (header.digest, header.body_bytes, header.body_check):
                 whole = header.encode(file.salt) + b"".join(pieces)
                 at = first_difference(raw[: len(whole)], whole)
                 return Finding(file.name, file.end + at, entry_at(header.first, header.entries, whole, at), what)

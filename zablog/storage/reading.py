@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Final
 
-import google_crc32c
-
 from zablog.core.trail import Entries, Trail
 from zablog.core.zxid import BEYOND, Zxid
 from zablog.storage.batch import BATCH_BYTES, FILE_BYTES, BatchHeader, FileHeader, NotAHeader, decode_batch_header, decode_body
@@ -96,9 +94,11 @@ class LogReader:
     def entries_at(self, file: File, limit: Zxid, offset: int, header: BatchHeader) -> Entries:
         """The entries of a batch that are not void."""
         body = self.disk.read(file.name, offset + BATCH_BYTES, header.body_bytes)
-        if len(body) != header.body_bytes or google_crc32c.value(body) != header.body_crc:
-            raise self.rotten(file, offset, "the checksum of the body is wrong")
-        entries = Entries(header.first, header.prev.zxid, decode_body(header, body), header.digest)
+        try:
+            payloads = decode_body(header, body, file.header.format)
+        except NotAHeader as error:
+            raise self.rotten(file, offset, str(error)) from error
+        entries = Entries(header.first, header.prev.zxid, payloads, header.digest)
         return entries if limit is BEYOND or entries.last <= limit else part(entries, header.prev, limit)
 
     def read(self, after: Zxid, upto: Zxid, bytes_max: int) -> Entries | None:

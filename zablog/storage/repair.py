@@ -23,6 +23,8 @@ class Fault(NamedTuple):
     """The file."""
     salt: int
     generation: int
+    format: int
+    """Of the file."""
     offset: int
     sequence: int
     before: Mark
@@ -78,7 +80,7 @@ def rebuilt(fault: Fault, runs: Sequence[Entries]) -> bytes:
     digest = extend_digest(fault.before.digest, fault.before.zxid, first, payloads) if runs else fault.before.digest
     if digest != fault.after.digest:
         raise Diverged(f"{fault.text}: what a peer has is not what stood here: its running digest is another")
-    pieces, body_bytes, body_crc = encode_body(payloads)
+    pieces, body_bytes, check = encode_body(payloads, digest, fault.format)
     for hint in hints(fault):
         header = BatchHeader(
             fault.sequence,
@@ -90,7 +92,7 @@ def rebuilt(fault: Fault, runs: Sequence[Entries]) -> bytes:
             hint,
             fault.previous,
             body_bytes,
-            body_crc,
+            check,
         )
         if header.identifier(fault.salt) == fault.identifier:
             return b"".join([header.encode(fault.salt), *pieces])

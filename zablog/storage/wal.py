@@ -12,14 +12,13 @@ from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from typing import Final, NamedTuple
 
-import google_crc32c
-
 from zablog.core.trail import Entries, Mark, Payload, Trail
 from zablog.core.zxid import BEYOND, ZERO, Zxid
 from zablog.storage.batch import (
     BATCH_BYTES,
     BATCH_MAGIC,
     FILE_BYTES,
+    FORMAT,
     NOTHING,
     BatchHeader,
     FileHeader,
@@ -243,11 +242,9 @@ class Wal(LogReader):
         )
         if not in_place:
             raise Corrupt(f"{file.name}, offset {offset}: a whole batch that does not belong here, after {mark.zxid}. {HELP}")
-        if len(body) != header.body_bytes or google_crc32c.value(body) != header.body_crc:
-            raise NotAHeader("the checksum of the body is wrong")
-        if header.entries == 0:
+        payloads = decode_body(header, body, file.header.format)
+        if not payloads:
             return None
-        payloads = decode_body(header, body)
         entries = Entries(header.first, mark.zxid, payloads, header.digest)
         if not self.trail.follows(entries):
             raise Corrupt(f"{file.name}, offset {offset}: a whole batch {header.first} whose digest does not continue the log. {HELP}")
@@ -282,6 +279,7 @@ class Wal(LogReader):
             file.name,
             file.salt,
             file.header.generation,
+            file.header.format,
             offset,
             place.sequence,
             place.mark,
@@ -308,29 +306,28 @@ class Wal(LogReader):
     # -- writing ------------------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Make the log ready to be appended to: it has a file, and no damaged tail."""
-        if not self.files or self.suspect is not None:
+        """Make the log ready to be appended to: it has a file, of our format, and no damaged tail."""
+        if not self.files or self.suspect is not None or self.files[-1].header.format != FORMAT:
             self.take_over(self.trail.end)
 
     def append(self, entries: Entries, hint: Zxid) -> None:
         """One batch: one write. The caller syncs."""
         assert entries.prev == self.trail.last, "the law that appended entries continue the log"
-        pieces, body_bytes, body_crc = encode_body(entries.payloads)
-        self.write(entries.first, len(entries.payloads), entries.digest, hint, pieces, body_bytes, body_crc)
+        self.write(entries.first, len(entries.payloads), entries.digest, hint, *encode_body(entries.payloads, entries.digest))
         self.trail.append(entries)
         self.sealed = False
 
     def seal(self, hint: Zxid) -> None:
         """An empty batch that names the one before it: damage there is corruption from now on, not a torn tail. The caller syncs."""
-        self.write(self.trail.last, 0, self.trail.digest, hint, [], 0, google_crc32c.value(b""))
+        self.write(self.trail.last, 0, self.trail.digest, hint, *encode_body([], self.trail.digest))
         self.sealed = True
 
-    def write(self, first: Zxid, entries: int, digest: int, hint: Zxid, pieces: Sequence[Payload], body_bytes: int, body_crc: int) -> None:
+    def write(self, first: Zxid, entries: int, digest: int, hint: Zxid, pieces: Sequence[Payload], body_bytes: int, check: int) -> None:
         mark = self.trail.end
         if self.files[-1].end + BATCH_BYTES + body_bytes > self.files[-1].header.capacity:
             self.take_over(mark, BATCH_BYTES + body_bytes)
         file = self.files[-1]
-        header = BatchHeader(self.sequence, file.header.generation, first, entries, mark, digest, hint, self.previous, body_bytes, body_crc)
+        header = BatchHeader(self.sequence, file.header.generation, first, entries, mark, digest, hint, self.previous, body_bytes, check)
         head = header.encode(file.salt)
         self.disk.write(file.name, file.end, [head, *pieces])
         if entries:
@@ -391,7 +388,7 @@ class Wal(LogReader):
         """
         after = runs[-1].last if runs else start.zxid
         last = max(self.trail.last, after)
-        sizes = [encode_body(run.payloads)[1] for run in runs]
+        sizes = [encode_body(run.payloads, run.digest)[1] for run in runs]
         sizes += [header.body_bytes for *_, header in self.batches(after)] if after < last else []
         capacity = max(self.file_bytes, FILE_BYTES + BATCH_BYTES + sum(BATCH_BYTES + size for size in sizes))
         self.fill(capacity)

@@ -1,8 +1,8 @@
 """The log where it is easy to get wrong: cuts half done, syncs that lied, bytes that look like batches, group commits."""
 
+from functools import partial
 from random import Random
 
-import google_crc32c
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,12 +10,23 @@ from hypothesis import strategies as st
 from tests.driving import entries_after
 from tests.zablog.storage.directories import born, contents, small_log
 from zablog.core.effects import Append, SaveEpochs, Truncate
-from zablog.core.trail import Mark, Trail
+from zablog.core.trail import Entries, Mark, Trail, extend_digest
 from zablog.core.zxid import BEYOND, ZERO, Epoch, Zxid
 from zablog.sim.disk import PowerLost, SimDisk
-from zablog.storage.batch import BATCH_BYTES, BatchHeader, NotAHeader, decode_batch_header, decode_body, decode_file_header, encode_body
-from zablog.storage.errors import StorageFailed
+from zablog.storage import wal as wal_room
+from zablog.storage.batch import (
+    BATCH_BYTES,
+    BatchHeader,
+    FileHeader,
+    NotAHeader,
+    decode_batch_header,
+    decode_body,
+    decode_file_header,
+    encode_body,
+)
+from zablog.storage.errors import Faulty, StorageFailed
 from zablog.storage.manifest import Identity, Member, give_birth
+from zablog.storage.repair import rebuilt
 from zablog.storage.storage import Storage
 from zablog.storage.wal import PREPARED, WIDE_BYTES
 
@@ -33,6 +44,12 @@ def long_log() -> tuple[SimDisk, Storage, list[Mark]]:
         marks.append(Mark(run.last, run.digest))
         storage.perform([Append(1, run)], ZERO)
     return disk, storage, marks
+
+
+def entries_between(storage: Storage, after: Mark, last: Mark) -> Entries:
+    entries = storage.read(after.zxid, last.zxid, 1 << 20)
+    assert entries is not None
+    return entries
 
 
 def stop_at(disk: SimDisk, wanted: str) -> None:
@@ -223,18 +240,20 @@ def test_no_bytes_are_taken_for_a_header_or_break_the_decoder(raw: bytes, salt: 
         decode_file_header(raw)
 
 
-@given(st.lists(st.binary(max_size=50), max_size=20), st.integers(0, 2**32 - 1))
-def test_a_batch_reads_as_it_was_written(payloads: list[bytes], salt: int) -> None:
-    pieces, size, crc = encode_body(payloads)
-    header = BatchHeader(3, 2, Zxid(1, 4), len(payloads), Mark(Zxid(1, 3), 5), 6, Zxid(1, 2), 7, size, crc)
+@given(st.lists(st.binary(max_size=50), max_size=20), st.integers(0, 2**32 - 1), st.sampled_from([1, 2]))
+def test_a_batch_reads_as_it_was_written(payloads: list[bytes], salt: int, format: int) -> None:
+    prev, first = Mark(Zxid(1, 3), 5), Zxid(1, 4)
+    digest = extend_digest(prev.digest, prev.zxid, first, payloads)
+    pieces, size, check = encode_body(payloads, digest, format)
+    header = BatchHeader(3, 2, first, len(payloads), prev, digest, Zxid(1, 2), 7, size, check)
 
     raw = header.encode(salt)
 
     assert len(raw) == BATCH_BYTES
     assert decode_batch_header(raw, salt) == header
     body = b"".join(pieces)
-    assert (len(body), google_crc32c.value(body)) == (size, crc)
-    assert [bytes(payload) for payload in decode_body(header, body)] == payloads
+    assert len(body) == size
+    assert [bytes(payload) for payload in decode_body(header, body, format)] == payloads
     with pytest.raises(NotAHeader):
         decode_batch_header(raw, salt ^ 1)
 
@@ -244,10 +263,73 @@ def test_a_batch_reads_as_it_was_written(payloads: list[bytes], salt: int) -> No
 def test_payloads_may_be_views_of_a_buffer(wrap: type[bytes], size: int) -> None:
     raw = Random(1).randbytes(size)
 
-    pieces, total, crc = encode_body([wrap(raw), wrap(raw)])
+    payloads = [wrap(raw), wrap(raw)]
+    digest = extend_digest(0, ZERO, Zxid(1, 1), payloads)
+    pieces, total, check = encode_body(payloads, digest)
 
+    header = BatchHeader(1, 1, Zxid(1, 1), 2, Mark(ZERO, 0), digest, ZERO, 0, total, check)
+    assert decode_body(header, b"".join(pieces)) == payloads
+
+
+@given(st.lists(st.binary(max_size=50), min_size=1, max_size=20), st.integers(0, 2**20), st.integers(1, 255), st.sampled_from([1, 2]))
+def test_a_body_that_is_another_than_was_written_is_found_out(payloads: list[bytes], at: int, flip: int, format: int) -> None:
+    prev, first = Mark(Zxid(1, 3), 5), Zxid(2, 1)
+    digest = extend_digest(prev.digest, prev.zxid, first, payloads)
+    pieces, size, check = encode_body(payloads, digest, format)
+    header = BatchHeader(3, 2, first, len(payloads), prev, digest, Zxid(1, 2), 7, size, check)
     body = b"".join(pieces)
-    assert (len(body), google_crc32c.value(body)) == (total, crc)
+    flipped = bytearray(body)
+    flipped[at % size] ^= flip
+
+    for damaged in {bytes(flipped), body[:-1], bytes(size)} - {body}:
+        with pytest.raises(NotAHeader):
+            decode_body(header, damaged, format)
+
+
+def test_a_batch_is_told_from_one_of_other_payloads_by_its_identifier() -> None:
+    identifiers = set()
+    for payload in (b"a", b"b"):
+        digest = extend_digest(0, ZERO, Zxid(1, 1), [payload])
+        _, size, check = encode_body([payload], digest)
+        identifiers.add(BatchHeader(1, 1, Zxid(1, 1), 1, Mark(ZERO, 0), digest, ZERO, 0, size, check).identifier(7) >> 32)
+
+    assert len(identifiers) == 2
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_log_of_format_1_is_read_and_gone_on_with_in_a_new_file(damaged: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as before:
+        before.setattr(wal_room, "FORMAT", 1)
+        before.setattr(wal_room, "FileHeader", partial(FileHeader, format=1))
+        before.setattr(wal_room, "encode_body", partial(encode_body, format=1))
+        disk, storage, marks = long_log()
+    old, formats = contents(storage), {file.header.format for file in storage.wal.files}
+    first = storage.wal.files[0].name
+    whole = disk.read(first, 0, disk.size(first))
+    if damaged:
+        at = whole.index(bytes([1]) * 150)
+        disk.write(first, at, [b"?"])
+        with pytest.raises(Faulty, match="the checksum of the body is wrong") as caught:
+            Storage.open(disk, 600)
+        disk.write(first, 0, [whole])
+        rebuilt_as = rebuilt(caught.value.fault, [entries_between(storage, marks[0], marks[1])])
+        assert whole[caught.value.fault.offset :].startswith(rebuilt_as)
+
+    storage = Storage.open(disk, 600)
+    storage.perform([Append(1, entries_after(storage.trail, 1, b"new"))], ZERO)
+    again = Storage.open(disk, 600)
+
+    assert formats == {1}
+    assert again.wal.files[-1].header.format == 2
+    assert contents(again) == [*old, (Zxid(1, 9), b"new")]
+
+
+@pytest.mark.parametrize("later", [3, 9])
+def test_a_file_of_a_later_format_is_refused_in_words(later: int) -> None:
+    header = FileHeader(1, b"o" * 16, 4096, 1, Mark(ZERO, 0), 0, later)
+
+    with pytest.raises(NotAHeader, match=f"format {later}"):
+        decode_file_header(header.encode())
 
 
 def made(disk: SimDisk, monkeypatch: pytest.MonkeyPatch) -> list[str]:
