@@ -23,9 +23,9 @@ import trio
 
 from broker import client
 from broker.client.client import BUFFER_BYTES, TIMEOUT_SECONDS, ClusterStatus, ReadLevel
+from broker.client.given import HeadersGiven
 from broker.client.pending import Acks, Receipt
 from broker.client.positions import Start, Stop
-from broker.client.producer import HeadersGiven
 from broker.errors import BrokerError
 from broker.protocol import NodeStatus, TopicDetails, TopicEntry
 from broker.records import Record

@@ -17,14 +17,14 @@ from typing import Final, cast
 import trio
 
 from broker.client.batching import Lane, Lanes, OpenBatch
+from broker.client.given import HeadersGiven, check, check_size, headers_of
 from broker.client.pending import Acks, Fate, Pending, Receipt, Receipts, Run
 from broker.client.session import IN_FLIGHT_FEW, Session
 from broker.client.topics import Topics
-from broker.errors import BadRequest, BrokerError, Code, InternalError, RecordTooLarge, error_of
+from broker.errors import BrokerError, Code, InternalError, RecordTooLarge, error_of
 from broker.protocol import Failed, Level, Produce, Produced, Response, TopicEntry
-from broker.records import Headers, Record, content_bytes
+from broker.records import Headers, Record
 from broker.state.commands import Part, Turn
-from broker.state.limits import Limits, reached
 
 IN_FLIGHT_BYTES: Final = 1 << 20
 """With so many bytes under way a few requests are enough."""
@@ -34,8 +34,6 @@ SLICE_RECORDS: Final = 4096
 """How many plain values `send_many` looks at before it hands them on."""
 UNSEEN_MAX: Final = 64
 """How many failed batches that nobody has asked about are kept for the end of the block."""
-
-HeadersGiven = Mapping[str, bytes | None] | Sequence[tuple[str, bytes | None]] | None
 
 
 class Producer:
@@ -140,7 +138,7 @@ class Producer:
         entry = self._topics.known(topic) or await self._topics.find(topic)
         while self._bytes >= self._bytes_max:
             await self._room.park()
-        given = _headers(headers) if headers else ()
+        given = headers_of(headers) if headers else ()
         try:
             return self._take(entry, value, key, given, partition, timestamp)
         except RecordTooLarge:  # or no longer: the limit may have been raised
@@ -168,7 +166,7 @@ class Producer:
         if self._bytes >= self._bytes_max:
             raise trio.WouldBlock
         try:
-            pending = self._take(entry, value, key, _headers(headers), partition, timestamp)
+            pending = self._take(entry, value, key, headers_of(headers), partition, timestamp)
         except RecordTooLarge:
             self._topics.forget(topic)  # the next call asks for the limit, too
             raise
@@ -245,7 +243,7 @@ class Producer:
         entry = await self._topics.find(topic)
         if (largest := max(map(len, values))) > self._topics.limits.record_bytes:
             entry = await self._topics.ask(topic)
-            _check_size(topic, largest, self._topics.limits)
+            check_size(topic, largest, self._topics.limits)
         done = 0
         while done < len(values):
             await trio.lowlevel.checkpoint()
@@ -286,7 +284,7 @@ class Producer:
     def _take(
         self, entry: TopicEntry, value: bytes | None, key: bytes | None, headers: Headers, partition: int | None, timestamp: int | None
     ) -> Pending:
-        _check(entry.name, value, key, headers, timestamp, self._topics.limits)
+        check(entry.name, value, key, headers, timestamp, self._topics.limits)
         if self._session.lost is not None:
             raise self._session.lost.again()
         batch = self._lanes.open(entry, key, partition)
@@ -404,41 +402,6 @@ class Producer:
 
 
 _LEVEL_NAMES: Final[Mapping[Level, Acks]] = {Level.NONE: "none", Level.LEADER: "leader", Level.QUORUM: "quorum", Level.ALL: "all"}
-
-
-def _headers(given: HeadersGiven) -> Headers:
-    """Raises BadRequest for what is no name or no value: what is found later would be nobody's in particular."""
-    if not given:
-        return ()
-    headers = tuple(given.items() if isinstance(given, Mapping) else given)
-    for name, value in headers:
-        if not isinstance(name, str):
-            raise BadRequest(f"a header's name must be text, not {type(name).__name__}")
-        _check_bytes("a header's value", value)
-    return headers
-
-
-def _check(topic: str, value: bytes | None, key: bytes | None, headers: Headers, timestamp: int | None, limits: Limits) -> None:
-    if type(value) is not bytes:
-        _check_bytes("a value", value)
-    if key is not None and type(key) is not bytes:
-        _check_bytes("a key", key)
-    size = content_bytes(value, key, headers) if headers or key else len(value or b"")
-    if size > limits.record_bytes:
-        _check_size(topic, size, limits)
-    if timestamp is not None and not (isinstance(timestamp, int) and 0 <= timestamp < 2**53):
-        raise BadRequest(f"timestamp={timestamp!r}: must be milliseconds since 1970, 0 to 2**53 - 1")
-
-
-def _check_bytes(what: str, value: object) -> None:
-    if value is not None and not isinstance(value, bytes):
-        raise BadRequest(f"{what} must be bytes or None, not {type(value).__name__}", hint="text.encode(), bytes(buffer)")
-
-
-def _check_size(topic: str, size: int, limits: Limits) -> None:
-    """Raises RecordTooLarge."""
-    if size > limits.record_bytes:
-        raise RecordTooLarge(reached("record_bytes", limits, f"a record of {size:,} bytes for topic {topic!r}") + "; it was not sent")
 
 
 @asynccontextmanager

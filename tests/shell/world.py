@@ -69,8 +69,8 @@ LIMITS: tuple[dict[str, int], ...] = ({}, {}, {"in_flight_requests": 4, "outbox_
 SMALL: dict[str, object] = {
     "zablog.node.driver.HOLD_BYTES": 48 << 10,
     "zablog.node.driver.HOLD_BYTES_MAX": 96 << 10,
-    "zablog.node.driver.STREAM_BYTES": 8 << 10,
-    "zablog.node.driver.STREAM_ROUND_BYTES": 64 << 10,
+    "zablog.node.streams.STREAM_BYTES": 8 << 10,
+    "zablog.node.streams.STREAM_ROUND_BYTES": 64 << 10,
     "zablog.node.writer.COMMIT_BYTES_MAX": 64 << 10,
     "zablog.transport.link.CONGESTED_BYTES": 64 << 10,
     "zablog.transport.link.ROOM_BYTES": 32 << 10,

@@ -8,7 +8,6 @@ event in the same queue, so the core is never entered twice. Once the node has e
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Protocol, TypeVar
 
 import structlog
@@ -33,7 +32,6 @@ from zablog.core.effects import (
 )
 from zablog.core.events import (
     Congested,
-    DigestRead,
     Durable,
     Event,
     Fetched,
@@ -44,7 +42,6 @@ from zablog.core.events import (
     ReadAsked,
     Received,
     Stalled,
-    Streamed,
     Tick,
 )
 from zablog.core.gate import Gate
@@ -55,20 +52,16 @@ from zablog.core.trail import Mark, Payload
 from zablog.core.zxid import ZERO, Epoch, PeerId, Zxid
 from zablog.node.errors import LeadershipLost, NodeStopped
 from zablog.node.reads import ReadRounds
+from zablog.node.streams import Streams
 from zablog.node.writer import Writer
-from zablog.storage.errors import StorageError, Trimmed
 from zablog.storage.history import History
 
-STREAM_BYTES = 1 << 20
-"""One Propose of a stream."""
 HOLD_BYTES = 32 << 20
 """With so much waiting for the disk, nothing is proposed here and a leader is read slowly, until some of it is written."""
 HOLD_BYTES_MAX = 96 << 20
 """With so much waiting for the disk, a leader is read no further."""
 HOLD_SECONDS = 0.05
 """Between two bursts of a leader that is read slowly: it must still be heard in time."""
-STREAM_ROUND_BYTES = 16 << 20
-"""After so much the core is told how far a stream has come: it counts as progress."""
 
 log = structlog.get_logger("zablog.node")
 
@@ -125,6 +118,7 @@ class Driver:
         self.advanced = trio.lowlevel.ParkingLot()
         """Those who wait for room, for a commit or for another role."""
         self.proposed = ZERO
+        self.streams = Streams(self)
         self.reads = ReadRounds(lambda: self.step(ReadAsked()))
 
     # -- events -------------------------------------------------------------------------------------------------------------
@@ -307,9 +301,10 @@ class Driver:
                     self.history.install(mark)
                     self.installing = token
                 case Stream():
-                    self.stream(effect)
+                    self.send_behind_apply()
+                    self.streams.stream(effect)
                 case ReadDigest(link, zxid):
-                    self.nursery.start_soon(self.read_digest, link, zxid, self.generation)
+                    self.nursery.start_soon(self.streams.digest, link, zxid, self.generation)
                 case DropLink(link, reason):
                     self.drop(link, reason)
                 case RoleChanged():
@@ -369,70 +364,9 @@ class Driver:
             reason=role.reason,
         )
 
-    # -- reading to learners ------------------------------------------------------------------------------------------------
-
-    def stream(self, effect: Stream) -> None:
-        """What is in memory goes at once, so that a learner that has nearly caught up does; the rest at the link's own pace."""
-        self.send_behind_apply()
-        after = effect.after
-        if self.history.in_memory(after):
-            while after < effect.upto:
-                entries = self.history.read(after, effect.upto, STREAM_BYTES)
-                assert entries is not None, "the law that a stream reads our own log"
-                after = entries.last
-                if not self.links.send(effect.link, Propose(effect.epoch, entries, ZERO)):
-                    break
-            if after == effect.upto:
-                self.events.append(Streamed(effect.link, after))
-                return
-        self.nursery.start_soon(self.stream_slowly, effect, after, self.generation)
-
-    async def stream_slowly(self, effect: Stream, after: Zxid, generation: int) -> None:
-        """One round of a stream: it ends with word of how far it came, or with its link or role."""
-        link, sent = effect.link, 0
-        while after < effect.upto and sent < STREAM_ROUND_BYTES:
-            await self.links.room(link)
-            if not self.wanted(link, generation):
-                return
-            if self.history.in_memory(after):
-                entries = self.history.read(after, effect.upto, STREAM_BYTES)
-            else:
-                upto = min(effect.upto, self.history.durable_last)
-                entries = await self.from_disk(generation, partial(self.history.storage.read, after, upto, STREAM_BYTES))
-            if entries is None or not self.wanted(link, generation):
-                break
-            self.links.send(link, Propose(effect.epoch, entries, ZERO))
-            after, sent = entries.last, sent + entries.size
-        if self.wanted(link, generation):
-            self.step(Streamed(link, after))
-
-    async def read_digest(self, link: Link, zxid: Zxid, generation: int) -> None:
-        if not self.wanted(link, generation):
-            return
-        if self.history.in_memory(zxid):
-            digest: int | None = self.history.digest_at(zxid)
-        else:
-            digest = await self.from_disk(generation, partial(self.history.storage.digest_at, zxid))
-        if digest is not None and self.wanted(link, generation):
-            self.step(DigestRead(link, zxid, digest))
-
     def wanted(self, link: Link, generation: int) -> bool:
         """Does anybody wait still for what is being read? The next role may already have cut it away."""
         return self.ended is None and generation == self.generation and link in self.live_links
-
-    async def from_disk(self, generation: int, read: Callable[[], Read]) -> Read | None:
-        """Read the log in a thread; it sees the disk alone, never the tail in memory, which is the event loop's.
-
-        None if the log cannot be read: the node stops for it, unless the role has ended and the log was cut under the reader.
-        """
-        try:
-            return await trio.to_thread.run_sync(read)
-        except Trimmed:  # whom it was for has been dropped, and comes back for the snapshot
-            return None
-        except (StorageError, OSError) as error:
-            if generation == self.generation:
-                self.stop(f"the log cannot be read: {error}", error)
-            return None
 
     # -- waiting ------------------------------------------------------------------------------------------------------------
 
