@@ -87,6 +87,20 @@ class Ensemble:
                 return found
             await trio.sleep(5 * LOOK_SECONDS)
 
+    async def left_behind(self) -> list[str]:
+        """Where nodes are that do not answer, or take no part in what the others agree on. What is measured then is a smaller cluster."""
+        behind: list[str] = []
+
+        async def ask(address: str) -> None:
+            status = await status_of(address)
+            if status is None or status.phase != "broadcast":
+                behind.append(address)
+
+        async with trio.open_nursery() as nursery:
+            for address in self.addresses:
+                nursery.start_soon(ask, address)
+        return sorted(behind)
+
     async def pids(self) -> list[int]:
         """The processes of the nodes that run on this machine."""
         return [status.pid for status in await self.status() if _local(status.address)]

@@ -133,6 +133,9 @@ async def _stage(
 async def _cases(table: Sequence[Case], bench: Bench) -> None:
     for case in table:
         bench.say(case.name + bench.suffix)
+        if bench.ensemble.ours:
+            with trio.move_on_after(cases.SETTLE_SECONDS):  # no case pays for what the one before it left behind, or gains by it
+                await bench.ensemble.settled()
         begun = trio.current_time()
         with bench.part(case.name, case.limit):
             await case.run(bench)
