@@ -7,9 +7,13 @@ was large and nearly empty. One pool costs nothing here, since only one thread a
 By itself the pool would give back whatever lies free at its end, and take it anew for the next large proposal, page by page; and would
 never give back what lies free before its end. So it is told to keep all, and every few seconds to let go. Nothing happens where the C
 library is another one.
+
+Python looks for garbage that refers to itself each time it has made 700 objects more than it has dropped, and now and then among all there
+are: some 60,000 of modules, for a server, which live as long as it does. So those are set aside, and it looks more rarely.
 """
 
 import ctypes
+import gc
 from contextlib import suppress
 from typing import Final
 
@@ -23,6 +27,8 @@ _M_ARENA_MAX: Final = -8
 """Of glibc's <malloc.h>."""
 _KEPT_BYTES: Final = 256 << 20
 """More than ever lies free at the end of the pool between two looks."""
+_COLLECT: Final = (10_000, 20, 50)
+"""See `gc.set_threshold`."""
 _POOLED_BYTES: Final = 32 << 20
 """The largest piece of memory that glibc takes from the pool: larger ones it asks the system for, one by one."""
 
@@ -34,6 +40,13 @@ def share_one_pool() -> None:
         tell(_M_ARENA_MAX, 1)
         tell(_M_MMAP_THRESHOLD, _POOLED_BYTES)
         tell(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+
+
+def collect_rarely() -> None:
+    """For the whole process, once it serves: what there is now stays, and little of what comes refers to itself."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECT)
 
 
 async def keep_small() -> None:

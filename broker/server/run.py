@@ -8,7 +8,7 @@ import trio
 
 from broker.errors import AddressInUse, BrokerError, ConfigError, Corrupt, DirectoryInUse, DiskFull, InternalError, WouldLoseData
 from broker.server.config import ServerConfig, load
-from broker.server.memory import share_one_pool
+from broker.server.memory import collect_rarely, share_one_pool
 from broker.server.server import Server, open_server
 from zablog import ConfigError as NodeConfigError
 from zablog import NodeStopped, Unsupported
@@ -23,8 +23,13 @@ def run(config: ServerConfig | str | Path, started: Callable[[Server], None] = l
     """
     settings = config if isinstance(config, ServerConfig) else load(config)
     share_one_pool()
+
+    def serves(server: Server) -> None:
+        started(server)
+        collect_rarely()
+
     try:
-        trio.run(_serve, settings, started)
+        trio.run(_serve, settings, serves)
     except _FOREIGN as error:
         raise translated(error, settings) from error
 

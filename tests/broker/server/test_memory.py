@@ -29,6 +29,27 @@ libc.fflush(None)
 """
 
 
+COLLECTOR = """
+import gc
+from broker.server.memory import collect_rarely
+
+collect_rarely()
+modules = gc.get_freeze_count()
+for number in range(100_000):
+    one = []
+    one.append(one)
+print(modules, len(gc.get_objects()))
+"""
+
+
+def test_what_lives_as_long_as_the_server_is_set_aside_and_garbage_is_still_found() -> None:
+    told = subprocess.run([sys.executable, "-c", COLLECTOR], capture_output=True, text=True, check=True, timeout=60).stdout
+
+    set_aside, left = map(int, told.split())
+    assert set_aside > 5_000
+    assert left < 20_000
+
+
 @glibc
 def test_threads_share_one_pool_of_memory() -> None:
     told = subprocess.run([sys.executable, "-c", POOLS], capture_output=True, text=True, check=True, timeout=60).stdout
