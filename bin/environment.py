@@ -21,7 +21,9 @@ OLDEST = (3, 11)
 QUICKER = 1.1
 """A Python that is not the first on PATH must be quicker by so much to be taken."""
 LOOP = """
+import ctypes, ssl, sys, zlib  # some are built without what pip and we need
 from timeit import repeat
+assert sys.implementation.name == "cpython"
 print(min(repeat("for one in some: total += len((one, one))", "some, total = list(range(1000)), 0", number=20, repeat=15)))
 """
 

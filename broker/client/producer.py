@@ -258,8 +258,8 @@ class Producer:
 
     def _wake(self) -> None:
         """There is something for the task that forms requests."""
-        self._awake = True
         self._woken.set()
+        self._awake = True  # last: if Ctrl-C comes between the two, the next record wakes it once more
 
     @trio.lowlevel.enable_ki_protection  # as below
     def _take_plain(self, topic: str, value: bytes) -> Pending | None:

@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
 from typing import Final
 
 import trio
@@ -159,15 +158,16 @@ class Writes:
                 break
             count += 1
         while True:
-            some = list(islice(self._gathered, count))
+            some = self._taken(count)
             try:
                 first = self._node.propose_nowait([proposal.command for proposal in some])
                 break
-            except Full:
-                if count == 1:
+            except BaseException as error:
+                self._gathered.extendleft(reversed(some))
+                self._gathered_bytes += sum([len(proposal.command) for proposal in some])
+                if count == 1 or not isinstance(error, Full):
                     raise
                 count //= 2
-        self._taken(count)
         self._under_way.append(first.after(count - 1))
         self._application.wait_for(first, [proposal.waiter for proposal in some])
 

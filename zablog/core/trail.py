@@ -7,7 +7,7 @@ every question of synchronization: membership, the truncation point, the range o
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 from xxhash import xxh3_64_intdigest
 
@@ -38,6 +38,13 @@ class Entries(_Run):
     def __new__(cls, first: Zxid, prev: Zxid, payloads: Sequence[Payload], digest: int) -> Self:
         last = Zxid(first.epoch, first.counter + len(payloads) - 1)
         return tuple.__new__(cls, (first, prev, payloads, digest, last, sum(map(len, payloads))))
+
+    def __getnewargs__(self) -> tuple[Zxid, Zxid, Sequence[Payload], int]:  # of the constructor, not of the tuple
+        return self[:4]
+
+    def _replace(self, **changes: Any) -> Self:  # Any: as the named tuple has it
+        given = {"first": self.first, "prev": self.prev, "payloads": self.payloads, "digest": self.digest}
+        return type(self)(**{**given, **changes})
 
 
 def extend_digest(digest: int, prev: Zxid, first: Zxid, payloads: Iterable[Payload]) -> int:

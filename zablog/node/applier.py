@@ -1,6 +1,6 @@
 """Hands committed entries to the application, in order, in slices: no burst of commits keeps the event loop for long.
 
-The first slice is applied where its commit is known (`at_once`), since a client waits for the answer; the rest, and what is on disk alone,
+The first slice is applied where its commit is known (`go_on`), since a client waits for the answer; the rest, and what is on disk alone,
 is the work of a task.
 """
 
@@ -34,6 +34,8 @@ class Applier:
         self.entries: Entries | None = None
         self.at = 0
         """Of `entries`, which are committed, so many have been applied."""
+        self.failed = False
+        """The application, or whoever interrupted it: what it was given last, it is not given again."""
         self.applying = False
         """Somebody is at it, in a task or further up the stack."""
         self.held = False
@@ -44,17 +46,17 @@ class Applier:
         self.burst: Callable[[], None] = lambda: None
 
     def deliver(self, upto: Zxid) -> None:
-        """The watermark moved. `at_once` follows when the step is over."""
+        """The watermark moved. `go_on` follows when the step is over."""
         self.target = max(self.target, upto)
 
-    def at_once(self) -> None:
+    def go_on(self, at_once: bool) -> None:
         """Apply what was delivered, or leave it to the task if it takes long or is not in memory. Raises NodeStopped.
 
         Called between two steps, so that the application may propose; what that delivers is found by whoever is applying.
         """
         if self.applying or self.applied >= self.target:
             return
-        if not self.held and self.entries is None and self.history.in_memory(self.applied):
+        if at_once and not self.held and not self.failed and self.entries is None and self.history.in_memory(self.applied):
             self.applying = True
             try:
                 self.apply_slice()
@@ -88,7 +90,7 @@ class Applier:
         """Apply everything through `target`."""
         self.applying = True
         try:
-            while self.applied < self.target and not self.held:
+            while self.applied < self.target and not self.held and not self.failed:
                 if self.entries is None and not self.history.in_memory(self.applied):
                     await self.read_from_disk()
                 else:
@@ -115,7 +117,14 @@ class Applier:
 
     def apply_slice(self) -> None:
         """As much as one turn of the event loop may take."""
-        deadline = time.monotonic() + SLICE_SECONDS
+        try:
+            self.apply_until(time.monotonic() + SLICE_SECONDS)
+        except BaseException:
+            self.failed = True
+            raise
+
+    def apply_until(self, deadline: float) -> None:
+        """Apply until it is so late, or nothing is left in memory."""
         while self.applied < self.target:
             if self.entries is None:
                 if not self.history.in_memory(self.applied):

@@ -101,8 +101,8 @@ class Driver:
         self.live_links: set[Link] = set()
         self.role = RoleChanged(0, "draining", "election", peer.state.current, None, "starting")
         self.deliver: Callable[[Zxid], None] = lambda upto: None
-        self.apply: Callable[[], None] = lambda: None
-        """Between two steps: apply what was delivered."""
+        self.apply: Callable[[bool], None] = lambda at_once: None
+        """Between two steps: apply what was delivered, here or soon."""
         self.behind_apply: list[Send] = []
         """COMMITs that wait for that: a client waits for what is applied here, and followers can wait a little."""
         self.fetch_snapshot: Callable[[Link, Mark], None] | None = None
@@ -172,6 +172,7 @@ class Driver:
         self.events.append(event)
         if self.stepping:
             return
+        asked = isinstance(event, Proposals | ReadAsked)
         self.stepping = True
         try:
             while self.events and self.ended is None:
@@ -192,9 +193,19 @@ class Driver:
             self.stepping = False
         self.tell_role()
         if self.ended is None:
-            self.apply()
-            self.send_behind_apply()
+            self.go_on(asked)
         self.wake()
+
+    def go_on(self, asked: bool) -> None:
+        """Behind a step: have applied what it has delivered, then tell the followers.
+
+        `asked`: it may be the application that stands above us in the stack, in the middle of something. It is not called back from there.
+        """
+        try:
+            self.apply(not asked)
+            self.send_behind_apply()
+        except Exception as error:  # as above
+            self.stop(f"this node broke a law of its own: {error!r}. Nothing is acknowledged after that; please report it.", error)
 
     @property
     def at_rest(self) -> bool:

@@ -290,9 +290,9 @@ def assemble(
     def role_changed() -> None:
         application.role_changed(node.status())
 
-    def apply() -> None:
+    def apply(at_once: bool) -> None:
         try:
-            applier.at_once()
+            applier.go_on(at_once)
         except NodeStopped as error:
             driver.stop(str(error), error)
 

@@ -378,6 +378,30 @@ async def test_control_c_behind_a_record_that_was_taken_leaves_it_on_its_way(
     assert session.requests == [[b"a"]]
 
 
+async def test_control_c_while_the_task_is_woken_leaves_it_to_the_next_record() -> None:
+    class Interrupted:
+        def __init__(self, event: trio.Event) -> None:
+            self.event = event
+            self.interrupted = False
+
+        def set(self) -> None:
+            if not self.interrupted:
+                self.interrupted = True
+                raise KeyboardInterrupt
+            self.event.set()
+
+    with trio.fail_after(10):
+        async with producing(alone=False) as (session, out, nursery):
+            await trio.testing.wait_all_tasks_blocked()
+            out._woken = Interrupted(out._woken)  # type: ignore[assignment]
+            nursery.start_soon(session.answering)
+            with pytest.raises(KeyboardInterrupt):
+                await out.submit("orders", b"a")
+            await (await out.submit("orders", b"b"))
+
+    assert session.requests == [[b"a", b"b"]]
+
+
 async def test_a_connection_that_breaks_under_a_lone_record_costs_nothing_and_nobody_is_written_twice() -> None:
     taken: list[tuple[int, int]] = []
 

@@ -1,11 +1,14 @@
 """A history described by its base and the last entry of each epoch."""
 
+import copy
+import pickle
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.driving import entries_after, history
-from zablog.core.trail import Mark, Trail
+from zablog.core.trail import Entries, Mark, Trail
 from zablog.core.zxid import ZERO, Zxid
 
 runs = st.lists(st.integers(1, 4), max_size=5).map(lambda counts: [(2 * epoch + 1, count) for epoch, count in enumerate(counts)])
@@ -96,3 +99,13 @@ def test_a_base_within_an_epoch_hides_what_lies_below_it() -> None:
     assert Zxid(3, 10) not in trail
     assert trail.floor(Zxid(3, 20)) == Zxid(3, 9)
     assert trail.digest_at(Zxid(3, 7)) == 99
+
+
+def test_a_run_that_is_copied_or_changed_agrees_with_itself() -> None:
+    entries = Entries(Zxid(1, 4), Zxid(1, 3), (b"a", b"bc"), 7)
+
+    longer = entries._replace(payloads=(b"a", b"bc", b"d"))
+
+    assert (entries.last, entries.size) == (Zxid(1, 5), 3)
+    assert (longer.last, longer.size) == (Zxid(1, 6), 4)
+    assert copy.deepcopy(entries) == pickle.loads(pickle.dumps(entries)) == entries

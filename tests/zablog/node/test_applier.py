@@ -101,7 +101,7 @@ async def test_a_wait_ends_when_the_entry_has_been_applied(storage: Storage) -> 
         await trio.testing.wait_all_tasks_blocked()
         assert diary.entries == []
         applier.deliver(Zxid(1, 3))
-        applier.at_once()
+        applier.go_on(at_once=True)
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
 
@@ -116,7 +116,7 @@ async def test_what_is_in_memory_is_applied_where_its_commit_is_known(storage: S
 
     applier.deliver(Zxid(1, 3))
     assert diary.entries == [], "not within the step"
-    applier.at_once()
+    applier.go_on(at_once=True)
 
     assert diary.entries == numbered(3) and diary.bursts == [Zxid(1, 3)]
     assert not applier.woken.is_set()
@@ -129,7 +129,7 @@ async def test_what_takes_longer_than_a_slice_is_left_to_the_task(storage: Stora
     monkeypatch.setattr(room, "time", SimpleNamespace(monotonic=lambda: diary.seconds))
     diary.seconds_an_entry = room.SLICE_SECONDS / 16
 
-    applier.at_once()
+    applier.go_on(at_once=True)
 
     assert len(diary.bursts) == 1 and len(diary.entries) * diary.seconds_an_entry <= 3 * room.SLICE_SECONDS
     assert applier.woken.is_set()
@@ -149,7 +149,7 @@ async def test_nothing_is_applied_at_once_when(storage: Storage, why: str, monke
     if why == "the task has begun to":
         applier.entries, applier.at = ENTRIES, 0
 
-    applier.at_once()
+    applier.go_on(at_once=True)
 
     assert diary.entries == []
     assert applier.woken.is_set()
@@ -161,14 +161,14 @@ async def test_an_application_that_causes_more_while_it_applies_has_it_applied_i
             super().applied(upto)
             if upto.counter < 5:  # as a proposal of its own would be committed at once by a single node
                 applier.deliver(Zxid(1, upto.counter + 1))
-                applier.at_once()
+                applier.go_on(at_once=True)
 
     history, diary = History(storage), Eager()
     history.append(ENTRIES)
     applier = Applier(diary, history, ZERO, ZERO)
 
     applier.deliver(Zxid(1, 1))
-    applier.at_once()
+    applier.go_on(at_once=True)
     assert diary.entries == numbered(1) and applier.woken.is_set(), "it does not stand on itself"
     await applier.catch_up()
 

@@ -138,7 +138,7 @@ async def test_a_commit_leaves_when_the_application_has_what_it_speaks_of(stage:
     """A client waits for the answer, and to tell the followers takes a while."""
     commit, ping = Commit(Epoch(1), Zxid(1, 1)), Ping(Epoch(1), 1)
     sent_when_applied: list[list[Message]] = []
-    stage.driver.apply = lambda: sent_when_applied.append(list(stage.links.sent))
+    stage.driver.apply = lambda at_once: sent_when_applied.append(list(stage.links.sent))
     stage.peer.answers = lambda event: [Send(LINK, ping, 0), Deliver(Zxid(1, 1)), Send(LINK, commit, 0)]
 
     stage.driver.tick()
@@ -154,7 +154,7 @@ async def test_nothing_overtakes_a_commit_but_the_application(stage: Stage, who:
     last: list[Effect] = [Send(LINK, propose, 0)]
     answers: list[Sequence[Effect]] = [first, last] if who == "the application" else [first + last]
     stage.peer.answers = lambda event: answers.pop(0) if answers else []
-    stage.driver.apply = lambda: stage.driver.tick() if answers else None
+    stage.driver.apply = lambda at_once: stage.driver.tick() if answers else None
 
     stage.driver.tick()
 
@@ -163,7 +163,7 @@ async def test_nothing_overtakes_a_commit_but_the_application(stage: Stage, who:
 
 async def test_an_ended_node_applies_nothing_and_tells_no_commit(stage: Stage) -> None:
     applied: list[bool] = []
-    stage.driver.apply = lambda: applied.append(True)
+    stage.driver.apply = lambda at_once: applied.append(True)
     stage.peer.answers = lambda event: [Deliver(Zxid(1, 1)), Send(LINK, Commit(Epoch(1), Zxid(1, 1)), 0), Halt("the script says so")]
 
     with pytest.raises(ExceptionGroup):
