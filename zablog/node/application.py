@@ -11,7 +11,8 @@ from zablog.storage.snapshots import Part
 
 
 class Application(Protocol):
-    """Called on the event loop, one call after the other, never concurrently. What it raises stops the node.
+    """Called on the event loop, one call after the other, never concurrently, nor from within a call of its own to the node. What it raises
+    stops the node.
 
     It raises Unsupported, in words for whoever runs the node, for what a later version must have written, be it in `apply`, `parts` or
     `restore`: to skip it, or to take it for damage, would make this node's state another one than its peers'.
