@@ -64,8 +64,11 @@ def _make():
     """`.venv` of the quickest Python of our version; of the first one, if that one cannot make it or has no pip to offer."""
     first = _recent_python()
     quickest = _quickest([first, *_same_version(first)])
-    if quickest != first and _made_by(quickest, first):
-        return
+    if quickest != first:
+        if _made_by(quickest, first):
+            _say("of " + quickest + ", which is quicker than " + first)
+            return
+        _say(quickest + " is quicker than " + first + ", but no environment could be made of it")
     _quietly(
         [first, "-m", "venv", "--clear", VENV],
         hint="on Debian or Ubuntu: apt install python3-venv",

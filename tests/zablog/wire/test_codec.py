@@ -45,7 +45,7 @@ PEERS = st.integers(1, 255)
 ZXIDS = st.builds(Zxid, EPOCHS, st.integers(0, COUNTER_MAX)) | st.sampled_from((ZERO, BEYOND))
 VOTES = st.builds(Vote, EPOCHS, ZXIDS, PEERS)
 PAYLOADS = st.lists(st.binary(max_size=40) | st.just(bytes(SLICE_BYTES_MIN)), min_size=1, max_size=12)
-ENTRIES = st.builds(Entries, st.builds(Zxid, EPOCHS, st.integers(1, COUNTER_MAX - 20)), ZXIDS, PAYLOADS, U64)
+ENTRIES = st.tuples(st.builds(Zxid, EPOCHS, st.integers(1, COUNTER_MAX - 20)), ZXIDS, PAYLOADS, U64).map(lambda given: Entries(*given))
 MESSAGES = st.one_of(
     st.builds(
         Notification, st.sampled_from(Standing), st.integers(0, ROUND_MAX), VOTES, VOTES, EPOCHS, st.lists(PEERS, max_size=255).map(tuple)
