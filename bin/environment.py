@@ -11,6 +11,7 @@ import hashlib
 import math
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 
@@ -20,11 +21,13 @@ PYTHON = os.path.join(VENV, "bin", "python")
 OLDEST = (3, 11)
 QUICKER = 1.1
 """A Python that is not the first on PATH must be quicker by so much to be taken."""
+TURNS = 9
+WHO = "import os, sys; print(sys.version_info[1], os.path.realpath(sys.executable), sep=chr(10))"
 LOOP = """
 import ctypes, ssl, sys, zlib  # some are built without what pip and we need
 from timeit import repeat
 assert sys.implementation.name == "cpython"
-print(min(repeat("for one in some: total += len((one, one))", "some, total = list(range(1000)), 0", number=20, repeat=15)))
+print(min(repeat("for one in some: total += len((one, one))", "some, total = list(range(1000)), 0", number=20, repeat=10)))
 """
 
 RUNTIME = "runtime"
@@ -91,25 +94,34 @@ def _recent_python():
 
 def _same_version(python):
     """Other Pythons of the same minor version on PATH. None where somebody has said which one is wanted."""
-    said = "" if os.environ.get("ZABLOG_PYTHON") else _said([python, "-c", "import sys; print(sys.version_info[1])"])
-    if not said:
+    said = [] if os.environ.get("ZABLOG_PYTHON") else _said([python, "-c", WHO]).split("\n")
+    if len(said) != 2:
         return []
-    names = [os.path.join(folder, "python3." + said) for folder in os.environ.get("PATH", os.defpath).split(os.pathsep)]
-    return sorted({os.path.realpath(name) for name in names if os.path.isfile(name)})
+    minor, itself = said
+    names = [os.path.join(folder, "python3." + minor) for folder in os.environ.get("PATH", os.defpath).split(os.pathsep)]
+    return sorted({_said([name, "-c", WHO]).partition("\n")[2] for name in names if os.path.isfile(name)} - {"", itself})
 
 
 def _quickest(pythons):
-    """The one that is QUICKER than the first, if any: one that was built without optimizations costs servers and tests a fourth."""
-    seconds = {}
-    for python in 3 * pythons:  # in turn: the machine may be busy
-        try:
-            seconds[python] = min(seconds.get(python, math.inf), float(_said([python, "-I", "-c", LOOP])))
-        except ValueError:  # it does not run, or says something else
-            continue
-    best = min(seconds, key=seconds.get, default=pythons[0])
-    if best == pythons[0] or seconds[best] * QUICKER > seconds.get(pythons[0], math.inf):
-        return pythons[0]
-    return best
+    """The one that is QUICKER than the first, if any: one that was built without optimizations costs servers and tests a fourth.
+
+    They take turns, and each is compared with the first of the same turn: machines change their speed by half within seconds.
+    """
+    gains = {python: [] for python in pythons}
+    for _ in range(TURNS):
+        seconds = {python: _seconds(python) for python in pythons}
+        for python in pythons:
+            gains[python].append(0.0 if math.isinf(seconds[python]) else seconds[pythons[0]] / seconds[python])
+    best = max(pythons, key=lambda python: statistics.median(gains[python]))
+    return best if statistics.median(gains[best]) >= QUICKER else pythons[0]
+
+
+def _seconds(python):
+    """How long it takes over the loop; for ever if it does not run, or says something else."""
+    try:
+        return float(_said([python, "-I", "-c", LOOP]))
+    except ValueError:
+        return math.inf
 
 
 def _made_by(python, other):

@@ -46,13 +46,13 @@ def test_an_environment_with_its_stamp_calls_no_pip(tmp_path: Path) -> None:
     assert (home / ".venv" / "bin" / "python.calls").read_text() == calls
 
 
-def pythons(folder: Path, **seconds: float) -> str:
+def pythons(folder: Path, **seconds: float | str) -> str:
     """A PATH with Pythons that say they take so long; `first` is the one that was asked for."""
     found = []
     for name, taken in seconds.items():
         (folder / name).mkdir()
         python = folder / name / "python3.99"
-        python.write_text(f'#!/bin/sh\ncase "$*" in *version_info*) echo 99;; *) echo {taken};; esac\n')
+        python.write_text(f'#!/bin/sh\ncase "$*" in *version_info*) printf "99\\n%s\\n" "$0";; *) echo {taken};; esac\n')
         python.chmod(0o755)
         found.append(str(python.parent))
     return ":".join(found)
@@ -65,9 +65,11 @@ def pythons(folder: Path, **seconds: float) -> str:
         ({"first": 0.5, "other": 0.48}, "first"),
         ({"first": 0.5}, "first"),
         ({"first": 0.5, "other": "no number"}, "first"),
+        ({"first": "$(date +%N | sed 's/^0*/0./')5", "other": "$(date +%N | sed 's/^0*/0.0/')5"}, "other"),
     ],
+    ids=["quicker", "hardly quicker", "alone", "broken", "on a machine of many speeds"],
 )
-def test_the_quickest_python_of_a_version_is_taken(tmp_path: Path, seconds: dict[str, float], chosen: str) -> None:
+def test_the_quickest_python_of_a_version_is_taken(tmp_path: Path, seconds: dict[str, float | str], chosen: str) -> None:
     path = pythons(tmp_path, **seconds)
     first = tmp_path / "first" / "python3.99"
     ask = f"import environment as e; print(e._quickest([{str(first)!r}, *e._same_version({str(first)!r})]))"
