@@ -279,7 +279,7 @@ class Peer:
         if state.links.get(link.peer) != link:
             return
         del state.links[link.peer]
-        state.parted = True
+        state.parted = state.parted or isinstance(state.role, Leading)
         state.early.pop(link.peer, None)
         match state.role:
             case Looking() as looking:

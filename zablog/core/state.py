@@ -237,7 +237,7 @@ class State:
     """Followers whose history we set out to take since, and did not get: left out, if a quorum can do without them."""
     links: dict[PeerId, Link] = field(default_factory=dict)
     parted: bool = False
-    """A link has ended since it was last looked whose learners are gone."""
+    """A leader: a link has ended since it was last looked whose learners are gone."""
     early: dict[PeerId, CEpoch] = field(default_factory=dict)
     """Peers that decided for us before we did."""
     pending: deque[tuple[int, Zxid | None, Epoch | None, Epoch | None]] = field(default_factory=deque)
@@ -323,7 +323,7 @@ class State:
         """Nothing more is heard from or said on this link."""
         if self.links.get(link.peer) == link:
             del self.links[link.peer]
-            self.parted = True
+            self.parted = self.parted or isinstance(self.role, Leading)
             self.early.pop(link.peer, None)
             if isinstance(self.role, Looking):
                 self.role.forget(link.peer)
