@@ -22,6 +22,7 @@ OLDEST = (3, 11)
 QUICKER = 1.1
 """A Python that is not the first on PATH must be quicker by so much to be taken."""
 TURNS = 9
+"""So often each is measured, in turn with the others."""
 WHO = "import os, sys; print(sys.version_info[1], os.path.realpath(sys.executable), sep=chr(10))"
 LOOP = """
 import ctypes, ssl, sys, zlib  # some are built without what pip and we need
@@ -166,11 +167,9 @@ def _fingerprint():
 
 def _works(command):
     """Whether a command ends well, in silence."""
+    nowhere = subprocess.DEVNULL
     try:
-        return (
-            subprocess.run(command, cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
-            == 0
-        )
+        return subprocess.run(command, cwd=PROJECT, stdin=nowhere, stdout=nowhere, stderr=nowhere, check=False).returncode == 0
     except OSError:
         return False
 

@@ -188,7 +188,7 @@ class Driver:
         except Exception as error:
             # A law is broken and the step half performed: no other may follow it. To raise here is no way to say so, for the caller
             # may be the writer's completion, where an exception is the end of trio itself and of every other node in the process.
-            self.stop(f"this node broke a law of its own: {error!r}. Nothing is acknowledged after that; please report it.", error)
+            self.broke_a_law(error)
         finally:
             self.stepping = False
         self.tell_role()
@@ -205,7 +205,10 @@ class Driver:
             self.apply(not asked)
             self.send_behind_apply()
         except Exception as error:  # as above
-            self.stop(f"this node broke a law of its own: {error!r}. Nothing is acknowledged after that; please report it.", error)
+            self.broke_a_law(error)
+
+    def broke_a_law(self, error: Exception) -> None:
+        self.stop(f"this node broke a law of its own: {error!r}. Nothing is acknowledged after that; please report it.", error)
 
     @property
     def at_rest(self) -> bool:
