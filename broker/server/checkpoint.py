@@ -21,8 +21,10 @@ SLICE_SECONDS: Final = 0.002
 REST_SECONDS_MAX: Final = 0.02
 CAPTURED_AHEAD: Final = 500
 """Partitions captured ahead of time at each look of the flusher: about 2 ms of work."""
+LONG_BYTES: Final = 1 << 20
+"""What is not durable of a segment is made so when it is so much: a little often, since commits of the log wait for the same disk."""
 DIRTY_BYTES_MAX: Final = 8 << 20
-"""When so much of all segments is not durable, the flusher goes to work, the largest ends first."""
+"""Nor may so much be left of all segments together. Then the longest ends go first."""
 LOOK_SECONDS: Final = 0.05
 
 
@@ -69,6 +71,7 @@ async def sync(disk: Disk, log: Log, dirt: Sequence[Dirt]) -> None:
 
 async def keep_flushing(application: "BrokerApplication") -> None:
     """For ever: what was appended becomes durable in time, so that no checkpoint has much to do. Raises NodeStopped."""
+    left = 0  # at the last look
     while True:
         await trio.sleep(LOOK_SECONDS)
         if application.failed is not None:
@@ -77,9 +80,12 @@ async def keep_flushing(application: "BrokerApplication") -> None:
             continue
         log = application.log
         log.capture_some(CAPTURED_AHEAD)
-        if log.dirty_bytes > DIRTY_BYTES_MAX:
+        left = min(left, log.dirty_bytes)
+        if log.dirty_bytes - left > LONG_BYTES:
+            most = DIRTY_BYTES_MAX if log.dirty_bytes <= DIRTY_BYTES_MAX else DIRTY_BYTES_MAX // 2
             try:
-                due, _ = to_sync(await at_leisure(collected(log.dirt())), DIRTY_BYTES_MAX // 8, DIRTY_BYTES_MAX // 2)
+                due, _ = to_sync(await at_leisure(collected(log.dirt())), LONG_BYTES, most)
                 await sync(application.files, log, due)
+                left = log.dirty_bytes
             except OSError as error:
                 raise NodeStopped(f"the disk failed while segments were flushed: {error}") from error

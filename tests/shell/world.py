@@ -79,6 +79,7 @@ SMALL: dict[str, object] = {
     "broker.server.server.NodeConfig": partial(NodeConfig, memory_bytes=32 << 10, limits=Outstanding(256, 256 << 10)),
     "broker.checkpoint.TAIL_BYTES_MAX": 256,
     "broker.checkpoint.TAILS_BYTES_MAX": 8 << 10,
+    "broker.server.checkpoint.LONG_BYTES": 2 << 10,
     "broker.server.checkpoint.DIRTY_BYTES_MAX": 16 << 10,
     "broker.server.retention.SEGMENT_BYTES_MIN": 4 << 10,
     "broker.client.batching.FULL_BYTES": 16 << 10,

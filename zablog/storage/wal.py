@@ -36,7 +36,8 @@ from zablog.storage.reading import HELP, File, LogReader, file_name
 from zablog.storage.repair import Fault
 from zablog.storage.runs import part
 
-ZEROS: Final = bytes(1 << 20)
+ZEROS: Final = bytes(256 << 10)
+"""Given to the disk piece by piece. A commit that comes meanwhile waits for one of them, and not for a whole file."""
 PREPARED: Final = "prepared.tmp"
 RECYCLED_MAX: Final = 4
 """So many files that the log has let go of are kept: their blocks, and their pages in memory, make the next for less than new ones."""
@@ -451,9 +452,10 @@ class Wal(LogReader):
         """
         if self.disk.exists(PREPARED):
             self.disk.unlink(PREPARED)
-        if not (self.wide and self.allocated(capacity)):
+        if self.wide and self.allocated(capacity):
+            self.disk.sync(PREPARED)
+        else:
             self.zeros(capacity)
-        self.disk.sync(PREPARED)
         self.spare_bytes = capacity
 
     def allocated(self, capacity: int) -> bool:
@@ -474,3 +476,4 @@ class Wal(LogReader):
             self.disk.create(PREPARED)
         for offset in range(0, capacity, len(ZEROS)):
             self.disk.write(PREPARED, offset, [ZEROS[: capacity - offset]])
+            self.disk.sync(PREPARED)
