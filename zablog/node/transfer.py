@@ -19,6 +19,7 @@ from zablog.core.trail import Mark, Payload
 from zablog.core.zxid import PeerId, Zxid
 from zablog.node.application import Restorable
 from zablog.node.errors import the_one_of
+from zablog.storage.disk import Disk
 from zablog.storage.errors import Corrupt, StorageError
 from zablog.storage.manifest import Snapshot
 from zablog.storage.snapshots import Part, Unlike, Want, gathered, write_snapshot
@@ -60,6 +61,12 @@ def guarded(work: Callable[..., Result], *words: object) -> Result:
         return work(*words)
     except (OSError, StorageError) as error:
         raise DiskFailed(str(error)) from error
+
+
+def write_durably(disk: Disk, name: str, offset: int, data: Payload) -> None:
+    """A piece at once: the sync of a whole segment would be waited for by every commit on the same disk."""
+    disk.write(name, offset, [data])
+    disk.sync(name)
 
 
 async def on_disk(work: Callable[..., Result], *words: object) -> Result:
@@ -246,7 +253,7 @@ class Fetcher:
         disk = self.application.files
 
         async def put(offset: int, data: Payload) -> None:
-            await on_disk(disk.write, want.file, offset, [data])
+            await on_disk(write_durably, disk, want.file, offset, data)
 
         await answers.get(part.name, want.begin, part.length, put)
         self.fetched_bytes += part.length - want.begin
