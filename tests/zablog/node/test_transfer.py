@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.zablog.storage.directories import born
+from tests.zablog.storage.directories import born, most_unsynced
 from tests.zablog.storage.test_snapshots import snapshot_at, written
 from zablog.core.trail import Mark, Payload
 from zablog.core.zxid import ZERO, PeerId, Zxid
@@ -138,6 +138,18 @@ async def test_only_what_is_missing_or_rotten_travels(have: dict[str, bytes], fe
     ours.files.power_loss(Random(3))
     assert fetcher.storage.disk.read(snapshot.name, 0, 1 << 20) == raw, "what is staged is durable"
     assert ours.read("big")[: len(BIG)] == BIG and ours.read("small") == b"small"
+
+
+async def test_what_comes_is_synced_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    sender, mark = leader_of(Files(big=BIG))
+    fetcher = follower(ours := Files(), mark)
+    most = most_unsynced(ours.files, monkeypatch)
+
+    async with connected(sender) as line:
+        await fetcher.run(line.ends, line.reader)
+
+    assert ours.read("big") == BIG
+    assert most["big"] == PIECE_BYTES_MAX
 
 
 async def test_a_follower_that_is_long_at_work_shows_that_it_lives() -> None:

@@ -1,8 +1,13 @@
 """Data directories on the simulated disk, for the tests of this room."""
 
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+
 from tests.driving import entries_after
 from zablog.core.effects import Append, SaveEpochs
-from zablog.core.trail import Trail
+from zablog.core.trail import Payload, Trail
 from zablog.core.zxid import BEYOND, ZERO, Epoch, PeerId, Zxid
 from zablog.sim.disk import SimDisk
 from zablog.storage.manifest import Identity, Member, give_birth
@@ -49,3 +54,22 @@ def copy_of(disk: SimDisk) -> SimDisk:
         copy.sync(name)
     copy.sync_names()
     return copy
+
+
+def most_unsynced(disk: SimDisk, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """From now on: of each file, the most bytes that ever waited for a sync."""
+    waiting, most = Counter[str](), Counter[str]()
+    write, sync = disk.write, disk.sync
+
+    def written(name: str, offset: int, pieces: Sequence[Payload]) -> None:
+        write(name, offset, pieces)
+        waiting[name] += sum(map(len, pieces))
+        most[name] = max(most[name], waiting[name])
+
+    def synced(name: str) -> None:
+        sync(name)
+        waiting[name] = 0
+
+    monkeypatch.setattr(disk, "write", written)
+    monkeypatch.setattr(disk, "sync", synced)
+    return most

@@ -1,7 +1,5 @@
 """The log where it is easy to get wrong: cuts half done, syncs that lied, bytes that look like batches, group commits."""
 
-from collections import Counter
-from collections.abc import Sequence
 from functools import partial
 from random import Random
 
@@ -10,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.driving import entries_after
-from tests.zablog.storage.directories import born, contents, small_log
+from tests.zablog.storage.directories import born, contents, most_unsynced, small_log
 from zablog.core.effects import Append, SaveEpochs, Truncate
-from zablog.core.trail import Entries, Mark, Payload, Trail, extend_digest
+from zablog.core.trail import Entries, Mark, Trail, extend_digest
 from zablog.core.zxid import BEYOND, ZERO, Epoch, Zxid
 from zablog.sim.disk import PowerLost, SimDisk
 from zablog.storage import wal as wal_room
@@ -364,24 +362,11 @@ def test_the_next_file_is_allocated_behind_large_batches_and_filled_with_zeros_b
 def test_zeros_are_synced_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     disk = born()
     storage = Storage.open(disk, 3 * len(ZEROS) + 100)
-    waiting, most = Counter[str](), Counter[str]()
-    write, sync = disk.write, disk.sync
-
-    def written(name: str, offset: int, pieces: Sequence[Payload]) -> None:
-        write(name, offset, pieces)
-        waiting[name] += sum(map(len, pieces))
-        most[name] = max(most[name], waiting[name])
-
-    def synced(name: str) -> None:
-        sync(name)
-        waiting[name] = 0
-
-    monkeypatch.setattr(disk, "write", written)
-    monkeypatch.setattr(disk, "sync", synced)
+    most = most_unsynced(disk, monkeypatch)
     storage.prepare()
 
     assert disk.size(PREPARED) == 3 * len(ZEROS) + 100
-    assert most[PREPARED] == len(ZEROS) and waiting[PREPARED] == 0
+    assert most[PREPARED] == len(ZEROS)
 
 
 def test_a_file_system_that_allocates_nothing_gets_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
