@@ -51,6 +51,8 @@ class BrokerApplication:
         self._damaged: str | None = None
         self.capturing = False
         """A checkpoint is under way: what it captured is not captured anew."""
+        self.syncing = trio.Lock()
+        """Held by whoever makes segments durable: their files of rows have one writer."""
         self._log: Log | None = None
         self._waiting: dict[Zxid, Waiter] = {}
         self._settled: list[tuple[Waiter, Answer]] = []

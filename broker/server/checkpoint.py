@@ -36,7 +36,8 @@ class BrokerCapture:
         self._checkpoint = Checkpoint(application.files, application.log, application.state)
 
     async def encode(self) -> Sequence[bytes]:
-        return await at_leisure(self._checkpoint.encoded())
+        async with self._application.syncing:
+            return await at_leisure(self._checkpoint.encoded())
 
     async def durable(self) -> None:
         self._application.capturing = False
@@ -84,8 +85,9 @@ async def keep_flushing(application: "BrokerApplication") -> None:
         if log.dirty_bytes - left > LONG_BYTES:
             most = DIRTY_BYTES_MAX if log.dirty_bytes <= DIRTY_BYTES_MAX else DIRTY_BYTES_MAX // 2
             try:
-                due, _ = to_sync(await at_leisure(collected(log.dirt())), LONG_BYTES, most)
-                await sync(application.files, log, due)
+                async with application.syncing:
+                    due, _ = to_sync(await at_leisure(collected(log.dirt())), LONG_BYTES, most)
+                    await sync(application.files, log, due)
                 left = log.dirty_bytes
             except OSError as error:
                 raise NodeStopped(f"the disk failed while segments were flushed: {error}") from error

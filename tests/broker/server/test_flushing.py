@@ -1,10 +1,13 @@
 """What is appended becomes durable a little at a time: a commit of the log that comes meanwhile waits for the same disk."""
 
+import threading
 from collections.abc import AsyncIterator
 
 import pytest
 import trio
+import trio.testing
 
+from broker.log import log as log_room
 from broker.server import checkpoint
 from broker.server.application import BrokerApplication
 from broker.server.checkpoint import LOOK_SECONDS, keep_flushing
@@ -108,3 +111,51 @@ async def test_what_was_let_be_is_not_looked_at_again_and_again(
 
     await trio.sleep(100 * LOOK_SECONDS)
     assert looks == 1 and not disk.synced
+
+
+class HeldBack(SimDisk):
+    """Whoever is to make a file of rows waits in its thread until `go` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside = 0
+        self.go = threading.Event()
+
+    def create(self, name: str) -> None:
+        if name.endswith(".index"):
+            self.inside += 1
+            self.go.wait(30)
+        super().create(name)
+
+
+async def test_a_checkpoint_waits_for_a_flush_that_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both made the file for a segment's rows if it was not there, each in a thread: who came second stopped the node."""
+    monkeypatch.setattr(checkpoint, "LONG_BYTES", LONG)
+    monkeypatch.setattr(log_room, "INDEX_BYTES_MIN", 1)
+    monkeypatch.setattr("broker.checkpoint.TAIL_BYTES_MAX", 1)
+    disk = HeldBack()
+    application = BrokerApplication(lambda: disk)
+    await application.restore(ZERO, None)
+    feed = Feed(application)
+    (topic,) = topics(feed, 1)
+    while application.log.dirty_bytes <= LONG:
+        feed.produce(0, topic=topic)
+        feed.settle()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keep_flushing, application)
+        with trio.fail_after(30):
+            while not disk.inside:
+                await trio.testing.wait_all_tasks_blocked(0.01)
+        feed.produce(0, topic=topic)
+        feed.settle()
+        nursery.start_soon(application.capture().encode)
+        await trio.testing.wait_all_tasks_blocked(0.1)
+        others = disk.inside - 1
+        disk.go.set()
+        with trio.fail_after(30):
+            while application.log.dirty_bytes:
+                await trio.testing.wait_all_tasks_blocked(0.01)
+        nursery.cancel_scope.cancel()
+
+    assert not others
