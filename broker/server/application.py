@@ -52,7 +52,7 @@ class BrokerApplication:
         self.capturing = False
         """A checkpoint is under way: what it captured is not captured anew."""
         self.syncing = trio.Lock()
-        """Held by whoever makes segments durable: their files of rows have one writer."""
+        """Held by whoever makes segments durable or restores them: their files of rows have one writer."""
         self._log: Log | None = None
         self._waiting: dict[Zxid, Waiter] = {}
         self._settled: list[tuple[Waiter, Answer]] = []
@@ -156,7 +156,8 @@ class BrokerApplication:
 
     async def restore(self, zxid: Zxid, raw: bytes | None) -> None:
         try:
-            state, log = await trio.to_thread.run_sync(self._restored, zxid, raw)
+            async with self.syncing:
+                state, log = await trio.to_thread.run_sync(self._restored, zxid, raw)
         except UnknownLevel as error:
             raise Unsupported(error.message) from error
         except Corrupt as error:
