@@ -85,11 +85,12 @@ class Bench:
             with trio.move_on_after(seconds) as scope:
                 yield
             if scope.cancelled_caught:
-                self._missed(name, f"not done within {seconds:g} s")
+                self.missed(name, f"not done within {seconds:g} s")
         except* (BrokerError, NotReached) as group:
-            self._missed(name, "; ".join(_words(group)))
+            self.missed(name, "; ".join(_words(group)))
 
-    def _missed(self, name: str, reason: str) -> None:
+    def missed(self, name: str, reason: str) -> None:
+        """Say that a figure was not reached, or does not count."""
         self.figures.not_reached[name + self.suffix] = reason
         self.say(f"  {name + self.suffix}: not reached: {reason}")
 

@@ -101,6 +101,16 @@ class Ensemble:
                 nursery.start_soon(ask, address)
         return sorted(behind)
 
+    def ended(self) -> dict[int, str]:
+        """Those of our nodes that have ended by themselves, and their last words. No benchmark may pass over that."""
+        words = {}
+        for node in range(1, self.size + 1):
+            log = self._folder / "zablog" / NAME / f"node{node}" / "server.log"
+            lines = log.read_text("utf-8", "replace").splitlines() if log.exists() else []
+            if lines and lines[-1].startswith("zablog: "):
+                words[node] = lines[-1].removeprefix("zablog: ")
+        return words
+
     async def pids(self) -> list[int]:
         """The processes of the nodes that run on this machine."""
         return [status.pid for status in await self.status() if _local(status.address)]

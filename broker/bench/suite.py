@@ -139,4 +139,8 @@ async def _cases(table: Sequence[Case], bench: Bench) -> None:
         begun = trio.current_time()
         with bench.part(case.name, case.limit):
             await case.run(bench)
+        for node, words in bench.ensemble.ended().items() if bench.ensemble.ours else ():
+            bench.missed(case.name, f"node {node} ended by itself, which is a defect: {words}")
+            with bench.part(f"node {node} once more", cases.SETTLE_SECONDS):
+                await bench.ensemble.start(node)
         bench.say(f"  ({trio.current_time() - begun:.1f} s)")

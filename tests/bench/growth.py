@@ -39,6 +39,8 @@ async def measured(nodes: ensemble.Ensemble, growth: str, one: Callable[[], Awai
         rates.append(stretch.rate)
         records += stretch.records
     used = meters.cpu_seconds(pids) - before
+    if ended := nodes.ended():
+        raise SystemExit(f"{growth}: nodes have ended by themselves: {ended}")
     row: Row = {
         "growth": growth,
         "records_per_s": statistics.median(rates),

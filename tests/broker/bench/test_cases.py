@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from broker.bench import cases
-from broker.bench.cases import QUICK, TRIES, Bench, publish_once
-from broker.bench.ensemble import Ensemble
+from broker.bench import cases, suite
+from broker.bench.cases import QUICK, TRIES, Bench, Case, publish_once
+from broker.bench.ensemble import NAME, Ensemble
 from broker.bench.figures import Figures, NotReached, Reading, Unit
 from broker.bench.load import Shape
 
@@ -67,3 +67,29 @@ async def test_a_cluster_of_somebody_else_is_measured_as_it_is(runs: list[int]) 
     await publish_once("publish", Shape(100), bench, 1.0, 1000)
 
     assert bench.figures.found["publish"].value == 1
+
+
+async def test_a_node_that_ends_by_itself_spoils_the_case_and_is_started_again(tmp_path: Path) -> None:
+    nodes, started = Nodes([], tmp_path), list[int]()
+    nodes.size = 3
+    for node in (1, 2, 3):
+        (tmp_path / "zablog" / NAME / f"node{node}").mkdir(parents=True)
+
+    def log(node: int, *lines: str) -> None:
+        (tmp_path / "zablog" / NAME / f"node{node}" / "server.log").write_text("".join(f"{line}\n" for line in lines))
+
+    async def start(node: int) -> None:
+        started.append(node)
+        log(node, "zablog: the disk failed", "serving")
+
+    async def die(bench: Bench) -> None:
+        log(1, "serving")
+        log(2, "serving", "zablog: the disk failed")
+
+    nodes.start = start  # type: ignore[method-assign]
+    bench = Bench(nodes, QUICK, Figures(), lambda words: None)
+
+    await suite._cases([Case("publish", die, 10.0), Case("other", lambda bench: start(3), 10.0)], bench)
+
+    assert bench.figures.not_reached == {"publish": "node 2 ended by itself, which is a defect: the disk failed"}
+    assert started == [2, 3]
