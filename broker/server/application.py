@@ -155,18 +155,18 @@ class BrokerApplication:
             raise Unusable(error.message) from error
 
     async def restore(self, zxid: Zxid, raw: bytes | None) -> None:
-        try:
-            async with self.syncing:
+        async with self.syncing:
+            try:
                 state, log = await trio.to_thread.run_sync(self._restored, zxid, raw)
-        except UnknownLevel as error:
-            raise Unsupported(error.message) from error
-        except Corrupt as error:
-            raise Unusable(error.message) from error
-        self.state, self._log, self._damaged = state, log, None
-        for events in self._watching.values():
-            for event in events:
-                event.set()
-        await trio.to_thread.run_sync(log.remove_others)
+            except UnknownLevel as error:
+                raise Unsupported(error.message) from error
+            except Corrupt as error:
+                raise Unusable(error.message) from error
+            self.state, self._log, self._damaged = state, log, None
+            for events in self._watching.values():
+                for event in events:
+                    event.set()
+            await trio.to_thread.run_sync(log.remove_others)
 
     def _restored(self, zxid: Zxid, raw: bytes | None) -> tuple[State, Log]:
         """Blocking: another state and log, beside those that are in use."""

@@ -72,7 +72,7 @@ async def sync(disk: Disk, log: Log, dirt: Sequence[Dirt]) -> None:
 
 async def keep_flushing(application: "BrokerApplication") -> None:
     """For ever: what was appended becomes durable in time, so that no checkpoint has much to do. Raises NodeStopped."""
-    left = 0  # at the last look
+    left = 0  # bytes that the last look has let be
     while True:
         await trio.sleep(LOOK_SECONDS)
         if application.failed is not None:
@@ -86,8 +86,10 @@ async def keep_flushing(application: "BrokerApplication") -> None:
             most = DIRTY_BYTES_MAX if log.dirty_bytes <= DIRTY_BYTES_MAX else DIRTY_BYTES_MAX // 2
             try:
                 async with application.syncing:
-                    due, _ = to_sync(await at_leisure(collected(log.dirt())), LONG_BYTES, most)
+                    if application.log is not log:  # another one was restored while we waited
+                        continue
+                    due, rest = to_sync(await at_leisure(collected(log.dirt())), LONG_BYTES, most)
+                    left = sum(each.bytes for each in rest)
                     await sync(application.files, log, due)
-                left = log.dirty_bytes
             except OSError as error:
                 raise NodeStopped(f"the disk failed while segments were flushed: {error}") from error

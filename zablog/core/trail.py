@@ -150,8 +150,9 @@ class Trail:
     def rebase(self, mark: Mark) -> None:
         """Let the log begin at `mark`, a place of this history."""
         assert mark.zxid in self, "the law that a log begins at a place of its history"
-        self.ends = [end for end in self.ends if end.zxid > mark.zxid]
-        self.base = mark
+        ends = [end for end in self.ends if end.zxid > mark.zxid]
+        self.base = mark  # first: a reader in another thread that misses an end sees that it was let go of
+        self.ends = ends
 
     def copy(self) -> "Trail":
         return Trail(self.base, list(self.ends))

@@ -140,6 +140,8 @@ class Applier:
             work()
         except PowerLost:
             self.node.die(self.node.troubles.power_fails)
+        except FileExistsError as error:  # no disk says that by itself
+            raise AssertionError(f"the law that who makes a file knows that it is not there: {error}") from error
         except (OSError, StorageFailed) as error:
             self.schedule.say(f"{self.node.id} stops: {error}")
             self.node.die(power_loss=False)

@@ -349,14 +349,14 @@ class Storage:
         return entries
 
     def digest_at(self, zxid: Zxid) -> int:
-        """The running digest at `zxid`, a place of the log."""
-        if zxid < self.wal.trail.base.zxid:
-            raise Trimmed(f"the log begins at {self.wal.trail.base.zxid}: {zxid} is in the snapshot")
+        """The running digest at `zxid`, a place of the log. Raises Trimmed, also if that happens meanwhile, in another thread; Corrupt."""
         try:
             digest = self.wal.digest_at(zxid)
-        except FileNotFoundError as error:  # trimmed from under a reader of another thread
+        except FileNotFoundError as error:
             raise Trimmed(f"the log does not hold {zxid} any longer") from error
         if digest is None:
+            if zxid < self.wal.trail.base.zxid:
+                raise Trimmed(f"the log begins at {self.wal.trail.base.zxid}: {zxid} is in the snapshot")
             raise Corrupt(f"the log has no entry {zxid}")
         return digest
 

@@ -216,3 +216,23 @@ def test_a_long_pause_begins_a_new_segment():
     partition = log.partition(TOPIC, 0)
     assert len(partition.files) == 3
     assert [partition.offset_at_time(time) for time in (0, 1001, 1000 + 2**33, 2**40)] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("left", [b"", b"the same segment, as a peer has it", bytes(5000)])
+def test_a_segment_that_a_transfer_left_which_was_given_up_is_begun_anew(left: bytes) -> None:
+    """Its name was taken, and the node stopped: what a follower had fetched of a snapshot lay there when it got the same from the log."""
+    disk = SimDisk()
+    log = Log(disk)
+    rows = fill(log, 1)
+    (name,) = disk.names()
+    disk.unlink(name)
+    disk.create(name)
+    disk.write(name, 0, [left])
+    disk.sync(name)
+
+    log = Log(disk)
+    assert fill(log, 1) == rows
+
+    assert values_from(log, 0) == [b"0.0"]
+    log.clean(log.dirt())
+    assert disk.size(name) == log.partition(TOPIC, 0).indexes[-1].size

@@ -7,6 +7,7 @@ import pytest
 import trio
 import trio.testing
 
+from broker.log import Log
 from broker.log import log as log_room
 from broker.server import checkpoint
 from broker.server.application import BrokerApplication
@@ -159,3 +160,45 @@ async def test_a_checkpoint_waits_for_a_flush_that_is_under_way(monkeypatch: pyt
         nursery.cancel_scope.cancel()
 
     assert not others
+
+
+async def test_a_log_that_was_restored_meanwhile_is_flushed_and_not_the_one_before(application: BrokerApplication, disk: Syncs) -> None:
+    """Rows of the one before would be put into files that belong to the restored one."""
+    feed = Feed(application)
+    (topic,) = topics(feed, 1)
+    async with application.syncing:
+        while application.log.dirty_bytes <= LONG:
+            feed.produce(0, topic=topic)
+            feed.settle()
+        await trio.sleep(2 * LOOK_SECONDS)
+        assert application.syncing.statistics().tasks_waiting == 1
+        application._log = Log(disk)
+    await trio.sleep(2 * LOOK_SECONDS)
+
+    assert not disk.synced
+
+
+async def test_what_comes_during_a_flush_is_looked_at_behind_it(
+    application: BrokerApplication, disk: Syncs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was taken for what had been let be, and stayed for the next checkpoint if nothing came behind it."""
+    feed = Feed(application)
+    (topic,) = topics(feed, 1)
+    sync, late = checkpoint.sync, [1]
+
+    async def slow(*words: object) -> None:
+        if late:
+            late.pop()
+            before = application.log.dirty_bytes
+            while application.log.dirty_bytes - before <= 2 * LONG:
+                feed.produce(0, topic=topic)
+                feed.settle()
+        await sync(*words)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(checkpoint, "sync", slow)
+    while application.log.dirty_bytes <= LONG:
+        feed.produce(0, topic=topic)
+        feed.settle()
+    await trio.sleep(10 * LOOK_SECONDS)
+
+    assert not late and application.log.dirty_bytes == 0

@@ -336,3 +336,36 @@ def test_a_reader_whose_file_is_made_anew_meanwhile_finds_no_damage() -> None:
     disk.read = interrupted  # type: ignore[method-assign]
 
     assert storage.read(marks[1].zxid, marks[-1].zxid, 1000) is None
+
+
+def test_a_digest_that_is_trimmed_away_while_it_is_looked_for_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A leader stopped for it: the log was trimmed, by its writer, between the first look of a reader and the second."""
+    disk, storage, marks = written(10)
+    find = storage.wal.digest_at
+
+    def late(zxid: Zxid) -> int | None:
+        monkeypatch.setattr(storage.wal, "digest_at", find)
+        storage.checkpoint(snapshot_at(disk, marks[7], b"state"))
+        return find(zxid)
+
+    monkeypatch.setattr(storage.wal, "digest_at", late)
+
+    with pytest.raises(Trimmed):
+        storage.digest_at(marks[1].zxid)
+    assert storage.trail.base.zxid > marks[1].zxid
+
+
+def test_a_trail_says_where_it_begins_before_it_lets_go() -> None:
+    class Watched(Trail):
+        def __setattr__(self, name: str, value: object) -> None:
+            if name == "ends" and hasattr(self, "base"):
+                bases.append(self.base)
+            super().__setattr__(name, value)
+
+    bases = list[Mark]()
+    _, storage, marks = written(10)
+    trail = Watched(storage.trail.base, list(storage.trail.ends))
+    bases.clear()
+    trail.rebase(marks[5])
+
+    assert bases == [marks[5]]
