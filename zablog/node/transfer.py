@@ -19,10 +19,9 @@ from zablog.core.trail import Mark, Payload
 from zablog.core.zxid import PeerId, Zxid
 from zablog.node.application import Restorable
 from zablog.node.errors import the_one_of
-from zablog.storage.disk import Disk
 from zablog.storage.errors import Corrupt, StorageError
 from zablog.storage.manifest import Snapshot
-from zablog.storage.snapshots import Part, Unlike, Want, gathered, write_snapshot
+from zablog.storage.snapshots import Part, Unlike, Want, gathered, put_piece, write_snapshot
 from zablog.storage.storage import Storage, verified
 from zablog.transport.ends import Ends
 from zablog.wire.errors import MessageError
@@ -61,12 +60,6 @@ def guarded(work: Callable[..., Result], *words: object) -> Result:
         return work(*words)
     except (OSError, StorageError) as error:
         raise DiskFailed(str(error)) from error
-
-
-def write_durably(disk: Disk, name: str, offset: int, data: Payload) -> None:
-    """A piece at once: the sync of a whole segment would be waited for by every commit on the same disk."""
-    disk.write(name, offset, [data])
-    disk.sync(name)
 
 
 async def on_disk(work: Callable[..., Result], *words: object) -> Result:
@@ -253,7 +246,7 @@ class Fetcher:
         disk = self.application.files
 
         async def put(offset: int, data: Payload) -> None:
-            await on_disk(write_durably, disk, want.file, offset, data)
+            await on_disk(put_piece, disk, want.file, offset, data)
 
         await answers.get(part.name, want.begin, part.length, put)
         self.fetched_bytes += part.length - want.begin

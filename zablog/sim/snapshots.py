@@ -22,7 +22,7 @@ from zablog.core.zxid import Zxid
 from zablog.sim.guarantees import SnapshotExact
 from zablog.storage.errors import StorageError
 from zablog.storage.manifest import Snapshot
-from zablog.storage.snapshots import Part, Unlike, Want, gathered, write_snapshot
+from zablog.storage.snapshots import Part, Unlike, Want, gathered, put_piece, write_snapshot
 from zablog.storage.storage import verified
 from zablog.wire.frames import BUFFER_BYTES_MIN, FRAME_BYTES_MAX, FrameReader
 from zablog.wire.transfer import Ask, Found, Get, Gone, Piece, Word, decode_word, encode_word
@@ -256,7 +256,7 @@ class Transfer:
         if self.want is None:
             self.node.disk.write(ARRIVING, offset, [piece])
         elif (application := self.node.application) is not None:
-            application.files.write(self.want[1].file, offset, [piece])
+            put_piece(application.files, self.want[1].file, offset, piece)
 
     def whole(self, raw: bytes, found: Found) -> bool:
         """Is it what was offered, whatever it is made of?"""

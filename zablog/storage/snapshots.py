@@ -6,11 +6,12 @@ what the snapshot says. Whose transfer that is, and over which wire, is not said
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 import google_crc32c
 
-from zablog.core.trail import Mark
+from zablog.core.trail import Mark, Payload
 from zablog.storage.disk import Disk
 from zablog.storage.manifest import Snapshot
 
@@ -58,6 +59,20 @@ def gathered(disk: Disk, part: Part) -> Iterator[Want]:
         raise Unlike(f"{part.name} is not what the snapshot says: its checksum is another")
     disk.sync(anew)
     disk.rename(anew, part.name)
+
+
+def put_piece(disk: Disk, name: str, offset: int, data: Payload) -> None:
+    """The next piece of a part that comes, durable when this returns. The sync of a whole part would be waited for by every commit.
+
+    Where the sync fails nothing of it stays: it could be read, and would be taken for what the disk has, in the next life. Raises OSError.
+    """
+    try:
+        disk.write(name, offset, [data])
+        disk.sync(name)
+    except OSError:
+        with suppress(OSError):
+            disk.truncate(name, offset)
+        raise
 
 
 def existing(disk: Disk, part: Part) -> int:

@@ -1,5 +1,8 @@
 """Segments that are kept over a restart: cut to what a snapshot says, their indexes read or made again, damage seen."""
 
+import errno
+from random import Random
+
 import pytest
 from google_crc32c import value as crc32c
 
@@ -169,3 +172,24 @@ def test_a_damaged_batch_is_seen_when_its_segment_is_read_for_its_index() -> Non
 
     with pytest.raises(Corrupt, match=name):
         again.partition(TOPIC, 0).read(0, 100)
+
+
+def test_what_a_failed_sync_has_left_in_memory_is_not_taken_for_what_the_disk_has() -> None:
+    """Seed 1101: the system shows what it was given, and thinks that it is on the disk. It is not, and no later sync brings it there."""
+    disk = SimDisk()
+    log = Log(disk)
+    fill(log, 25)
+    rows, tails = log.capture(), tails_of(disk, list(log.dirt()))
+    (name,) = log.partition(TOPIC, 0).files
+    disk.sync_names()
+    disk.fail_after(0, OSError(errno.EIO, "the sync failed"))
+    with pytest.raises(OSError, match="the sync failed"):
+        disk.sync(name)
+    disk.crash()
+
+    again = restored(disk, rows, tails)
+    disk.sync(name)
+    disk.power_loss(Random(1))
+
+    assert values_from(again, 0) == EVERYTHING[: len(values_from(log, 0))] == values_from(log, 0)
+    assert crc32c(disk.read(name, 0, 1 << 20)) == rows[0].segments[0].crc

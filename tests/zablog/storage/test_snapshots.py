@@ -1,5 +1,6 @@
 """Checkpoints, trimming and installed snapshots: the manifest's switch is the one step, and a crash leaves what was or what will be."""
 
+import errno
 from contextlib import suppress
 from random import Random
 
@@ -14,6 +15,7 @@ from zablog.core.zxid import ZERO, Epoch, Zxid
 from zablog.sim.disk import PowerLost, SimDisk
 from zablog.storage.errors import Corrupt, MetadataLost, NewerFormat, StorageError, Trimmed
 from zablog.storage.manifest import Contents, Manifest, Snapshot
+from zablog.storage.snapshots import put_piece
 from zablog.storage.storage import Storage
 from zablog.storage.wal import PREPARED, RECYCLED_MAX
 
@@ -369,3 +371,21 @@ def test_a_trail_says_where_it_begins_before_it_lets_go() -> None:
     trail.rebase(marks[5])
 
     assert bases == [marks[5]]
+
+
+@pytest.mark.parametrize("operation", [0, 1])
+def test_nothing_stays_of_a_piece_that_the_disk_did_not_take(operation: int) -> None:
+    """The next life would read it from memory, and take the part for whole."""
+    disk = SimDisk()
+    disk.create("part")
+    put_piece(disk, "part", 0, b"first")
+    disk.fail_after(operation, OSError(errno.EIO, "it failed"))
+
+    with pytest.raises(OSError, match="it failed"):
+        put_piece(disk, "part", 5, b"second")
+
+    assert disk.read("part", 0, 100) == b"first"
+    put_piece(disk, "part", 5, b"again")
+    disk.sync_names()
+    disk.power_loss(Random(1))
+    assert disk.read("part", 0, 100) == b"firstagain"
