@@ -40,7 +40,7 @@ class Want(NamedTuple):
 
 
 def gathered(disk: Disk, part: Part) -> Iterator[Want]:
-    """Have a part on our disk, verified and durable; its name is durable after the next `sync_names`.
+    """Have a part on our disk, verified and durable; the name of a new one is durable after the next `sync_names`.
 
     What is yielded must have been written when the iteration goes on. Raises Unlike, OSError.
     """
@@ -59,6 +59,7 @@ def gathered(disk: Disk, part: Part) -> Iterator[Want]:
         raise Unlike(f"{part.name} is not what the snapshot says: its checksum is another")
     disk.sync(anew)
     disk.rename(anew, part.name)
+    disk.sync_names()  # at once: the transfer may break off, and a power cut would bring the rotten one back
 
 
 def put_piece(disk: Disk, name: str, offset: int, data: Payload) -> None:

@@ -15,7 +15,7 @@ from zablog.core.zxid import ZERO, Epoch, Zxid
 from zablog.sim.disk import PowerLost, SimDisk
 from zablog.storage.errors import Corrupt, MetadataLost, NewerFormat, StorageError, Trimmed
 from zablog.storage.manifest import Contents, Manifest, Snapshot
-from zablog.storage.snapshots import put_piece
+from zablog.storage.snapshots import Part, gathered, put_piece
 from zablog.storage.storage import Storage
 from zablog.storage.wal import PREPARED, RECYCLED_MAX
 
@@ -389,3 +389,17 @@ def test_nothing_stays_of_a_piece_that_the_disk_did_not_take(operation: int) -> 
     disk.sync_names()
     disk.power_loss(Random(1))
     assert disk.read("part", 0, 100) == b"firstagain"
+
+
+def test_a_part_that_took_a_rotten_ones_place_stays_there_though_the_transfer_breaks_off() -> None:
+    """Seed 1474: its name was made durable at the end of the transfer, with all others."""
+    disk = SimDisk()
+    disk.create("part")
+    put_piece(disk, "part", 0, b"rotten")
+    disk.sync_names()
+    for want in gathered(disk, Part("part", 6, google_crc32c.value(b"as new"))):
+        if want.begin == 0:
+            put_piece(disk, want.file, 0, b"as new")
+    disk.power_loss(Random(1))
+
+    assert disk.read("part", 0, 100) == b"as new"
