@@ -103,3 +103,4 @@ def fetched_segments_not_synced(patch: pytest.MonkeyPatch) -> None:
             pass
 
     gathering(patch, lambda disk, part: gathered(Unsynced(disk), part))
+    patch.setattr(snapshots, "put_piece", lambda disk, name, offset, data: disk.write(name, offset, [data]))
