@@ -128,17 +128,16 @@ class Partition:
                 written += self._write(begin, pieces)
                 pieces, begin = [], 0
                 self._indexes.append(Index(place.base_offset, place.time))
-                self._begin(self.name(self._indexes[-1]))
+                name = self.name(self._indexes[-1])
+                try:
+                    self._disk.create(name)
+                except FileExistsError:  # whole or in part, of a transfer that was given up: it is not ours
+                    self._disk.unlink(name)
+                    self._disk.create(name)
             self._rows(self._indexes[-1]).append(place.base_offset, end_offset, place.zxid, place.time, PREFIX_BYTES + place.length)
             # The head repeats the batch's first 16 bytes, with base offset and leader epoch filled in.
             pieces += (head_of(place), memoryview(batch)[16:])
         return written + self._write(begin, pieces)
-
-    def _begin(self, name: str) -> None:
-        """An empty segment. A transfer that was given up may have left one of that name, whole or in part: it is not ours."""
-        if self._disk.exists(name):
-            self._disk.unlink(name)
-        self._disk.create(name)
 
     def read(self, offset: int, bytes_max: int, wait: bool = True) -> Payload:
         """Stored batches end to end, from the one that holds `offset`: at least one, then as many as fit into `bytes_max`.
