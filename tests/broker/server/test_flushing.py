@@ -162,6 +162,16 @@ async def test_a_checkpoint_waits_for_a_flush_that_is_under_way(monkeypatch: pyt
     assert not others
 
 
+async def test_a_restoration_waits_for_a_flush_that_is_under_way(application: BrokerApplication) -> None:
+    before = application.log
+    async with trio.open_nursery() as nursery:
+        async with application.syncing:
+            nursery.start_soon(application.restore, ZERO, None)
+            await trio.sleep(1)
+            assert application.log is before
+    assert application.log is not before
+
+
 async def test_a_log_that_was_restored_meanwhile_is_flushed_and_not_the_one_before(application: BrokerApplication, disk: Syncs) -> None:
     """Rows of the one before would be put into files that belong to the restored one."""
     feed = Feed(application)
