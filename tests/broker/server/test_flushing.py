@@ -164,11 +164,10 @@ async def test_a_checkpoint_waits_for_a_flush_that_is_under_way(monkeypatch: pyt
 
 async def test_a_restoration_waits_for_a_flush_that_is_under_way(application: BrokerApplication) -> None:
     before = application.log
-    async with trio.open_nursery() as nursery:
-        async with application.syncing:
-            nursery.start_soon(application.restore, ZERO, None)
-            await trio.sleep(1)
-            assert application.log is before
+    async with trio.open_nursery() as nursery, application.syncing:
+        nursery.start_soon(application.restore, ZERO, None)
+        await trio.sleep(1)
+        assert application.log is before
     assert application.log is not before
 
 
