@@ -20,6 +20,7 @@ from broker.snapshot import decode
 from tests.broker.log.test_log import TOPIC, fill
 from tests.broker.test_snapshot import a_history, bytes_of
 from tests.zablog.storage.directories import FILE_BYTES
+from tests.zablog.storage.test_reused import in_reuse
 from tests.zablog.storage.test_snapshots import snapshot_at, written
 from zablog.sim.disk import SimDisk
 from zablog.storage.errors import StorageError
@@ -106,6 +107,12 @@ def logs() -> tuple[object, SimDisk, str]:
     return None, disk, storage.wal.files[-1].name
 
 
+def reused_logs() -> tuple[object, SimDisk, str]:
+    disk, storage, file, _ = in_reuse()
+    storage.seal_idle()
+    return None, disk, file.name
+
+
 def history(_: object, disk: SimDisk) -> object:
     storage = Storage.open(disk, FILE_BYTES)
     if storage.suspect is not None:
@@ -115,6 +122,7 @@ def history(_: object, disk: SimDisk) -> object:
 
 SUBJECTS = (
     Subject("log", logs, history, (StorageError,)),
+    Subject("reused log", reused_logs, history, (StorageError,)),
     Subject("segment", segments, records, (Corrupt,)),
     Subject("index", indexes, records, (Corrupt,)),
     Subject("checkpoint", checkpoints, state, (StorageError, Corrupt)),

@@ -17,7 +17,7 @@ def rot(node: Node, random: Random) -> bool:
     if wal.sealed or node.storage.suspect is not None or len(node.disk.files[file.name].durable) < file.end:
         return False
     node.die(power_loss=True)
-    node.disk.flip(file.name, random.randrange(wal.last_offset, file.end), random.randrange(8))
+    node.disk.flip(file.name, random.randrange(wal.last_offset, file.written), random.randrange(8))
     node.schedule.say(f"{node.id} has a rotten last batch")
     return True
 

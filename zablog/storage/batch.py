@@ -18,10 +18,15 @@ import google_crc32c
 from zablog.core.trail import Mark, Payload, extend_digest
 from zablog.core.zxid import Zxid
 
-FORMAT: Final = 2
 FORMAT_MIN: Final = 1
+FILLED: Final = 2
+"""The format of a file that is full of zeros ahead of use: behind the last batch there is nothing else."""
+REUSED: Final = 3
+"""The format of one that was another file of the log before: behind the last batch stands an end mark, and behind that what the earlier use
+has left."""
 FILE_MAGIC: Final = b"ZABLWAL\n"
 BATCH_MAGIC: Final = b"\xabZB\x01"
+END_MAGIC: Final = b"\xabZE\x01"
 BODY_BYTES_MAX: Final = 1 << 30
 JOIN_BYTES_MAX: Final = 16 << 10
 """Payloads up to this size on average are copied together: cheaper than a checksum call and a write vector each."""
@@ -30,9 +35,11 @@ NOTHING: Final = 0
 
 FILE = struct.Struct(">8sHQ16sQQIQQQ")
 BATCH = struct.Struct(">4sQQIQIIQQQIQQII")
+END = struct.Struct(">4sQQ")
 CRC = struct.Struct(">I")
 FILE_BYTES: Final = FILE.size + CRC.size
 BATCH_BYTES: Final = BATCH.size + CRC.size
+END_BYTES: Final = END.size + CRC.size
 
 
 class FileHeader(NamedTuple):
@@ -42,14 +49,14 @@ class FileHeader(NamedTuple):
     owner: bytes
     """The node's incarnation."""
     capacity: int
-    """The size of the file, written full of zeros ahead of use."""
+    """The size of the file."""
     sequence: int
     """The number of its first batch."""
     start: Mark
     """The last entry before this file, and the running digest there."""
     previous: int
     """The identifier of the batch before this file."""
-    format: int = FORMAT
+    format: int = FILLED
 
     def encode(self) -> bytes:
         head = FILE.pack(
@@ -87,7 +94,7 @@ def decode_file_header(raw: bytes) -> FileHeader:
     magic, format, generation, owner, capacity, sequence, epoch, counter, digest, previous = FILE.unpack_from(raw)
     if magic != FILE_MAGIC:
         raise NotAHeader("no file of the log")
-    if not FORMAT_MIN <= format <= FORMAT and CRC.unpack_from(raw, FILE.size)[0] == google_crc32c.value(raw[: FILE.size]):
+    if not FORMAT_MIN <= format <= REUSED and CRC.unpack_from(raw, FILE.size)[0] == google_crc32c.value(raw[: FILE.size]):
         raise NotAHeader(f"format {format}", format)
     if CRC.unpack_from(raw, FILE.size)[0] != google_crc32c.value(raw[: FILE.size]):
         raise NotAHeader("the checksum of the file header is wrong")
@@ -181,7 +188,26 @@ def decode_batch_header(raw: bytes, salt: int, offset: int = 0) -> BatchHeader:
     return made(BatchHeader, (sequence, generation, first, count, prev, digest, hint, previous, body_bytes, body_check))
 
 
-def encode_body(payloads: Sequence[Payload], digest: int, format: int = FORMAT) -> tuple[list[Payload], int, int]:
+def end_mark(salt: int, sequence: int, previous: int) -> bytes:
+    """Stands where batch number `sequence` will, behind the one of the identifier `previous`: nothing was written there yet."""
+    mark = END.pack(END_MAGIC, sequence, previous)
+    return mark + CRC.pack(google_crc32c.extend(salt, mark))
+
+
+def decode_end_mark(raw: bytes, salt: int, offset: int) -> int:
+    """The number of the batch that was to come next. Raises NotAHeader."""
+    mark = raw[offset : offset + END_BYTES]
+    if (
+        len(mark) < END_BYTES
+        or mark[: len(END_MAGIC)] != END_MAGIC
+        or CRC.unpack_from(mark, END.size)[0] != google_crc32c.extend(salt, mark[: END.size])
+    ):
+        raise NotAHeader("no end mark stands here")
+    sequence: int = END.unpack_from(mark)[1]
+    return sequence
+
+
+def encode_body(payloads: Sequence[Payload], digest: int, format: int = REUSED) -> tuple[list[Payload], int, int]:
     """(pieces, bytes, check) of a body: the table of lengths, then the payloads. `digest` is the running digest after them.
 
     The check is a CRC-32C of the table that starts from the lower half of the digest: so the identifier of a batch depends on its payloads.
@@ -199,7 +225,7 @@ def check_of(table: bytes, digest: int) -> int:
     return check
 
 
-def decode_body(header: BatchHeader, body: bytes, format: int = FORMAT) -> list[memoryview]:
+def decode_body(header: BatchHeader, body: bytes, format: int = REUSED) -> list[memoryview]:
     """The payloads, as views of `body`. Raises NotAHeader if it is not the body that the header was written with."""
     table_bytes = 4 * header.entries
     if len(body) != header.body_bytes or table_bytes > len(body):

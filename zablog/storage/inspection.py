@@ -18,6 +18,7 @@ from zablog.storage.batch import (
     BATCH_BYTES,
     BATCH_MAGIC,
     FILE_BYTES,
+    REUSED,
     BatchHeader,
     FileHeader,
     NotAHeader,
@@ -283,13 +284,14 @@ def suspect(overlay: Overlay, wal: Wal, others: Sequence[Inspection]) -> Finding
     try:
         header = decode_batch_header(raw, file.salt)
     except NotAHeader:
-        stray = next((at for at, byte in enumerate(raw) if byte), 0)
-        if raw[stray + 1 :].strip(b"\0") or not raw:
+        right = wal.ending(file)[0] if file.header.format == REUSED else bytes(len(raw))
+        wrong = [at for at, (ours, theirs) in enumerate(zip(raw, right, strict=False)) if ours != theirs]
+        if len(wrong) != 1:
             return Finding(
                 file.name, file.end, mark.zxid, "what stands behind the last whole batch is damaged: everything above is suspect"
             )
         return Finding(
-            file.name, file.end + stray, mark.zxid, "one byte is not zero behind the end of the log: everything above is suspect"
+            file.name, file.end + wrong[0], mark.zxid, "one byte is wrong behind the end of the log: everything above is suspect"
         )
     for other in others:
         if header.prev.zxid in other.wal.trail and header.last in other.wal.trail:

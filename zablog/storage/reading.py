@@ -14,7 +14,17 @@ from typing import Final
 
 from zablog.core.trail import Entries, Trail
 from zablog.core.zxid import BEYOND, Zxid
-from zablog.storage.batch import BATCH_BYTES, FILE_BYTES, BatchHeader, FileHeader, NotAHeader, decode_batch_header, decode_body
+from zablog.storage.batch import (
+    BATCH_BYTES,
+    END_BYTES,
+    FILE_BYTES,
+    REUSED,
+    BatchHeader,
+    FileHeader,
+    NotAHeader,
+    decode_batch_header,
+    decode_body,
+)
 from zablog.storage.disk import Disk
 from zablog.storage.errors import Corrupt, Trimmed
 from zablog.storage.runs import part, slice_run
@@ -41,6 +51,11 @@ class File:
 
     def __post_init__(self) -> None:
         self.salt = self.header.salt
+
+    @property
+    def written(self) -> int:
+        """Where the last write ended."""
+        return self.end + END_BYTES if self.header.format == REUSED else self.end
 
 
 class LogReader:

@@ -1,14 +1,19 @@
 """The write-ahead log on disk: recovery, appending batches, cutting, trimming. How it is read: `storage/reading.py`.
 
-A file is full of zeros ahead of use, written or allocated, and put to use by one atomic step: its header names the place where it
-takes over, is synced under a temporary name, and the file is renamed. What older files hold above that place is void. So going on in
-a new file, truncating, and leaving a damaged tail behind are the same step, and a crash leaves the log either before or after it.
+A file is as long as it will be ahead of use: one that the log has let go of, or a new one full of zeros, written or allocated. It is put
+to use by one atomic step: its header names the place where it takes over, is synced under a temporary name, and the file is renamed. What
+older files hold above that place is void. So going on in a new file, truncating, and leaving a damaged tail behind are the same step, and
+a crash leaves the log either before or after it.
+
+Behind the last batch of a new file are zeros. In a reused one each write ends with a mark that says so, which the next one covers; behind
+it is what an earlier use has left, never taken for ours, since its checksums begin with those of another file header.
 
 The file is long because what recovery reads and what appending writes are two views of the same bytes, best checked side by side.
 """
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import zip_longest
 from typing import Final, NamedTuple
 
@@ -17,16 +22,21 @@ from zablog.core.zxid import BEYOND, ZERO, Zxid
 from zablog.storage.batch import (
     BATCH_BYTES,
     BATCH_MAGIC,
+    END_BYTES,
+    END_MAGIC,
     FILE_BYTES,
-    FORMAT,
+    FILLED,
     NOTHING,
+    REUSED,
     BatchHeader,
     FileHeader,
     NotAHeader,
     decode_batch_header,
     decode_body,
+    decode_end_mark,
     decode_file_header,
     encode_body,
+    end_mark,
     identifier_at,
 )
 from zablog.storage.disk import Disk
@@ -39,10 +49,11 @@ from zablog.storage.runs import part
 ZEROS: Final = bytes(256 << 10)
 """Given to the disk piece by piece. A commit that comes meanwhile waits for one of them, and not for a whole file."""
 PREPARED: Final = "prepared.tmp"
-RECYCLED_MAX: Final = 4
-"""So many files that the log has let go of are kept: their blocks, and their pages in memory, make the next for less than new ones."""
+RECYCLED: Final = "recycled-"
+RECYCLED_MAX: Final = 8
+"""So many files that the log has let go of are kept, to be written over: their blocks are there, and so are their pages in memory."""
 WIDE_BYTES: Final = 128 << 10
-"""Behind a file whose batches were so large, in the mean, the next one is allocated, not filled with zeros."""
+"""Behind a file whose batches were so large, in the mean, a new one is allocated, not filled with zeros."""
 INDEX_BYTES: Final = 1 << 20
 """One row of the index each so many bytes of log."""
 FIRST_FILE_BYTES: Final = 1 << 20
@@ -106,6 +117,7 @@ class Wal(LogReader):
         """Over the prepared file."""
         self.spare_bytes = 0
         """The size of the prepared file, 0 if there is none."""
+        self.spare_format = FILLED
         self.recycled: list[str] = []
         """Files of `file_bytes` that are to become prepared ones."""
         self.wide = False
@@ -122,7 +134,9 @@ class Wal(LogReader):
         is there to be read, and to be carried into another file.
         """
         for name in self.disk.names():
-            if name.endswith(".tmp"):
+            if name.startswith(RECYCLED) and len(self.recycled) < RECYCLED_MAX and self.disk.size(name) == self.file_bytes:
+                self.recycled.append(name)
+            elif name.endswith(".tmp"):
                 self.disk.unlink(name)
         files, void = self.chain()
         mark = files[0].header.start if files else self.contents.base
@@ -186,7 +200,7 @@ class Wal(LogReader):
         sequence, previous, offset = file.header.sequence, file.header.previous, FILE_BYTES
         self.last_offset = offset
         while limit is None or mark.zxid < limit.zxid:
-            if not raw.startswith(BATCH_MAGIC, offset) and not raw[offset:].strip(b"\0"):
+            if self.ends(file, raw, offset, sequence, previous):
                 if following is None:
                     break
                 if not beyond:
@@ -218,8 +232,9 @@ class Wal(LogReader):
             raise Corrupt(f"{file.name}: the digest at {mark.zxid} is not the one the log goes on from. {HELP}")
         if following is None:
             self.sequence, self.previous, self.sealed = sequence, previous, sequence == file.header.sequence
-            self.make_durable(file, raw, self.last_offset, offset)
         file.end = offset
+        if following is None:
+            self.make_durable(file, raw, self.last_offset, file.written)
         return mark
 
     def make_durable(self, file: File, raw: bytes, begin: int, end: int) -> None:
@@ -255,6 +270,35 @@ class Wal(LogReader):
         self, file: File, raw: bytes, offset: int, sequence: int, header: BatchHeader | None, following: File | None
     ) -> Behind | None:
         """A batch is damaged. If anything valid stands behind it, it was synced; if not, nobody can tell, and its range is suspect."""
+        behind = self.later(file, raw, offset, sequence)
+        if behind is None and following is not None:
+            behind = at_file(following)
+        if behind is None:
+            # What is not zero behind the batch was another one: then nobody can tell how far the log went.
+            end = offset + BATCH_BYTES + header.body_bytes if header is not None else 0
+            alone = header is not None and self.ends(file, raw, end, sequence + 1, header.identifier(file.salt))
+            self.suspect = header.last if header is not None and alone else BEYOND
+        return behind
+
+    def ends(self, file: File, raw: bytes, offset: int, sequence: int, previous: int) -> bool:
+        """Does the file say that nothing was written from `offset` on, where the batch of number `sequence` would stand?"""
+        if raw.startswith(BATCH_MAGIC, offset):
+            return False
+        if file.header.format == REUSED and raw.startswith(end_mark(file.salt, sequence, previous), offset):
+            return self.later(file, raw, offset, sequence) is None and not self.marked_later(file, raw, offset, sequence)
+        return not raw[offset:].strip(b"\0")
+
+    def marked_later(self, file: File, raw: bytes, offset: int, sequence: int) -> bool:
+        """Is there an end behind this one? Then a write in this place got lost."""
+        search = offset
+        while (search := raw.find(END_MAGIC, search + 1)) >= 0:
+            with suppress(NotAHeader):
+                if decode_end_mark(raw, file.salt, search) > sequence:
+                    return True
+        return False
+
+    def later(self, file: File, raw: bytes, offset: int, sequence: int) -> Behind | None:
+        """The first whole header of a batch of this file behind `offset`, where number `sequence` would stand."""
         search = offset
         while (search := raw.find(BATCH_MAGIC, search + 1)) >= 0:
             try:
@@ -263,11 +307,6 @@ class Wal(LogReader):
                 continue
             if later.generation == file.header.generation and later.sequence > sequence:
                 return Behind(search, Place(later.prev, later.sequence, later.previous))
-        if following is not None:
-            return at_file(following)
-        # What is not zero behind the batch was another one: then nobody can tell how far the log went.
-        alone = header is not None and not raw[offset + BATCH_BYTES + header.body_bytes :].strip(b"\0")
-        self.suspect = header.last if header is not None and alone else BEYOND
         return None
 
     def faulty(self, file: File, offset: int, place: Place, reason: str, behind: Behind) -> Faulty:
@@ -307,8 +346,8 @@ class Wal(LogReader):
     # -- writing ------------------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Make the log ready to be appended to: it has a file, of our format, and no damaged tail."""
-        if not self.files or self.suspect is not None or self.files[-1].header.format != FORMAT:
+        """Make the log ready to be appended to: it has a file, of a format that we write, and no damaged tail."""
+        if not self.files or self.suspect is not None or self.files[-1].header.format < FILLED:
             self.take_over(self.trail.end)
 
     def append(self, entries: Entries, hint: Zxid) -> None:
@@ -325,17 +364,21 @@ class Wal(LogReader):
 
     def write(self, first: Zxid, entries: int, digest: int, hint: Zxid, pieces: Sequence[Payload], body_bytes: int, check: int) -> None:
         mark = self.trail.end
-        if self.files[-1].end + BATCH_BYTES + body_bytes > self.files[-1].header.capacity:
+        if BATCH_BYTES + body_bytes > self.room:
             self.take_over(mark, BATCH_BYTES + body_bytes)
         file = self.files[-1]
         header = BatchHeader(self.sequence, file.header.generation, first, entries, mark, digest, hint, self.previous, body_bytes, check)
         head = header.encode(file.salt)
-        self.disk.write(file.name, file.end, [head, *pieces])
+        self.sequence, self.previous = self.sequence + 1, identifier_at(head)
+        self.disk.write(file.name, file.end, [head, *pieces, *self.ending(file)])
         if entries:
             self.index(file, file.end, mark.zxid)
         self.last_offset = file.end
         file.end += BATCH_BYTES + body_bytes
-        self.sequence, self.previous = self.sequence + 1, identifier_at(head)
+
+    def ending(self, file: File) -> list[bytes]:
+        """What a write takes along, so that what an earlier use has left behind it is not taken for a damaged batch."""
+        return [end_mark(file.salt, self.sequence, self.previous)] if file.header.format == REUSED else []
 
     def index(self, file: File, offset: int, before: Zxid) -> None:
         if not file.rows or offset - file.rows[-1][1] >= INDEX_BYTES:
@@ -347,7 +390,7 @@ class Wal(LogReader):
     @property
     def room(self) -> int:
         """Bytes that the file in use still takes."""
-        return self.files[-1].header.capacity - self.files[-1].end
+        return self.files[-1].header.capacity - self.files[-1].written
 
     def cut(self, mark: Mark) -> None:
         """Void everything above `mark`, whose digest has been verified. Durable when it returns."""
@@ -360,26 +403,31 @@ class Wal(LogReader):
             batches = self.sequence - self.files[-1].header.sequence
             self.wide = 0 < batches * WIDE_BYTES <= self.files[-1].end
         usual = self.file_bytes if self.generation else min(self.file_bytes, FIRST_FILE_BYTES)
-        capacity = max(usual, FILE_BYTES + bytes_min)
+        capacity = max(usual, FILE_BYTES + bytes_min + END_BYTES)
         with self.spare_lock:
             if self.spare_bytes < capacity:
                 self.fill(capacity)
-            capacity, self.spare_bytes = self.spare_bytes, 0
-            self.generation += 1
-            header = FileHeader(self.generation, self.owner, capacity, self.sequence, start, self.previous)
-            self.disk.write(PREPARED, 0, [header.encode()])
+            new = self.headed(start)
             self.disk.sync(PREPARED)
-            name = file_name(self.generation)
-            self.disk.rename(PREPARED, name)
+            self.disk.rename(PREPARED, new.name)
             self.disk.sync_names()
             self.rolled(self.generation)
         with self.lock:
             void = [file.name for file in self.files if file.header.start.zxid >= start.zxid]
-            self.files = [*(file for file in self.files if file.header.start.zxid < start.zxid), File(name, header)]
+            self.files = [*(file for file in self.files if file.header.start.zxid < start.zxid), new]
             self.cursors.clear()
         self.sealed, self.last_offset = True, FILE_BYTES  # the header of the new file names the last batch
         for old in reversed(void):
             self.disk.unlink(old)
+
+    def headed(self, start: Mark) -> File:
+        """The prepared file, with the header of the next generation: what it will be once it is renamed."""
+        self.generation += 1
+        header = FileHeader(self.generation, self.owner, self.spare_bytes, self.sequence, start, self.previous, self.spare_format)
+        self.spare_bytes = 0
+        new = File(file_name(self.generation), header)
+        self.disk.write(PREPARED, 0, [header.encode(), *self.ending(new)])
+        return new
 
     def carry(self, start: Mark, runs: Sequence[Entries], hint: Callable[[Zxid], Zxid]) -> None:
         """Let the log go on from `start` in a new file, with `runs` and what we have above those. Durable when it returns.
@@ -391,13 +439,11 @@ class Wal(LogReader):
         last = max(self.trail.last, after)
         sizes = [encode_body(run.payloads, run.digest)[1] for run in runs]
         sizes += [header.body_bytes for *_, header in self.batches(after)] if after < last else []
-        capacity = max(self.file_bytes, FILE_BYTES + BATCH_BYTES + sum(BATCH_BYTES + size for size in sizes))
+        capacity = max(self.file_bytes, FILE_BYTES + BATCH_BYTES + END_BYTES + sum(BATCH_BYTES + size for size in sizes))
         self.fill(capacity)
-        self.generation += 1
-        header = FileHeader(self.generation, self.owner, capacity, self.sequence, start, self.previous)
-        self.disk.write(PREPARED, 0, [header.encode()])
+        new = self.headed(start)
         copy = Wal(self.disk, self.owner, self.file_bytes)
-        copy.files, copy.trail, copy.sequence, copy.previous = [File(PREPARED, header)], Trail(start), self.sequence, self.previous
+        copy.files, copy.trail, copy.sequence, copy.previous = [File(PREPARED, new.header)], Trail(start), self.sequence, self.previous
         for run in runs:
             copy.append(run, hint(run.last))
         while copy.trail.last < last:
@@ -407,7 +453,7 @@ class Wal(LogReader):
         if sizes:
             copy.seal(hint(last))
         self.disk.sync(PREPARED)
-        self.disk.rename(PREPARED, file_name(self.generation))
+        self.disk.rename(PREPARED, new.name)
         self.disk.sync_names()
 
     def trim(self, first: File) -> None:
@@ -419,7 +465,7 @@ class Wal(LogReader):
             self.cursors.clear()
         for old in void:
             if len(self.recycled) < RECYCLED_MAX and old.header.capacity == self.file_bytes:
-                name = f"recycled-{old.header.generation:x}.tmp"
+                name = f"{RECYCLED}{old.header.generation:016x}.tmp"
                 self.disk.rename(old.name, name)
                 self.recycled.append(name)
             else:
@@ -438,7 +484,7 @@ class Wal(LogReader):
             self.disk.unlink(old.name)
 
     def prepare(self) -> None:
-        """Have a file of zeros ready before it is needed: appending into zeros costs a tenth of growing a file."""
+        """Have a file ready before it is needed: appending into blocks that are there costs a tenth of growing a file."""
         with self.spare_lock:
             if self.spare_bytes == 0:
                 self.fill(self.file_bytes)
@@ -446,13 +492,18 @@ class Wal(LogReader):
     def fill(self, capacity: int) -> None:
         """Make the prepared file.
 
-        Zeros that were written make the sync of a small batch cheap: it changes no more than its bytes. Blocks that are merely allocated
-        read as zeros, too, and the first write of each changes what the file system knows of it: twice the time for 4 KiB, but for
-        large batches the lesser price, since zeros are a third of all that is written.
+        Blocks that were written before make a sync cheap: it changes no more than its bytes. Where no file is there to be written over,
+        zeros do that. Blocks that are merely allocated read as zeros, too, and the first write of each changes what the file system
+        knows of it: twice the time for 4 KiB, but for large batches the lesser price, since zeros are a third of all that is written.
         """
         if self.disk.exists(PREPARED):
             self.disk.unlink(PREPARED)
-        if self.wide and self.allocated(capacity):
+        self.spare_format = FILLED
+        if self.recycled and capacity == self.file_bytes:
+            self.spare_format = REUSED
+            self.disk.rename(self.recycled.pop(), PREPARED)
+            self.disk.sync_names()  # before a byte of it changes: after a power cut no file of the log may be what another one became
+        elif self.wide and self.allocated(capacity):
             self.disk.sync(PREPARED)
         else:
             self.zeros(capacity)
@@ -469,11 +520,7 @@ class Wal(LogReader):
         return True
 
     def zeros(self, capacity: int) -> None:
-        if self.recycled and capacity == self.file_bytes:
-            self.disk.rename(self.recycled.pop(), PREPARED)
-            self.disk.sync_names()  # before a byte of it changes: after a power cut no file of the log may be another one's zeros
-        else:
-            self.disk.create(PREPARED)
+        self.disk.create(PREPARED)
         for offset in range(0, capacity, len(ZEROS)):
             self.disk.write(PREPARED, offset, [ZEROS[: capacity - offset]])
             self.disk.sync(PREPARED)

@@ -26,7 +26,7 @@ def born() -> SimDisk:
 def contents(storage: Storage) -> list[tuple[Zxid, bytes]]:
     """Every entry of the log, read back."""
     found: list[tuple[Zxid, bytes]] = []
-    after = ZERO
+    after = storage.trail.base.zxid
     while (run := storage.read(after, BEYOND, 100)) is not None:
         found += [(run.first.after(step), bytes(payload)) for step, payload in enumerate(run.payloads)]
         after = run.last

@@ -20,10 +20,10 @@ from zablog.storage.storage import Storage
 from zablog.storage.wal import PREPARED, RECYCLED_MAX
 
 
-def written(entries: int, disk: SimDisk | None = None) -> tuple[SimDisk, Storage, list[Mark]]:
+def written(entries: int, disk: SimDisk | None = None, file_bytes: int = FILE_BYTES) -> tuple[SimDisk, Storage, list[Mark]]:
     """A log of so many entries of epoch 1, each a batch of its own, in several files; and every place of it."""
     disk = disk or born()
-    storage = Storage.open(disk, FILE_BYTES)
+    storage = Storage.open(disk, file_bytes)
     storage.perform([SaveEpochs(1, Epoch(1), Epoch(1), None)], ZERO)
     trail, marks = Trail(), [Mark(ZERO, 0)]
     for number in range(entries):
@@ -272,26 +272,21 @@ def test_a_damaged_last_batch_and_a_damaged_snapshot_within_it_are_refused() -> 
         Storage.open(disk, FILE_BYTES)
 
 
-def zeros(disk: SimDisk, name: str) -> bool:
-    return not disk.read(name, 0, disk.size(name)).strip(b"\0")
-
-
 def test_files_that_the_log_let_go_of_become_the_next_ones() -> None:
-    disk, storage, marks = written(40)
+    disk, storage, marks = written(70)
     storage.prepare()
-    storage.checkpoint(snapshot_at(disk, marks[30]))
+    storage.checkpoint(snapshot_at(disk, marks[60]))
     assert len(storage.wal.recycled) == RECYCLED_MAX
     made: list[str] = []
     create = disk.create
     disk.create = lambda name: (made.append(name), create(name))[1]  # type: ignore[method-assign]
 
     trail = storage.trail
-    for _ in range(12):
+    for _ in range(20):
         run = entries_after(trail, 1, b"x" * (FILE_BYTES // 3))
         trail.append(run)
         storage.perform([Append(1, run)], ZERO)
         storage.prepare()
-        assert zeros(disk, PREPARED)
 
     assert len(storage.wal.recycled) == 0
     assert made.count(PREPARED) < 4
