@@ -35,22 +35,6 @@ def names_are_not_synced(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SimDisk, "sync_names", sync_names)
 
 
-@mutant("§1 durable", "RestartFidelity")
-def names_are_not_synced_before_reuse(patch: pytest.MonkeyPatch) -> None:
-    """a file that the log has let go of is written over before its new name is durable"""
-    original = Wal.fill
-
-    def fill(self: Wal, capacity: int) -> None:
-        if self.recycled and capacity == self.file_bytes:
-            with pytest.MonkeyPatch.context() as silence:
-                silence.setattr(SimDisk, "sync_names", lambda self: self.step("sync_names"))
-                original(self, capacity)
-        else:
-            original(self, capacity)
-
-    patch.setattr(Wal, "fill", fill)
-
-
 @mutant("W3", "RestartFidelity", arena=decay)
 def recovered_log_is_not_synced(patch: pytest.MonkeyPatch) -> None:
     """what is readable after a crash is taken for durable"""

@@ -17,7 +17,7 @@ from zablog.storage.errors import Corrupt, MetadataLost, NewerFormat, StorageErr
 from zablog.storage.manifest import Contents, Manifest, Snapshot
 from zablog.storage.snapshots import Part, gathered, put_piece
 from zablog.storage.storage import Storage
-from zablog.storage.wal import PREPARED, RECYCLED_MAX
+from zablog.storage.wal import PREPARED, RECYCLED_MAX, Wal
 
 
 def written(entries: int, disk: SimDisk | None = None, file_bytes: int = FILE_BYTES) -> tuple[SimDisk, Storage, list[Mark]]:
@@ -293,19 +293,22 @@ def test_files_that_the_log_let_go_of_become_the_next_ones() -> None:
     assert Storage.open(disk, FILE_BYTES).trail.last == trail.last
 
 
-def test_a_power_cut_at_any_step_of_recycling_leaves_the_log() -> None:
+def power_cuts_while_files_are_reused() -> None:
+    """At any step of it. Raises what a start raises, and AssertionError where something is gone."""
+
     def work(disk: SimDisk, storage: Storage, mark: Mark) -> None:
         storage.checkpoint(snapshot_at(disk, mark))
         storage.prepare()
-        storage.perform([Append(1, entries_after(storage.trail, 1, b"y" * (FILE_BYTES // 2)))], ZERO)
-        storage.prepare()
+        for _ in range(3):
+            storage.perform([Append(1, entries_after(storage.trail, 1, b"y" * (FILE_BYTES // 2)))], ZERO)
+            storage.prepare()
 
     disk, storage, marks = written(40)
     steps: list[str] = []
     disk.step = steps.append  # type: ignore[assignment]
     work(disk, storage, marks[30])
     for at in range(len(steps)):
-        for seed in range(4):
+        for seed in range(8):
             disk, storage, marks = written(40)
             disk.fail_after(at, PowerLost())
             with suppress(PowerLost):
@@ -317,6 +320,23 @@ def test_a_power_cut_at_any_step_of_recycling_leaves_the_log() -> None:
 
             assert again.trail.last >= marks[-1].zxid, f"cut before operation {at}, {steps[at]}, seed {seed}"
             assert again.digest_at(marks[-1].zxid) == marks[-1].digest
+
+
+def test_a_power_cut_at_any_step_of_recycling_leaves_the_log() -> None:
+    power_cuts_while_files_are_reused()
+
+
+def test_a_file_that_is_written_over_before_its_new_name_is_durable_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    fill = Wal.fill
+
+    def hasty(self: Wal, capacity: int) -> None:
+        with monkeypatch.context() as silence:
+            silence.setattr(SimDisk, "sync_names", lambda self: self.step("sync_names"))
+            fill(self, capacity)
+
+    monkeypatch.setattr(Wal, "fill", hasty)
+    with pytest.raises(Corrupt, match="says of itself that it is"):
+        power_cuts_while_files_are_reused()
 
 
 def test_a_reader_whose_file_is_made_anew_meanwhile_finds_no_damage() -> None:
