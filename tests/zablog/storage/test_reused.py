@@ -212,7 +212,8 @@ def test_what_readers_see_of_a_failed_sync_is_made_durable_at_the_next_start_wit
     assert again.suspect is None
 
 
-def test_a_middle_that_looks_like_an_end_is_none() -> None:
+@pytest.mark.parametrize("marked", [True, False])
+def test_a_middle_that_looks_like_an_end_is_none(marked: bool) -> None:
     """The place of a batch shows the mark that stood there before, and a whole batch stands behind it."""
     disk, _, file, _ = in_reuse((100,))
     mark = raw_of(disk, file)[file.end : file.written]
@@ -220,6 +221,8 @@ def test_a_middle_that_looks_like_an_end_is_none() -> None:
     assert again.header == file.header
     disk.write(file.name, file.end, [mark])
     disk.sync(file.name)
+    if not marked:
+        disk.flip(file.name, again.end, 0)
 
     with pytest.raises(Faulty, match=f"offset {file.end}"):
         Storage.open(disk, FILE_BYTES)
