@@ -53,7 +53,7 @@ listen = "{address}"
 checkpoint_bytes = 262144
 checkpoint_seconds = 1.0
 keep_bytes = 65536
-file_bytes = 1048576
+file_bytes = 131072
 """
 
 
