@@ -9,8 +9,10 @@ A batch header's checksum starts from that of its file (`salt`), which names the
 never taken for a batch of this one.
 """
 
+import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 import google_crc32c
@@ -35,7 +37,7 @@ NOTHING: Final = 0
 
 FILE = struct.Struct(">8sHQ16sQQIQQQ")
 BATCH = struct.Struct(">4sQQIQIIQQQIQQII")
-END = struct.Struct(">4sQQ")
+END = struct.Struct(">4sIQQIQ")
 CRC = struct.Struct(">I")
 FILE_BYTES: Final = FILE.size + CRC.size
 BATCH_BYTES: Final = BATCH.size + CRC.size
@@ -188,23 +190,37 @@ def decode_batch_header(raw: bytes, salt: int, offset: int = 0) -> BatchHeader:
     return made(BatchHeader, (sequence, generation, first, count, prev, digest, hint, previous, body_bytes, body_check))
 
 
-def end_mark(salt: int, sequence: int, previous: int) -> bytes:
-    """Stands where batch number `sequence` will, behind the one of the identifier `previous`: nothing was written there yet."""
-    mark = END.pack(END_MAGIC, sequence, previous)
-    return mark + CRC.pack(google_crc32c.extend(salt, mark))
+class EndMark(NamedTuple):
+    """Stands in a reused file where the next batch will: nothing was written there yet."""
+
+    sequence: int
+    """The number of that batch."""
+    previous: int
+    """The identifier of the one before it."""
+    last: Zxid
+    """The last entry before it."""
+
+    def encode(self, salt: int) -> bytes:
+        mark = END.pack(END_MAGIC, salt, self.sequence, self.previous, *self.last)
+        return mark + CRC.pack(google_crc32c.value(mark))
 
 
-def decode_end_mark(raw: bytes, salt: int, offset: int) -> int:
-    """The number of the batch that was to come next. Raises NotAHeader."""
-    mark = raw[offset : offset + END_BYTES]
-    if (
-        len(mark) < END_BYTES
-        or mark[: len(END_MAGIC)] != END_MAGIC
-        or CRC.unpack_from(mark, END.size)[0] != google_crc32c.extend(salt, mark[: END.size])
-    ):
-        raise NotAHeader("no end mark stands here")
-    sequence: int = END.unpack_from(mark)[1]
-    return sequence
+def end_marks(raw: bytes, salt: int, offset: int) -> Iterator[EndMark]:
+    """Those of this file that stand behind `offset`. No client knows the salt, so its payloads do not make this slow."""
+    begin = END.pack(END_MAGIC, salt, 0, 0, 0, 0)[: len(END_MAGIC) + CRC.size]
+    while (offset := raw.find(begin, offset + 1)) >= 0:
+        mark = raw[offset : offset + END_BYTES]
+        if len(mark) == END_BYTES and CRC.unpack_from(mark, END.size)[0] == google_crc32c.value(mark[: END.size]):
+            _, _, sequence, previous, epoch, counter = END.unpack_from(mark)
+            yield EndMark(sequence, previous, Zxid(epoch, counter))
+
+
+def batch_headers(raw: bytes, salt: int, generation: int, offset: int) -> Iterator[tuple[int, BatchHeader]]:
+    """The whole headers of the file of this generation that stand behind `offset`, and where."""
+    begin = re.escape(BATCH_MAGIC) + b"(?=.{8}" + re.escape(generation.to_bytes(8, "big")) + b")"
+    for found in re.compile(begin, re.DOTALL).finditer(raw, offset + 1):
+        with suppress(NotAHeader):
+            yield found.start(), decode_batch_header(raw, salt, found.start())
 
 
 def encode_body(payloads: Sequence[Payload], digest: int, format: int = REUSED) -> tuple[list[Payload], int, int]:

@@ -20,6 +20,7 @@ from zablog.storage.batch import (
     FILE_BYTES,
     REUSED,
     BatchHeader,
+    EndMark,
     FileHeader,
     NotAHeader,
     decode_batch_header,
@@ -179,7 +180,7 @@ def read_log(
             wal.recover()
             if wal.suspect is not None and mend_last(overlay, wal, findings):
                 continue
-            if wal.suspect is not None:
+            if wal.suspect is not None and not unread:
                 findings.append(suspect(overlay, wal, others))
         except NewerFormat:
             raise
@@ -284,7 +285,8 @@ def suspect(overlay: Overlay, wal: Wal, others: Sequence[Inspection]) -> Finding
     try:
         header = decode_batch_header(raw, file.salt)
     except NotAHeader:
-        right = wal.ending(file)[0] if file.header.format == REUSED else bytes(len(raw))
+        end = EndMark(wal.sequence, wal.previous, mark.zxid).encode(file.salt)
+        right = end if file.header.format == REUSED else bytes(len(raw))
         wrong = [at for at, (ours, theirs) in enumerate(zip(raw, right, strict=False)) if ours != theirs]
         if len(wrong) != 1:
             return Finding(

@@ -5,8 +5,8 @@ to use by one atomic step: its header names the place where it takes over, is sy
 older files hold above that place is void. So going on in a new file, truncating, and leaving a damaged tail behind are the same step, and
 a crash leaves the log either before or after it.
 
-Behind the last batch of a new file are zeros. In a reused one each write ends with a mark that says so, which the next one covers; behind
-it is what an earlier use has left, never taken for ours, since its checksums begin with those of another file header.
+Behind the last batch of a new file are zeros. In a reused one a mark stands there, which the next batch covers; behind it is what an
+earlier use has left, never taken for ours, since its checksums begin with those of another file header.
 
 The file is long because what recovery reads and what appending writes are two views of the same bytes, best checked side by side.
 """
@@ -23,20 +23,20 @@ from zablog.storage.batch import (
     BATCH_BYTES,
     BATCH_MAGIC,
     END_BYTES,
-    END_MAGIC,
     FILE_BYTES,
     FILLED,
     NOTHING,
     REUSED,
     BatchHeader,
+    EndMark,
     FileHeader,
     NotAHeader,
+    batch_headers,
     decode_batch_header,
     decode_body,
-    decode_end_mark,
     decode_file_header,
     encode_body,
-    end_mark,
+    end_marks,
     identifier_at,
 )
 from zablog.storage.disk import Disk
@@ -200,7 +200,7 @@ class Wal(LogReader):
         sequence, previous, offset = file.header.sequence, file.header.previous, FILE_BYTES
         self.last_offset = offset
         while limit is None or mark.zxid < limit.zxid:
-            if self.ends(file, raw, offset, sequence, previous):
+            if self.ends(file, raw, offset, EndMark(sequence, previous, mark.zxid)):
                 if following is None:
                     break
                 if not beyond:
@@ -274,39 +274,31 @@ class Wal(LogReader):
         if behind is None and following is not None:
             behind = at_file(following)
         if behind is None:
-            # What is not zero behind the batch was another one: then nobody can tell how far the log went.
-            end = offset + BATCH_BYTES + header.body_bytes if header is not None else 0
-            alone = header is not None and self.ends(file, raw, end, sequence + 1, header.identifier(file.salt))
-            self.suspect = header.last if header is not None and alone else BEYOND
+            self.suspect = self.reach(file, raw, offset, sequence, header)
         return behind
 
-    def ends(self, file: File, raw: bytes, offset: int, sequence: int, previous: int) -> bool:
-        """Does the file say that nothing was written from `offset` on, where the batch of number `sequence` would stand?"""
-        if raw.startswith(BATCH_MAGIC, offset):
+    def ends(self, file: File, raw: bytes, offset: int, mark: EndMark) -> bool:
+        """Does the file say that nothing was written from `offset` on, behind what `mark` says of the batch before?"""
+        if file.header.format != REUSED:
+            return not raw.startswith(BATCH_MAGIC, offset) and not raw[offset:].strip(b"\0")
+        if not raw.startswith(mark.encode(file.salt), offset) or self.later(file, raw, offset, mark.sequence) is not None:
             return False
-        if file.header.format == REUSED and raw.startswith(end_mark(file.salt, sequence, previous), offset):
-            return self.later(file, raw, offset, sequence) is None and not self.marked_later(file, raw, offset, sequence)
-        return not raw[offset:].strip(b"\0")
+        return all(each.sequence <= mark.sequence for each in end_marks(raw, file.salt, offset))  # else a write in this place was lost
 
-    def marked_later(self, file: File, raw: bytes, offset: int, sequence: int) -> bool:
-        """Is there an end behind this one? Then a write in this place got lost."""
-        search = offset
-        while (search := raw.find(END_MAGIC, search + 1)) >= 0:
-            with suppress(NotAHeader):
-                if decode_end_mark(raw, file.salt, search) > sequence:
-                    return True
-        return False
+    def reach(self, file: File, raw: bytes, offset: int, sequence: int, header: BatchHeader | None) -> Zxid:
+        """Through where the damaged last batch may have held entries. What stands behind it may have been another one: BEYOND."""
+        if file.header.format == REUSED:
+            # A mark is on its way to the disk before its batch is. One that names a later batch says that this one was not the last.
+            latest = max(end_marks(raw, file.salt, offset), default=None)
+            return latest.last if latest is not None and latest.sequence == sequence + 1 else BEYOND
+        alone = header is not None and not raw[offset + BATCH_BYTES + header.body_bytes :].strip(b"\0")
+        return header.last if header is not None and alone else BEYOND
 
     def later(self, file: File, raw: bytes, offset: int, sequence: int) -> Behind | None:
         """The first whole header of a batch of this file behind `offset`, where number `sequence` would stand."""
-        search = offset
-        while (search := raw.find(BATCH_MAGIC, search + 1)) >= 0:
-            try:
-                later = decode_batch_header(raw, file.salt, search)
-            except NotAHeader:
-                continue
-            if later.generation == file.header.generation and later.sequence > sequence:
-                return Behind(search, Place(later.prev, later.sequence, later.previous))
+        for at, later in batch_headers(raw, file.salt, file.header.generation, offset):
+            if later.sequence > sequence:
+                return Behind(at, Place(later.prev, later.sequence, later.previous))
         return None
 
     def faulty(self, file: File, offset: int, place: Place, reason: str, behind: Behind) -> Faulty:
@@ -369,16 +361,16 @@ class Wal(LogReader):
         file = self.files[-1]
         header = BatchHeader(self.sequence, file.header.generation, first, entries, mark, digest, hint, self.previous, body_bytes, check)
         head = header.encode(file.salt)
+        end = file.end + BATCH_BYTES + body_bytes
         self.sequence, self.previous = self.sequence + 1, identifier_at(head)
-        self.disk.write(file.name, file.end, [head, *pieces, *self.ending(file)])
+        if (
+            file.header.format == REUSED
+        ):  # first: a process that is killed in the middle of a batch leaves the mark that says how far it was to go
+            self.disk.write(file.name, end, [EndMark(self.sequence, self.previous, header.last).encode(file.salt)])
+        self.disk.write(file.name, file.end, [head, *pieces])
         if entries:
             self.index(file, file.end, mark.zxid)
-        self.last_offset = file.end
-        file.end += BATCH_BYTES + body_bytes
-
-    def ending(self, file: File) -> list[bytes]:
-        """What a write takes along, so that what an earlier use has left behind it is not taken for a damaged batch."""
-        return [end_mark(file.salt, self.sequence, self.previous)] if file.header.format == REUSED else []
+        self.last_offset, file.end = file.end, end
 
     def index(self, file: File, offset: int, before: Zxid) -> None:
         if not file.rows or offset - file.rows[-1][1] >= INDEX_BYTES:
@@ -426,7 +418,8 @@ class Wal(LogReader):
         header = FileHeader(self.generation, self.owner, self.spare_bytes, self.sequence, start, self.previous, self.spare_format)
         self.spare_bytes = 0
         new = File(file_name(self.generation), header)
-        self.disk.write(PREPARED, 0, [header.encode(), *self.ending(new)])
+        mark = EndMark(self.sequence, self.previous, start.zxid).encode(new.salt) if header.format == REUSED else b""
+        self.disk.write(PREPARED, 0, [header.encode() + mark])
         return new
 
     def carry(self, start: Mark, runs: Sequence[Entries], hint: Callable[[Zxid], Zxid]) -> None:
@@ -499,15 +492,24 @@ class Wal(LogReader):
         if self.disk.exists(PREPARED):
             self.disk.unlink(PREPARED)
         self.spare_format = FILLED
-        if self.recycled and capacity == self.file_bytes:
+        if capacity == self.file_bytes and self.reused():
             self.spare_format = REUSED
-            self.disk.rename(self.recycled.pop(), PREPARED)
-            self.disk.sync_names()  # before a byte of it changes: after a power cut no file of the log may be what another one became
         elif self.wide and self.allocated(capacity):
             self.disk.sync(PREPARED)
         else:
             self.zeros(capacity)
         self.spare_bytes = capacity
+
+    def reused(self) -> bool:
+        """Take a file that the log has let go of. False if there is none."""
+        while self.recycled:
+            with suppress(FileNotFoundError):  # somebody has tidied up
+                self.disk.rename(self.recycled[-1], PREPARED)
+            self.recycled.pop()
+            if self.disk.exists(PREPARED):
+                self.disk.sync_names()  # before a byte of it changes: after a power cut no file of the log may be what another one became
+                return True
+        return False
 
     def allocated(self, capacity: int) -> bool:
         """Leave the zeros to the file system. False if it does not know how, or has no room: then writing them says why."""
