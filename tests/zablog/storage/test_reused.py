@@ -141,7 +141,7 @@ def test_a_flipped_bit_in_the_last_batch_or_in_the_mark_behind_it_is_seen(bit: i
 
 def ranges(length: int, begin: int, end: int) -> Iterator[tuple[int, int]]:
     """Parts of a file of so many bytes that touch what is between `begin` and `end`."""
-    for low in range(0, end, 13):
+    for low in (*range(0, end, 13), begin):
         for high in (*range(max(low + 1, begin), length, 97), begin, begin + BATCH_BYTES, end, length):
             if low < high and high > begin:
                 yield low, high
@@ -271,6 +271,26 @@ def test_the_inspection_finds_a_flipped_bit_in_the_mark() -> None:
         assert "one byte is wrong" in found.findings[0].what
         disk.flip(file.name, at, 2)
     assert inspect(disk).findings == []
+
+
+@pytest.mark.parametrize("how", ["zeroed", "as it was before"])
+def test_a_batch_damaged_with_another_behind_it_is_suspect_without_end(how: str) -> None:
+    """The mark behind the second one says that there was one; what it held is not for us to say."""
+    disk, storage, file, places = in_reuse((100,))
+    mark = raw_of(disk, file)[file.end : file.written]
+    begin, between = storage.wal.last_offset, file.end
+    append(storage, b"another")
+    raw = raw_of(disk, file)
+    if how == "zeroed":
+        put(disk, file, raw[: begin + 150] + bytes(between - begin) + raw[begin + 150 + between - begin :])
+    else:
+        put(disk, file, raw[:between] + mark + raw[between + len(mark) :])
+        disk.flip(file.name, begin + 150, 2)
+
+    again = Storage.open(disk, FILE_BYTES)
+
+    assert again.trail.last < places[0].zxid
+    assert again.suspect == BEYOND
 
 
 def second_batch(storage: Storage, places: list[Mark]) -> int:
