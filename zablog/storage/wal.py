@@ -363,9 +363,7 @@ class Wal(LogReader):
         head = header.encode(file.salt)
         end = file.end + BATCH_BYTES + body_bytes
         self.sequence, self.previous = self.sequence + 1, identifier_at(head)
-        if (
-            file.header.format == REUSED
-        ):  # first: a process that is killed in the middle of a batch leaves the mark that says how far it was to go
+        if file.header.format == REUSED:  # first, so that a process that is killed in the middle of the batch leaves word of its end
             self.disk.write(file.name, end, [EndMark(self.sequence, self.previous, header.last).encode(file.salt)])
         self.disk.write(file.name, file.end, [head, *pieces])
         if entries:

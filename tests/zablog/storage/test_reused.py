@@ -76,6 +76,18 @@ def test_what_an_earlier_use_has_left_is_not_ours() -> None:
     assert Storage.open(disk, FILE_BYTES).trail.end == place
 
 
+def test_a_mark_of_another_life_of_the_file_says_nothing() -> None:
+    """Where a torn batch was given up, its number was given out again: such a mark may name a later one than ours."""
+    disk, storage, file, places = in_reuse()
+    wal = storage.wal
+    disk.write(file.name, file.written + 8, [EndMark(wal.sequence + 1, wal.previous, BEYOND).encode(file.salt + 1)])
+
+    again = Storage.open(disk, FILE_BYTES)
+
+    assert again.trail.end == places[-1]
+    assert again.suspect is None
+
+
 def test_a_file_is_written_over_and_not_filled_with_zeros_first() -> None:
     disk, storage, marks = written(40)
     storage.checkpoint(snapshot_at(disk, marks[38]))
