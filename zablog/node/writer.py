@@ -3,7 +3,7 @@
 The driver does not wait for it, with one exception. To wake a thread and to be woken by it takes longer than a quick disk needs for a few
 kilobytes; so a follower at rest writes them where it stands, on the event loop (`at_once`). A disk that was slow lately gets none of that.
 
-A second, short-lived thread fills the next file of the log with zeros, so that no commit waits for that.
+A second, short-lived thread makes the next file of the log ready, so that no commit waits for that.
 """
 
 import contextlib

@@ -115,7 +115,7 @@ class Writer:
         node.on_disk(lambda: node.storage.seal_idle(node.peer.watermark))
 
     def prepare(self) -> None:
-        """The next file of the log is filled with zeros ahead of use. If that fails, whoever needs the file will meet the error."""
+        """The next file of the log is made ready ahead of use. If that fails, whoever needs the file will meet the error."""
         node = self.node
         if self.alive and node.paused is None:
             try:

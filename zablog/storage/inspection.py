@@ -9,6 +9,7 @@ A directory of a running node may be looked at, too: what is being written then 
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -39,6 +40,10 @@ from zablog.storage.wal import Wal
 
 WAL_PLACE: Final = re.compile(r"(wal-[0-9a-f]{16}\.log)(?:, offset (\d+))?")
 """How recovery begins what it says of a place in the log."""
+
+
+LOOKS: Final = 5
+"""So often a directory is looked at anew whose files go meanwhile."""
 
 
 class Finding(NamedTuple):
@@ -96,6 +101,14 @@ def inspect(disk: Disk, others: Sequence["Inspection"] = ()) -> Inspection:
 
     Raises NotBorn, NewerFormat, and MetadataLost where nothing can be said at all.
     """
+    for _ in range(LOOKS - 1):
+        with suppress(FileNotFoundError):  # a running node has let go of a file since we saw its name
+            return inspected(disk, others)
+    return inspected(disk, others)
+
+
+def inspected(disk: Disk, others: Sequence["Inspection"]) -> Inspection:
+    """`inspect`, once."""
     overlay, findings = Overlay(disk), list[Finding]()
     for name in ("manifest", "epochs"):
         findings += damaged_copies(disk, name)

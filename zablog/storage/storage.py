@@ -327,7 +327,7 @@ class Storage:
         return verified(self.disk, self.snapshot)
 
     def prepare(self) -> None:
-        """Fill the next file of the log with zeros ahead of use; may run beside the writer. An error here costs nothing yet."""
+        """Make the next file of the log ready ahead of use; may run beside the writer. An error here costs nothing yet."""
         self.wal.prepare()
 
     # -- readers ------------------------------------------------------------------------------------------------------------

@@ -61,6 +61,24 @@ def test_a_whole_directory_has_no_findings() -> None:
     assert (whole.findings, whole.unread, entries(whole)) == ([], "", held)
 
 
+def test_a_file_that_goes_meanwhile_is_no_finding() -> None:
+    """A running node has let go of it."""
+    disk, held = small_log()
+    gone = [name for name in disk.names() if name.startswith("wal-")]
+
+    def reading(name: str) -> None:
+        if name in gone:
+            gone.remove(name)
+            raise FileNotFoundError(2, "no such file", name)
+
+    disk.reading = reading
+
+    whole = inspect(disk)
+
+    assert gone == []
+    assert (whole.findings, whole.unread, entries(whole)) == ([], "", held)
+
+
 @pytest.mark.slow
 def test_with_a_replica_every_flipped_byte_is_named() -> None:
     disk = several_files()

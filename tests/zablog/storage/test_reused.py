@@ -15,7 +15,7 @@ from zablog.core.trail import Mark
 from zablog.core.zxid import BEYOND, ZERO, Zxid
 from zablog.sim.disk import SECTOR, PowerLost, SimDisk
 from zablog.storage import batch as batch_room
-from zablog.storage.batch import BATCH_BYTES, BATCH_MAGIC, END_BYTES, END_MAGIC, FILLED, REUSED, batch_headers, end_marks
+from zablog.storage.batch import BATCH_BYTES, BATCH_MAGIC, END_BYTES, END_MAGIC, FILLED, REUSED, EndMark, batch_headers, end_marks
 from zablog.storage.errors import Corrupt, Faulty
 from zablog.storage.inspection import inspect
 from zablog.storage.reading import File
