@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from zablog.core.trail import Entries, Mark, extend_digest
-from zablog.core.zxid import ZERO, Zxid
+from zablog.core.zxid import BEYOND, ZERO, Zxid
 from zablog.storage.batch import (
     BATCH_BYTES,
     BATCH_MAGIC,
@@ -301,13 +301,11 @@ def suspect(overlay: Overlay, wal: Wal, others: Sequence[Inspection]) -> Finding
         end = EndMark(wal.sequence, wal.previous, mark.zxid).encode(file.salt)
         right = end if file.header.format == REUSED else bytes(len(raw))
         wrong = [at for at, (ours, theirs) in enumerate(zip(raw, right, strict=False)) if ours != theirs]
+        reach = "everything above is suspect" if wal.suspect == BEYOND else f"what is above is suspect through {wal.suspect}"
         if len(wrong) != 1:
-            return Finding(
-                file.name, file.end, mark.zxid, "what stands behind the last whole batch is damaged: everything above is suspect"
-            )
-        return Finding(
-            file.name, file.end + wrong[0], mark.zxid, "one byte is wrong behind the end of the log: everything above is suspect"
-        )
+            what = "what stands behind the last whole batch is damaged, or was being written"
+            return Finding(file.name, file.end, mark.zxid, f"{what}: {reach}")
+        return Finding(file.name, file.end + wrong[0], mark.zxid, f"one byte is wrong behind the end of the log: {reach}")
     for other in others:
         if header.prev.zxid in other.wal.trail and header.last in other.wal.trail:
             runs = runs_between(other, header.prev.zxid, header.last)

@@ -54,7 +54,7 @@ class File:
 
     @property
     def written(self) -> int:
-        """Where the last write ended."""
+        """Where what belongs to the last batch ends: of a reused file, with the mark."""
         return self.end + END_BYTES if self.header.format == REUSED else self.end
 
 

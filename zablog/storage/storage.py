@@ -310,9 +310,12 @@ class Storage:
         return max(base, self.snapshot.mark.zxid) if self.snapshot else base
 
     def leave_suspect(self, covered: Zxid) -> None:
-        """The damaged end of the log is about to be left behind, and not covered: its mark is made durable first."""
+        """The damaged end of the log is about to be left behind, and not covered: its mark is made durable first.
+
+        A damaged batch that held nothing (it was to seal the one before it) leaves nothing to be suspect of.
+        """
         suspect = self.wal.suspect
-        if suspect is not None and suspect > covered:
+        if suspect is not None and suspect > max(covered, self.wal.trail.last):
             self.save(self.epochs._replace(suspect=max(suspect, self.suspect or suspect)))
 
     def forget(self, old: Snapshot | None) -> None:

@@ -5,15 +5,14 @@ to use by one atomic step: its header names the place where it takes over, is sy
 older files hold above that place is void. So going on in a new file, truncating, and leaving a damaged tail behind are the same step, and
 a crash leaves the log either before or after it.
 
-Behind the last batch of a new file are zeros. In a reused one a mark stands there, which the next batch covers; behind it is what an
-earlier use has left, never taken for ours, since its checksums begin with those of another file header.
+Behind the last batch of a new file are zeros. In a reused one a mark stands there, which the next batch covers once the mark behind that
+one is written; else there is what an earlier use has left, never taken for ours, since its checksums begin with those of another header.
 
 The file is long because what recovery reads and what appending writes are two views of the same bytes, best checked side by side.
 """
 
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from itertools import zip_longest
 from typing import Final, NamedTuple
 
@@ -234,7 +233,7 @@ class Wal(LogReader):
             self.sequence, self.previous, self.sealed = sequence, previous, sequence == file.header.sequence
         file.end = offset
         if following is None:
-            self.make_durable(file, raw, self.last_offset, file.written)
+            self.make_durable(file, raw, self.last_offset, file.written if self.suspect is None else file.end)
         return mark
 
     def make_durable(self, file: File, raw: bytes, begin: int, end: int) -> None:
@@ -289,7 +288,7 @@ class Wal(LogReader):
         """Through where the damaged last batch may have held entries. What stands behind it may have been another one: BEYOND."""
         if file.header.format == REUSED:
             # A mark is on its way to the disk before its batch is. One that names a later batch says that this one was not the last.
-            latest = max(end_marks(raw, file.salt, offset), default=None)
+            latest = max(end_marks(raw, file.salt, offset), key=lambda mark: (mark.sequence, mark.last), default=None)
             return latest.last if latest is not None and latest.sequence == sequence + 1 else BEYOND
         alone = header is not None and not raw[offset + BATCH_BYTES + header.body_bytes :].strip(b"\0")
         return header.last if header is not None and alone else BEYOND
@@ -343,7 +342,7 @@ class Wal(LogReader):
             self.take_over(self.trail.end)
 
     def append(self, entries: Entries, hint: Zxid) -> None:
-        """One batch: one write. The caller syncs."""
+        """One batch: one write, and one before it for the mark in a reused file. The caller syncs."""
         assert entries.prev == self.trail.last, "the law that appended entries continue the log"
         self.write(entries.first, len(entries.payloads), entries.digest, hint, *encode_body(entries.payloads, entries.digest))
         self.trail.append(entries)
@@ -501,12 +500,16 @@ class Wal(LogReader):
     def reused(self) -> bool:
         """Take a file that the log has let go of. False if there is none."""
         while self.recycled:
-            with suppress(FileNotFoundError):  # somebody has tidied up
-                self.disk.rename(self.recycled[-1], PREPARED)
-            self.recycled.pop()
-            if self.disk.exists(PREPARED):
-                self.disk.sync_names()  # before a byte of it changes: after a power cut no file of the log may be what another one became
-                return True
+            name = self.recycled.pop()  # at once: the writer's thread may add others meanwhile
+            try:
+                self.disk.rename(name, PREPARED)
+            except FileNotFoundError:  # somebody has tidied up
+                continue
+            except OSError:
+                self.recycled.append(name)
+                raise
+            self.disk.sync_names()  # before a byte of it changes: after a power cut no file of the log may be what another one became
+            return True
         return False
 
     def allocated(self, capacity: int) -> bool:

@@ -305,6 +305,17 @@ def test_a_batch_damaged_with_another_behind_it_is_suspect_without_end(how: str)
     assert again.suspect == BEYOND
 
 
+def test_the_inspection_says_how_far_a_tail_is_suspect() -> None:
+    disk, storage, file, _ = in_reuse()
+    begun = copy_of(disk)
+    place = append(storage, b"on its way")
+    begun.write(file.name, storage.wal.files[-1].end, [raw_of(disk, file)[storage.wal.files[-1].end : storage.wal.files[-1].written]])
+
+    (found,) = inspect(begun).findings
+
+    assert f"suspect through {place.zxid}" in found.what
+
+
 def second_batch(storage: Storage, places: list[Mark]) -> int:
     """Where it stands."""
     return next(offset for *_, offset, _ in storage.wal.batches(places[0].zxid))
@@ -372,6 +383,59 @@ def test_when_no_file_is_left_to_write_over_new_ones_are_full_of_zeros_again() -
 
     assert formats[-1] == FILLED
     assert not raw_of(disk, storage.wal.files[-1])[storage.wal.files[-1].end :].strip(b"\0")
+
+
+def test_a_torn_seal_leaves_nothing_to_be_suspect_of() -> None:
+    """It held no entry. The log goes on in another file, where its number means nothing else."""
+    disk, storage, file, places = in_reuse()
+    begun = copy_of(disk)
+    writes: list[tuple[int, bytes]] = []
+    write = disk.write
+    disk.write = lambda name, offset, pieces: (writes.append((offset, b"".join(pieces))), write(name, offset, pieces))[1]  # type: ignore[method-assign]
+    storage.seal_idle()
+    begun.write(file.name, writes[0][0], [writes[0][1]])
+
+    again = Storage.open(begun, FILE_BYTES)
+
+    assert again.trail.end == places[-1]
+    assert again.suspect is None
+    assert again.wal.files[-1].name != file.name
+    place = append(again, b"and on")
+    assert Storage.open(begun, FILE_BYTES).trail.end == place
+
+
+def test_what_was_not_understood_is_not_written_back() -> None:
+    """A bit that was read wrong, once, must not become one that is wrong on the disk."""
+    disk, _, file, _ = in_reuse()
+    raw, read, wrong = raw_of(disk, file), disk.read, [file.end + 5]
+
+    def misread(name: str, offset: int, length: int) -> bytes:
+        found = bytearray(read(name, offset, length))
+        if name == file.name and wrong and len(found) > wrong[0]:
+            found[wrong.pop()] ^= 4
+        return bytes(found)
+
+    disk.read = misread  # type: ignore[method-assign]
+    assert Storage.open(disk, FILE_BYTES).suspect == BEYOND
+
+    assert read(file.name, 0, len(raw)) == raw
+
+
+def test_files_that_are_let_go_of_while_one_is_taken_are_all_known() -> None:
+    disk, storage, marks = written(90)
+    storage.checkpoint(snapshot_at(disk, marks[20]))
+    rename, done = disk.rename, []
+
+    def meanwhile(old: str, new: str) -> None:
+        rename(old, new)
+        if new == PREPARED and not done:
+            done.append(old)
+            storage.checkpoint(snapshot_at(disk, marks[40]))
+
+    disk.rename = meanwhile  # type: ignore[method-assign]
+    storage.prepare()
+
+    assert sorted(storage.wal.recycled) == [name for name in disk.names() if name.startswith(RECYCLED)]
 
 
 def test_who_tidies_up_harms_nobody() -> None:
