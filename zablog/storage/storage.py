@@ -144,7 +144,7 @@ class Storage:
                 at += 1
 
     def commit(self, effects: Sequence[DurableEffect], at: int) -> int:
-        """The appends from `at` on, of one epoch and within the limit: one batch, one write, one sync. Returns where it stopped."""
+        """The appends from `at` on, of one epoch and within the limit: one batch, one sync. Returns where it stopped."""
         payloads: list[Payload] = []
         runs: list[Entries] = []
         size = 0

@@ -117,6 +117,7 @@ class Wal(LogReader):
         self.spare_bytes = 0
         """The size of the prepared file, 0 if there is none."""
         self.spare_format = FILLED
+        """What stands in it."""
         self.recycled: list[str] = []
         """Files of `file_bytes` that are to become prepared ones."""
         self.wide = False
@@ -229,10 +230,9 @@ class Wal(LogReader):
             sequence, previous, offset = sequence + 1, identifier_at(raw, offset), offset + BATCH_BYTES + header.body_bytes
         if limit is not None and mark != limit:
             raise Corrupt(f"{file.name}: the digest at {mark.zxid} is not the one the log goes on from. {HELP}")
-        if following is None:
-            self.sequence, self.previous, self.sealed = sequence, previous, sequence == file.header.sequence
         file.end = offset
         if following is None:
+            self.sequence, self.previous, self.sealed = sequence, previous, sequence == file.header.sequence
             self.make_durable(file, raw, self.last_offset, file.written if self.suspect is None else file.end)
         return mark
 
