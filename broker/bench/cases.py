@@ -254,7 +254,7 @@ async def start_up(bench: Bench) -> None:
     port = bench.ensemble.first_port
     for _ in range(bench.effort.starts):
         parent = bench.ensemble.folder
-        async with made(bench.ensemble.size, parent, port, start=False) as fresh, trio.open_nursery() as nursery:
+        async with made(bench.ensemble.size, parent, port, tcp=bench.ensemble.tcp, start=False) as fresh, trio.open_nursery() as nursery:
             begun = trio.current_time()
             nursery.start_soon(fresh.up)
             while not (addresses := fresh.born_addresses()):

@@ -47,6 +47,8 @@ class Ensemble:
     first_port: int | None = None
     size: int = 0
     """How many nodes a cluster of ours has."""
+    tcp: bool = False
+    """They take TCP alone."""
 
     @property
     def ours(self) -> bool:
@@ -120,7 +122,7 @@ class Ensemble:
     async def up(self) -> None:
         """Make the cluster and start it; returns when it serves."""
         port = ["--port", str(self.first_port)] if self.first_port else []
-        await self.command("cluster", "up", "-n", str(self.size), "--detach", *port)
+        await self.command("cluster", "up", "-n", str(self.size), "--detach", *port, *(["--tcp"] if self.tcp else []))
         self.addresses = self.born_addresses()
 
     def born_addresses(self) -> list[str]:
@@ -187,10 +189,10 @@ class Ensemble:
 
 
 @asynccontextmanager
-async def made(size: int, parent: Path | None, first_port: int | None, *, start: bool = True) -> AsyncIterator[Ensemble]:
+async def made(size: int, parent: Path | None, first_port: int | None, *, tcp: bool = False, start: bool = True) -> AsyncIterator[Ensemble]:
     """A fresh cluster of `size` nodes, below `parent` or in the system's place for larger temporary files. Gone when the block ends."""
     folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=parent or _disk()))
-    ensemble = Ensemble((), folder, first_port, size)
+    ensemble = Ensemble((), folder, first_port, size, tcp)
     try:
         if start:
             await ensemble.up()

@@ -36,6 +36,8 @@ class Plan:
     """Of a cluster that runs already; one of our own if empty."""
     folder: Path | None = None
     port: int | None = None
+    tcp: bool = False
+    """Our own nodes take TCP alone, as between machines."""
 
     def check(self) -> None:
         """Raises BadRequest or NotAllowed for what cannot be done."""
@@ -124,9 +126,9 @@ async def _stage(
         await _cases(table, Bench(Ensemble(plan.addresses), effort or plan.effort, outcome.figures, say, suffix, outcome.disturbed))
         return
     say(f"starting {nodes} nodes")
-    async with made(nodes, plan.folder, plan.port) as ensemble:
+    async with made(nodes, plan.folder, plan.port, tcp=plan.tcp) as ensemble:
         assert ensemble.folder is not None, "it was made for us"
-        outcome.machine = meters.machine(ensemble.folder)
+        outcome.machine = {**meters.machine(ensemble.folder), "transport": "tcp" if plan.tcp else "unix sockets"}
         await _cases(table, Bench(ensemble, effort or plan.effort, outcome.figures, say, suffix, outcome.disturbed))
 
 

@@ -37,6 +37,7 @@ def bench(
     versus: Annotated[str, typer.Option("--vs", metavar="PEER,...", help="With --suite: other systems that are installed, or all.")] = "",
     directory: Annotated[Path | None, typer.Option("--dir", metavar="DIR", help="Below it the data lies while it runs.")] = None,
     port: Annotated[int | None, typer.Option(metavar="PORT", min=1024, max=65535, help="The first port of the cluster.")] = None,
+    tcp: Annotated[bool, typer.Option("--tcp", help="Its nodes take TCP alone, as between machines.")] = False,
     svg: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the comparison.")] = None,
 ) -> int:
     """Measure: one load, or with --suite everything.
@@ -58,7 +59,7 @@ def bench(
     given = screen.settings.cluster is not None
     addresses = where.place(screen)[0] if given else []
     cases = [name.strip() for name in only.split(",") if name.strip()]
-    plan = Plan(nodes, quick, cases, not given, addresses, directory, port)
+    plan = Plan(nodes, quick, cases, not given, addresses, directory, port, tcp=tcp)
     if suite:
         return trio.run(_ending_well, partial(_suite, screen, plan, versus, svg))
     value_bytes = parse_size(size, "--size")

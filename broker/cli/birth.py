@@ -34,7 +34,7 @@ def configuration_file(parent: Path, node: int) -> Path:
     return node_folder(parent, node) / "node.toml"
 
 
-def bear(parent: Path, addresses: Sequence[str]) -> str:
+def bear(parent: Path, addresses: Sequence[str], unix_sockets: bool = True) -> str:
     """Write one folder a node below `parent`; the id of the new cluster. Nothing is touched if any of the folders exists."""
     from zablog.core.zxid import PeerId
     from zablog.storage.files import FileDisk
@@ -56,7 +56,7 @@ def bear(parent: Path, addresses: Sequence[str]) -> str:
             give_birth(disk, Identity(cluster, member.id, member.incarnation, members))
         finally:
             disk.close()
-        configuration_file(parent, member.id).write_text(_toml(cluster, member.id, members))
+        configuration_file(parent, member.id).write_text(_toml(cluster, member.id, members, unix_sockets))
         _sync_folder(folder)
     _sync_folder(parent)
     return cluster
@@ -134,7 +134,7 @@ def _take_turn(descriptor: int) -> None:
     return None
 
 
-def _toml(cluster: str, node: int, members: Sequence[object]) -> str:
+def _toml(cluster: str, node: int, members: Sequence[object], unix_sockets: bool) -> str:
     from zablog.storage.manifest import Member
 
     lines = [
@@ -144,6 +144,8 @@ def _toml(cluster: str, node: int, members: Sequence[object]) -> str:
         f"node = {node}",
         "",
     ]
+    if not unix_sockets:
+        lines.insert(4, "unix_sockets = false")
     lines += ["# Who the peers are stands in the directory. Where they are, if not at the addresses of their birth:", "# [peers]"]
     for member in members:
         assert isinstance(member, Member), "the members of an identity"

@@ -47,6 +47,7 @@ def up(
     ] = None,
     directory: Annotated[Path | None, typer.Option("--dir", metavar="DIR", help="Where a new cluster is kept.")] = None,
     port: Annotated[int, typer.Option(metavar="PORT", min=1024, max=65535, help="The first port a new cluster tries.")] = FIRST_PORT,
+    tcp: Annotated[bool, typer.Option("--tcp", help="Nodes of a new cluster take TCP alone, no Unix sockets.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Return once it serves; it goes on running.")] = False,
 ) -> int:
     """Start the local cluster, one process a node; make it first if there is none. Ctrl-C stops it, unless --detach.
@@ -55,7 +56,7 @@ def up(
     """
     from broker.cli import running
 
-    return running.up(terminal(context), where.named(terminal(context)), count, directory, port, detach)
+    return running.up(terminal(context), where.named(terminal(context)), count, directory, port, detach, tcp)
 
 
 @app.command(epilog=HELP)

@@ -181,7 +181,15 @@ def find(name: str) -> LocalCluster | None:
     return found
 
 
-def make(name: str, directory: Path | None, count: int, *, first_port: int = birth.FIRST_PORT, made_by: str = "zablog") -> LocalCluster:
+def make(
+    name: str,
+    directory: Path | None,
+    count: int,
+    *,
+    first_port: int = birth.FIRST_PORT,
+    unix_sockets: bool = True,
+    made_by: str = "zablog",
+) -> LocalCluster:
     """A new cluster of `count` nodes on this machine, its directories born, nothing started."""
     place = home() / _checked(name)
     if directory is not None:
@@ -193,7 +201,7 @@ def make(name: str, directory: Path | None, count: int, *, first_port: int = bir
         if (place / "cluster.json").exists():
             raise ClusterRunning(f"another command has just made cluster {name} in {place}", hint="zablog cluster status")
         addresses = birth.free_addresses(count, first_port, _taken())
-        cluster = birth.bear(place, addresses)
+        cluster = birth.bear(place, addresses, unix_sockets=unix_sockets)
         made = LocalCluster(name, place, cluster, {at: Node(at, address) for at, address in enumerate(addresses, start=1)}, made_by=made_by)
         made.save()
     return made

@@ -36,11 +36,11 @@ def _cluster_up(options: Sequence[str]) -> Callable[[Terminal], int] | None:
 
     count: int | None = None
     directory: Path | None = None
-    port, detach = FIRST_PORT, False
+    port, detach, tcp = FIRST_PORT, False, False
     words = iter(options)
     for word in words:
-        if word == "--detach":
-            detach = True
+        if word in ("--detach", "--tcp"):
+            detach, tcp = detach or word == "--detach", tcp or word == "--tcp"
             continue
         value = next(words, "")
         match word:
@@ -52,7 +52,7 @@ def _cluster_up(options: Sequence[str]) -> Callable[[Terminal], int] | None:
                 port = int(value)
             case _:
                 return None
-    return lambda screen: running.up(screen, where.named(screen), count, directory, port, detach)
+    return lambda screen: running.up(screen, where.named(screen), count, directory, port, detach, tcp)
 
 
 def _is_value(word: str) -> bool:

@@ -27,7 +27,7 @@ SLOW_SECONDS = 5.0
 """How long a cluster that serves is waited for to have all its nodes."""
 
 
-def up(screen: Terminal, name: str, count: int | None, directory: Path | None, port: int, detach: bool) -> int:
+def up(screen: Terminal, name: str, count: int | None, directory: Path | None, port: int, detach: bool, tcp: bool) -> int:
     """`zablog cluster up`."""
     if ":" in name:
         raise Usage(f"cluster up makes a cluster on this machine, of a name; {name} are addresses", hint="zablog --cluster NAME cluster up")
@@ -40,7 +40,7 @@ def up(screen: Terminal, name: str, count: int | None, directory: Path | None, p
         # Also where the ports are chosen: until our nodes listen at them they are free to whoever looks.
         turn.enter_context(birth.choosing())
         if cluster is None:
-            cluster = local.make(name, directory, count or 3, first_port=port)
+            cluster = local.make(name, directory, count or 3, first_port=port, unix_sockets=not tcp)
             screen.note(f"cluster {name} is born in {cluster.directory}")
         elif count is not None and count != len(cluster.nodes):
             raise Usage(

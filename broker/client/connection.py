@@ -16,6 +16,7 @@ from broker.errors import ConnectionLost
 from broker.pipe import Pipe
 from broker.protocol import Failed, Ping, Request, Response, decode_response, encode_request
 from zablog.core.zxid import ZERO, PeerId
+from zablog.transport.unix import dial
 from zablog.wire import WireError
 from zablog.wire.frames import FrameReader
 from zablog.wire.handshake import CLIENT_VERSIONS, Hello, Purpose, Refused, Welcome, decode_handshake, encode_handshake
@@ -203,7 +204,7 @@ async def open_connection(nursery: trio.Nursery, address: str, cluster: str | No
     """
     host, _, port = address.rpartition(":")
     try:
-        stream = await trio.open_tcp_stream(host.strip("[]"), int(port))
+        stream = await dial(host.strip("[]"), int(port))
     except OSError as error:
         raise ConnectionLost(address, cause_of(error)) from error
     try:
@@ -225,7 +226,7 @@ async def open_connection(nursery: trio.Nursery, address: str, cluster: str | No
     return connection
 
 
-async def _shake_hands(stream: trio.SocketStream, cluster: str | None) -> tuple[Welcome | Refused, FrameReader]:
+async def _shake_hands(stream: trio.abc.Stream, cluster: str | None) -> tuple[Welcome | Refused, FrameReader]:
     """The answer to our Hello, and the reader, which may hold what came right behind it."""
     for piece in encode_handshake(Hello(CLIENT_VERSIONS, Purpose.CLIENT, cluster)):
         await stream.send_all(piece)

@@ -78,6 +78,8 @@ class ServerConfig:
     """HOST:PORT; None means the address of the node's own entry in its base configuration."""
     insecure: bool = False
     """Listen beyond loopback, without TLS or users."""
+    unix_sockets: bool = True
+    """Whoever is on the same machine may come by a Unix socket instead of loopback."""
     peers: Mapping[int, str] = field(default_factory=dict)
     """Other addresses than the born ones, by node id."""
     pace: Pace = Pace()
@@ -121,6 +123,8 @@ def parse(table: Mapping[str, object], source: str, folder: Path) -> ServerConfi
         config = replace(config, listen=_address(table["listen"], source, "listen"))
     if "insecure" in table:
         config = replace(config, insecure=_boolean(table["insecure"], source, "insecure"))
+    if "unix_sockets" in table:
+        config = replace(config, unix_sockets=_boolean(table["unix_sockets"], source, "unix_sockets"))
     if "peers" in table:
         config = replace(config, peers=_peers(table["peers"], source))
     if "pace" in table:
@@ -142,7 +146,7 @@ def parse(table: Mapping[str, object], source: str, folder: Path) -> ServerConfi
     return config
 
 
-_SERVER_KEYS: Final = ("directory", "cluster", "node", "listen", "insecure", "peers", "pace", "limits", "disk")
+_SERVER_KEYS: Final = ("directory", "cluster", "node", "listen", "insecure", "unix_sockets", "peers", "pace", "limits", "disk")
 _PACE_RANGES: Final = {"tick": (0.001, 1.0), "heartbeat": (0.002, 10.0), "lease": (0.01, 120.0)}
 _LIMIT_RANGES: Final = {
     "in_flight_requests": (1, 1 << 20),

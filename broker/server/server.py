@@ -101,6 +101,7 @@ def _node_config(config: ServerConfig) -> NodeConfig:
         node=PeerId(config.node) if config.node is not None else None,
         addresses={PeerId(id): address for id, address in config.peers.items()},
         insecure=config.insecure,
+        unix_sockets=config.unix_sockets,
         timing=timing_of(config.pace),
         tick_seconds=config.pace.tick,
         file_bytes=config.disk.file_bytes,

@@ -8,6 +8,7 @@ says that a connection was reset, as Linux does. The other wires are plain strea
 import errno
 from collections.abc import Sequence
 from itertools import count
+from socket import AF_INET
 
 import trio
 
@@ -17,6 +18,7 @@ from tests.shell.wires import UNREAD_BYTES_MAX, Wire, Wires, who
 class Socket(Wire):
     """Stands in for `trio.SocketStream`, and for the socket within."""
 
+    family = AF_INET
     kernel: "Kernel"
     descriptor: int
 

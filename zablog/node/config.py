@@ -22,6 +22,8 @@ class NodeConfig:
     addresses: Mapping[PeerId, str] = field(default_factory=dict)
     insecure: bool = False
     """Listen on an address that is not loopback although nothing is encrypted or authenticated."""
+    unix_sockets: bool = True
+    """Listen on a Unix socket beside each loopback address: who is on the same machine takes that, which costs half of what TCP does."""
     timing: Timing = field(default_factory=Timing)
     limits: Limits = field(default_factory=Limits)
     tick_seconds: float = 0.010

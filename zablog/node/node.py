@@ -229,7 +229,10 @@ async def open_node(config: NodeConfig, application: Application, clients: Clien
         await trio.to_thread.run_sync(reserve.begin)
         restorable_one = application if isinstance(application, Restorable) else None
         storage = await open_repaired(disk, config.file_bytes, me, contacts, restorable_one)
-        async with open_network(listen, me, contacts, insecure=config.insecure) as network, trio.open_nursery() as nursery:
+        async with (
+            open_network(listen, me, contacts, insecure=config.insecure, unix_sockets=config.unix_sockets) as network,
+            trio.open_nursery() as nursery,
+        ):
             node, writer = assemble(config, storage, application, network, nursery, addresses)
             try:
                 driver = node._driver

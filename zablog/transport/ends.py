@@ -13,6 +13,7 @@ import trio
 
 from zablog.core.trail import Payload
 from zablog.transport.listening import join_address
+from zablog.transport.unix import credentials
 from zablog.wire.frames import JOIN_BYTES_MAX
 
 PIECES_MAX: Final = 1024
@@ -74,8 +75,10 @@ class SocketEnds:
         self._socket = stream.socket
         self._emptied = False
         """Did the kernel have less than there was room for? Then the next call waits at once, instead of asking first."""
-        if (option := getattr(socket, "TCP_NOTSENT_LOWAT", None)) is not None:
-            with suppress(OSError):
+        with suppress(OSError):
+            if self._socket.family == socket.AF_UNIX:
+                stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNSENT_BYTES)
+            elif (option := getattr(socket, "TCP_NOTSENT_LOWAT", None)) is not None:
                 stream.setsockopt(socket.IPPROTO_TCP, option, UNSENT_BYTES)
 
     async def receive_into(self, space: memoryview) -> int:
@@ -138,7 +141,7 @@ class StreamEnds:
 
 def tune(stream: trio.abc.Stream) -> None:
     """No delay, and no hour-long patience with a peer that vanished without a word."""
-    if not isinstance(stream, trio.SocketStream):
+    if not isinstance(stream, trio.SocketStream) or stream.socket.family == socket.AF_UNIX:
         return
     options = (
         (socket.IPPROTO_TCP, "TCP_NODELAY", 1),
@@ -155,8 +158,10 @@ def tune(stream: trio.abc.Stream) -> None:
 
 
 def address_of(stream: trio.abc.Stream) -> str:
-    """The other side's HOST:PORT, for the log."""
+    """The other side's HOST:PORT, or local:PID, for the log."""
     if isinstance(stream, trio.SocketStream):
         with suppress(OSError):
+            if stream.socket.family == socket.AF_UNIX:
+                return f"local:{credentials(stream.socket).process}"
             return join_address(*stream.socket.getpeername()[:2])
     return "unknown"

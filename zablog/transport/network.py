@@ -23,7 +23,7 @@ import trio
 from zablog.core.events import Link
 from zablog.core.messages import Message
 from zablog.core.zxid import PeerId
-from zablog.transport import greeting
+from zablog.transport import greeting, unix
 from zablog.transport.ends import BROKEN, Ends, address_of, broken, ends_of, tune
 from zablog.transport.errors import HandshakeFailed
 from zablog.transport.greeting import Contact, Self
@@ -72,10 +72,9 @@ class Pace:
     """Each pause is about half of the time tried so far: a peer that starts a little later than we do is met a little later."""
 
 
-async def dial_tcp(address: str) -> trio.abc.Stream:
+async def dial(address: str) -> trio.abc.Stream:
     try:
-        host, port = split_address(address)
-        return await trio.open_tcp_stream(host, port)
+        return await unix.dial(*split_address(address))
     except ValueError as error:
         raise OSError(f"{address!r} is no address: {error}") from error
 
@@ -86,6 +85,7 @@ class Network:
     def __init__(
         self,
         listeners: Sequence[trio.SocketListener],
+        beside: Sequence[trio.SocketListener],
         me: Self,
         contacts: Iterable[Contact],
         nursery: trio.Nursery,
@@ -97,7 +97,7 @@ class Network:
         self.contacts = {contact.node: contact for contact in contacts if contact.node != me.node}
         self.addresses = tuple(join_address(*listener.socket.getsockname()[:2]) for listener in listeners)
         """Where this network listens: the port is real even if 0 was asked for."""
-        self._listeners = listeners
+        self._listeners = [*listeners, *beside]
         self._nursery = nursery
         self._pace = pace
         self._connect = connect
@@ -120,7 +120,7 @@ class Network:
             if contact.node < self.me.node:
                 self._nursery.start_soon(self._keep_dialling, contact)
         if self._listeners:
-            self._nursery.start_soon(trio.serve_listeners, self.accept, list(self._listeners))
+            self._nursery.start_soon(trio.serve_listeners, self.accept, self._listeners)
 
     # -- what the driver says -----------------------------------------------------------------------------------------------
 
@@ -340,27 +340,39 @@ async def open_network(
     contacts: Iterable[Contact],
     *,
     insecure: bool = False,
+    unix_sockets: bool = True,
     pace: Pace | None = None,
-    connect: Connect = dial_tcp,
+    connect: Connect = dial,
     random: Random | None = None,
 ) -> AsyncIterator[Network]:
     """A network that listens on `listen` (HOST:PORT; None: nowhere) and, once started, accepts and dials `contacts`.
 
+    `unix_sockets`: whoever is on this machine may come by a Unix socket instead of loopback; see `zablog.transport.unix`.
+
     Closes every connection at the end. Raises InsecureAddress, AddressInUse, CannotListen.
     """
     listeners = await open_listeners(listen, insecure) if listen is not None else []
+    beside = [each for listener in listeners if (each := _beside(listener, me))] if unix_sockets else []
     try:
         async with trio.open_nursery() as nursery:
-            yield Network(listeners, me, contacts, nursery, pace or Pace(), connect, random or Random())
+            yield Network(listeners, beside, me, contacts, nursery, pace or Pace(), connect, random or Random())
             nursery.cancel_scope.cancel()
     finally:
-        for listener in listeners:
+        for listener in (*listeners, *beside):
             listener.socket.close()
+
+
+def _beside(listener: trio.SocketListener, me: Self) -> trio.SocketListener | None:
+    try:
+        return unix.listen_beside(listener)
+    except OSError as error:
+        log.warning("no Unix socket: who is on this machine takes TCP", node=me.node, reason=error.strerror)
+        return None
 
 
 @asynccontextmanager
 async def fetching(
-    me: Self, contact: Contact, pace: Pace | None = None, connect: Connect = dial_tcp
+    me: Self, contact: Contact, pace: Pace | None = None, connect: Connect = dial
 ) -> AsyncIterator[tuple[Ends, FrameReader]]:
     """A connection to a member for what it keeps, beside the mesh. Raises HandshakeFailed, WireError and what ends a connection."""
     pace = pace or Pace()

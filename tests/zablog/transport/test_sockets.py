@@ -21,7 +21,8 @@ from .conftest import Recorder
 ANY = "127.0.0.1:0"
 
 
-async def test_messages_of_every_size_go_through_real_sockets() -> None:
+@pytest.mark.parametrize("unix_sockets", [False, True])
+async def test_messages_of_every_size_go_through_real_sockets(unix_sockets: bool) -> None:
     dice = Random(1)
     sizes = [dice.choice((0, 10, 1000, 70_000, 3_000_000)) for _ in range(60)]
     messages = [
@@ -32,7 +33,7 @@ async def test_messages_of_every_size_go_through_real_sockets() -> None:
 
     with trio.fail_after(20):
         async with (
-            open_network(ANY, Self("c", PeerId(1), "a"), [Contact(PeerId(2), "b", ("127.0.0.1:1",))]) as one,
+            open_network(ANY, Self("c", PeerId(1), "a"), [Contact(PeerId(2), "b", ("127.0.0.1:1",))], unix_sockets=unix_sockets) as one,
             open_network(ANY, Self("c", PeerId(2), "b"), [Contact(PeerId(1), "a", one.addresses)]) as two,
         ):
             one.start(first.callbacks)
@@ -47,12 +48,13 @@ async def test_messages_of_every_size_go_through_real_sockets() -> None:
     assert received == (messages, messages)
 
 
-async def test_a_killed_peer_is_noticed_and_dialled_again() -> None:
+@pytest.mark.parametrize("unix_sockets", [False, True])
+async def test_a_killed_peer_is_noticed_and_dialled_again(unix_sockets: bool) -> None:
     first, second, reborn = Recorder(), Recorder(), Recorder()
     contact = Contact(PeerId(2), "b", ("127.0.0.1:1",))
 
     with trio.fail_after(20):
-        async with open_network(ANY, Self("c", PeerId(1), "a"), [contact]) as one:
+        async with open_network(ANY, Self("c", PeerId(1), "a"), [contact], unix_sockets=unix_sockets) as one:
             one.start(first.callbacks)
             async with open_network(None, Self("c", PeerId(2), "b"), [Contact(PeerId(1), "a", one.addresses)]) as two:
                 two.start(second.callbacks)
