@@ -50,6 +50,7 @@ from zablog.core.peer import Peer
 from zablog.core.state import Following, Leading, Phase
 from zablog.core.trail import Mark, Payload
 from zablog.core.zxid import ZERO, Epoch, PeerId, Zxid
+from zablog.node.commits import Commits
 from zablog.node.errors import LeadershipLost, NodeStopped
 from zablog.node.reads import ReadRounds
 from zablog.node.streams import Streams
@@ -103,8 +104,7 @@ class Driver:
         self.deliver: Callable[[Zxid], None] = lambda upto: None
         self.apply: Callable[[bool], None] = lambda at_once: None
         """Between two steps: apply what was delivered, here or soon."""
-        self.behind_apply: list[Send] = []
-        """COMMITs that wait for that: a client waits for what is applied here, and followers can wait a little."""
+        self.commits = Commits(self.send_now)
         self.fetch_snapshot: Callable[[Link, Mark], None] | None = None
         """Start fetching it; None: the application cannot restore one."""
         self.give_up_fetching: Callable[[], None] = lambda: None
@@ -203,7 +203,7 @@ class Driver:
         """
         try:
             self.apply(not asked)
-            self.send_behind_apply()
+            self.commits.applied()
         except Exception as error:  # as above
             self.broke_a_law(error)
 
@@ -273,7 +273,7 @@ class Driver:
         if self.ended is None:
             self.ended = reason
             self.events.clear()
-            self.behind_apply.clear()
+            self.commits.forget()
             self.gate.void()
             self.reads.give_up()
         self.wake()
@@ -315,7 +315,7 @@ class Driver:
                     self.history.install(mark)
                     self.installing = token
                 case Stream():
-                    self.send_behind_apply()
+                    self.commits.tell()
                     self.streams.stream(effect)
                 case ReadDigest(link, zxid):
                     self.nursery.start_soon(self.streams.digest, link, zxid, self.generation)
@@ -339,18 +339,16 @@ class Driver:
         self.links.drop(link, reason)
 
     def send(self, send: Send) -> None:
-        """In the order in which the core emitted them: before anything that was emitted behind a COMMIT, it leaves."""
-        if type(send.message) is Commit:
-            self.behind_apply.append(send)
+        """In the order in which the core emitted them. COMMITs may leave later, but before anything behind them, or not at all."""
+        kind = type(send.message)
+        if kind is Commit:
+            self.commits.add(send)
             return
-        if self.behind_apply:
-            self.send_behind_apply()
+        if kind is Propose:
+            self.commits.proposing(send)
+        else:
+            self.commits.tell()
         self.send_now(send)
-
-    def send_behind_apply(self) -> None:
-        sends, self.behind_apply = self.behind_apply, []
-        for send in sends:
-            self.send_now(send)
 
     def send_now(self, send: Send) -> None:
         if send.link in self.live_links and not self.links.send(send.link, send.message) and isinstance(send.message, Propose):
@@ -360,6 +358,7 @@ class Driver:
         if role.generation != self.generation:
             self.generation = role.generation
             self.gate.void()
+            self.commits.forget()
             self.give_up_fetching()
             self.reads.give_up()
         self.role = role
