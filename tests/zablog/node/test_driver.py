@@ -431,3 +431,44 @@ async def test_only_a_leader_whose_disk_hangs_is_told_so(stage: Stage) -> None:
         stage.driver.watch_disk(2.0)
 
         assert stage.peer.heard == told
+
+
+@pytest.fixture
+def waiting(stage: Stage, autojump_clock: trio.testing.MockClock) -> Stage:
+    """A COMMIT of it waits for a proposal, since a proposal followed the last one at once."""
+    propose = Propose(Epoch(1), run([b"x"]), ZERO)
+    for message in (propose, Commit(Epoch(1), Zxid(1, 1)), propose, Commit(Epoch(1), Zxid(1, 2))):
+        stage.peer.answers = lambda event, message=message: [Send(LINK, message, 0)]  # type: ignore[misc]
+        stage.driver.tick()
+    assert stage.links.sent == [propose, Commit(Epoch(1), Zxid(1, 1)), propose]
+    stage.links.sent.clear()
+    return stage
+
+
+@pytest.mark.parametrize("effect", [Send(LINK, Ping(Epoch(1), 1), 0), Stream(LINK, Epoch(1), ZERO, ZERO)])
+async def test_whatever_leaves_behind_a_commit_that_waits_leaves_behind_it(
+    autojump_clock: trio.testing.MockClock, waiting: Stage, effect: Effect
+) -> None:
+    waiting.peer.answers = lambda event: [effect] if event == Tick() else []
+    waiting.driver.tick()
+    assert waiting.links.sent[0] == Commit(Epoch(1), Zxid(1, 2))
+
+
+async def test_a_proposal_takes_the_place_of_a_commit_that_waits(autojump_clock: trio.testing.MockClock, waiting: Stage) -> None:
+    propose = Propose(Epoch(1), run([b"x"]), Zxid(1, 2))
+    waiting.peer.answers = lambda event: [Send(LINK, propose, 0)]
+    waiting.driver.tick()
+    assert waiting.links.sent == [propose]
+
+
+@pytest.mark.parametrize("closed", [False, True])
+async def test_a_commit_that_waits_is_not_told_by_the_next_role_nor_by_a_node_that_ends(
+    autojump_clock: trio.testing.MockClock, waiting: Stage, closed: bool
+) -> None:
+    waiting.peer.answers = lambda event: [role(waiting.driver.generation + 1)]
+    if closed:
+        waiting.driver.close("the test says so")
+    else:
+        waiting.driver.tick()
+    waiting.driver.commits.tell()
+    assert waiting.links.sent == []

@@ -1,0 +1,177 @@
+"""COMMITs wait for the proposal that is likely to say as much, and for nothing else."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+import trio
+import trio.testing
+
+from zablog.core.effects import Send
+from zablog.core.events import Link
+from zablog.core.messages import Commit, Message, Ping, Propose
+from zablog.core.trail import Entries
+from zablog.core.zxid import Epoch, PeerId, Zxid
+from zablog.node.commits import SOON_SECONDS, WAIT_SECONDS, Commits
+
+FIRST, SECOND = Link(PeerId(2), 1), Link(PeerId(3), 1)
+EPOCH = Epoch(1)
+
+
+def commit(counter: int, link: Link = FIRST) -> Send:
+    return Send(link, Commit(EPOCH, Zxid(1, counter)), 0)
+
+
+def proposal(counter: int, watermark: int, link: Link = FIRST, epoch: int = 1) -> Send:
+    entries = Entries(Zxid(epoch, counter), Zxid(1, counter - 1), [b"x"], counter)
+    return Send(link, Propose(Epoch(epoch), entries, Zxid(1, watermark)), 0)
+
+
+class Leader:
+    """Says what the core of a leader would have said, and hears what leaves."""
+
+    def __init__(self) -> None:
+        self.left: list[tuple[Link, Message]] = []
+        self.commits = Commits(lambda send: self.left.append((send.link, send.message)))
+
+    def commit(self, counter: int, *links: Link) -> None:
+        for link in links or (FIRST,):
+            self.commits.add(commit(counter, link))
+        self.commits.applied()
+
+    def propose(self, counter: int, watermark: int, *links: Link) -> None:
+        for link in links or (FIRST,):
+            self.commits.proposing(proposal(counter, watermark, link))
+
+    @property
+    def told(self) -> list[int]:
+        """The watermarks of COMMITs that have left since the last look."""
+        told = [message.watermark.counter for _, message in self.left if isinstance(message, Commit)]
+        self.left.clear()
+        return told
+
+
+@pytest.fixture
+async def leader() -> AsyncIterator[Leader]:
+    leader = Leader()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(leader.commits.keep_telling)
+        await trio.testing.wait_all_tasks_blocked()
+        yield leader
+        nursery.cancel_scope.cancel()
+
+
+async def one_by_one(leader: Leader, records: int = 3) -> None:
+    """A client that sends the next record behind the answer to the last one; the last of them is not committed yet."""
+    for number in range(1, records + 1):
+        leader.propose(number, number - 1)
+        if number < records:
+            leader.commit(number)
+            await trio.sleep(SOON_SECONDS / 3)
+
+
+async def test_of_the_first_record_followers_hear_at_once(autojump_clock: trio.testing.MockClock, leader: Leader) -> None:
+    leader.propose(1, 0)
+    leader.commit(1)
+    assert leader.told == [1]
+
+
+async def test_of_records_one_by_one_they_hear_with_the_next(autojump_clock: trio.testing.MockClock, leader: Leader) -> None:
+    await one_by_one(leader)
+    leader.commit(3)
+    assert leader.told == [1], "nobody knew yet what would follow"
+    leader.propose(4, 3)
+    assert leader.told == []
+
+
+async def test_of_the_last_one_they_hear_in_time(autojump_clock: trio.testing.MockClock, leader: Leader) -> None:
+    await one_by_one(leader)
+    leader.commit(3)
+    begun = trio.current_time()
+    assert leader.told == [1]
+    await trio.sleep(WAIT_SECONDS / 2)
+    assert leader.told == []
+    while not (told := leader.told):
+        await trio.sleep(WAIT_SECONDS / 100)
+    assert told == [3]
+    assert trio.current_time() - begun <= WAIT_SECONDS * 1.02
+
+
+async def test_each_commit_waits_as_long_as_the_first(autojump_clock: trio.testing.MockClock, leader: Leader) -> None:
+    """The timer of one whose proposal came is not that of the next."""
+    await one_by_one(leader)
+    leader.commit(3)
+    await trio.sleep(SOON_SECONDS * 0.9)
+    leader.propose(4, 3)
+    leader.commit(4)
+    await trio.sleep(WAIT_SECONDS - SOON_SECONDS * 0.5)
+    assert leader.told == [1]
+    await trio.sleep(SOON_SECONDS)
+    assert leader.told == [4]
+
+
+async def test_behind_a_pause_nothing_waits(autojump_clock: trio.testing.MockClock, leader: Leader) -> None:
+    await one_by_one(leader)
+    leader.commit(3)
+    await trio.sleep(1)
+    assert leader.told == [1, 3]
+    leader.propose(4, 3)
+    leader.commit(4)
+    assert leader.told == [4]
+    await trio.sleep(1)
+    leader.propose(5, 4)
+    leader.commit(5)
+    assert leader.told == [5], "the proposal was late, though no COMMIT waited for it"
+
+
+async def test_who_is_sent_no_proposal_is_told_in_time(autojump_clock: trio.testing.MockClock, leader: Leader) -> None:
+    """A follower that is being streamed to gets proposals of another kind, which say nothing of commits."""
+    await one_by_one(leader)
+    leader.commit(3, FIRST, SECOND)
+    leader.propose(4, 3, FIRST)
+    leader.left.clear()
+    await trio.sleep(WAIT_SECONDS * 2)
+    assert leader.left == [(SECOND, Commit(EPOCH, Zxid(1, 3)))]
+
+
+async def test_the_last_of_several_says_it_all(autojump_clock: trio.testing.MockClock, leader: Leader) -> None:
+    await one_by_one(leader)
+    leader.commit(3)
+    leader.commit(4)
+    leader.left.clear()
+    await trio.sleep(WAIT_SECONDS * 2)
+    assert leader.told == [4]
+
+
+async def test_a_proposal_that_says_less_comes_behind_it(autojump_clock: trio.testing.MockClock, leader: Leader) -> None:
+    await one_by_one(leader)
+    leader.commit(3)
+    leader.left.clear()
+    leader.propose(4, 2)
+    assert leader.told == [3]
+
+
+async def test_whatever_else_is_sent_comes_behind_it(autojump_clock: trio.testing.MockClock, leader: Leader) -> None:
+    await one_by_one(leader)
+    leader.commit(3, FIRST, SECOND)
+    leader.left.clear()
+    leader.commits.tell()
+    leader.left.append((FIRST, Ping(EPOCH, 1)))
+    assert leader.left == [(FIRST, Commit(EPOCH, Zxid(1, 3))), (SECOND, Commit(EPOCH, Zxid(1, 3))), (FIRST, Ping(EPOCH, 1))]
+
+
+async def test_what_is_not_applied_yet_waits_for_that_alone(autojump_clock: trio.testing.MockClock, leader: Leader) -> None:
+    """A proposal from within the application's own call, before what was committed is applied."""
+    await one_by_one(leader)
+    leader.commits.add(commit(3))
+    leader.propose(4, 3)
+    assert leader.told == [1, 3]
+
+
+async def test_nobody_is_told_by_a_role_that_is_over(autojump_clock: trio.testing.MockClock, leader: Leader) -> None:
+    await one_by_one(leader)
+    leader.commit(3)
+    leader.left.clear()
+    leader.commits.forget()
+    await trio.sleep(1)
+    leader.commits.proposing(proposal(1, 3, epoch=2))
+    assert leader.left == []
