@@ -218,7 +218,7 @@ class Writer:
         size = sum(effect.entries.size for effect in effects if isinstance(effect, Append))
         self.tell(self.completed, effects[-1].token, size, seconds)
         idle = self.zeros is None or not self.zeros.is_alive()
-        if idle and self.storage.wal.spare_bytes == 0 and time.monotonic() >= self.zeros_again_at:
+        if idle and self.storage.wal.spare.bytes == 0 and time.monotonic() >= self.zeros_again_at:
             self.zeros = threading.Thread(target=self.prepare, name="zablog-zeros", daemon=True)
             self.zeros.start()
 

@@ -99,7 +99,7 @@ class Writer:
         if node.running and not self.idling:
             self.idling = True
             self.schedule.at(IDLE, self.idle)
-        if node.running and node.storage.wal.spare_bytes == 0:
+        if node.running and node.storage.wal.spare.bytes == 0:
             self.schedule.at(self.random.randint(100, 100_000), self.prepare)
 
     def idle(self) -> None:

@@ -331,7 +331,7 @@ class Storage:
 
     def prepare(self) -> None:
         """Make the next file of the log ready ahead of use; may run beside the writer. An error here costs nothing yet."""
-        self.wal.prepare()
+        self.wal.spare.prepare()
 
     # -- readers ------------------------------------------------------------------------------------------------------------
 

@@ -1,9 +1,8 @@
 """The write-ahead log on disk: recovery, appending batches, cutting, trimming. How it is read: `storage/reading.py`.
 
-A file is as long as it will be ahead of use: one that the log has let go of, or a new one full of zeros, written or allocated. It is put
-to use by one atomic step: its header names the place where it takes over, is synced under a temporary name, and the file is renamed. What
-older files hold above that place is void. So going on in a new file, truncating, and leaving a damaged tail behind are the same step, and
-a crash leaves the log either before or after it.
+A file is as long as it will be ahead of use (`storage/spare.py`). It is put to use by one atomic step: its header names the place where
+it takes over, is synced under a temporary name, and the file is renamed. What older files hold above that place is void. So going on in a
+new file, truncating, and leaving a damaged tail behind are the same step, and a crash leaves the log either before or after it.
 
 Behind the last batch of a new file are zeros. In a reused one a mark stands there, which the next batch covers once the mark behind that
 one is written; else there is what an earlier use has left, never taken for ours, since its checksums begin with those of another header.
@@ -11,7 +10,6 @@ one is written; else there is what an earlier use has left, never taken for ours
 The file is long because what recovery reads and what appending writes are two views of the same bytes, best checked side by side.
 """
 
-import threading
 from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from typing import Final, NamedTuple
@@ -44,15 +42,10 @@ from zablog.storage.manifest import Contents
 from zablog.storage.reading import HELP, File, LogReader, file_name
 from zablog.storage.repair import Fault
 from zablog.storage.runs import part
+from zablog.storage.spare import PREPARED, Spare
 
-ZEROS: Final = bytes(256 << 10)
-"""Given to the disk piece by piece. A commit that comes meanwhile waits for one of them, and not for a whole file."""
-PREPARED: Final = "prepared.tmp"
-RECYCLED: Final = "recycled-"
-RECYCLED_MAX: Final = 8
-"""So many files that the log has let go of are kept, to be written over: their blocks are there, and so are their pages in memory."""
 WIDE_BYTES: Final = 128 << 10
-"""Behind a file whose batches were so large, in the mean, a new one is allocated, not filled with zeros."""
+"""Batches of so many bytes, in the mean of a file, are large ones."""
 INDEX_BYTES: Final = 1 << 20
 """One row of the index each so many bytes of log."""
 FIRST_FILE_BYTES: Final = 1 << 20
@@ -84,7 +77,7 @@ def at_file(file: File) -> Behind:
 
 
 class Wal(LogReader):
-    """One node's log. `append`, `cut` and `seal` are for one thread; `read` and `prepare` may run beside them in others."""
+    """One node's log. `append`, `cut` and `seal` are for one thread; `read` and `spare.prepare` may run beside them in others."""
 
     def __init__(
         self,
@@ -112,16 +105,7 @@ class Wal(LogReader):
         self.generation = 0
         self.last_offset = FILE_BYTES
         """Where the last batch stands in the last file; the end of its header if there is none."""
-        self.spare_lock = threading.Lock()
-        """Over the prepared file."""
-        self.spare_bytes = 0
-        """The size of the prepared file, 0 if there is none."""
-        self.spare_format = FILLED
-        """What stands in it."""
-        self.recycled: list[str] = []
-        """Files of `file_bytes` that are to become prepared ones."""
-        self.wide = False
-        """Were the batches of the last file large?"""
+        self.spare = Spare(disk, file_bytes)
         self.begins = 0
         """The generation of the first file that is read, where recovery went beyond damage."""
 
@@ -133,11 +117,7 @@ class Wal(LogReader):
         `beyond`: instead of raising Faulty let the trail begin behind the last damage that has something whole behind it. Such a log
         is there to be read, and to be carried into another file.
         """
-        for name in self.disk.names():
-            if name.startswith(RECYCLED) and len(self.recycled) < RECYCLED_MAX and self.disk.size(name) == self.file_bytes:
-                self.recycled.append(name)
-            elif name.endswith(".tmp"):
-                self.disk.unlink(name)
+        self.spare.adopt()
         files, void = self.chain()
         mark = files[0].header.start if files else self.contents.base
         if mark != self.contents.base:
@@ -390,16 +370,14 @@ class Wal(LogReader):
         """Go on in a new file from `start`. One atomic step: the renaming of a file that is complete and synced."""
         if self.files:
             batches = self.sequence - self.files[-1].header.sequence
-            self.wide = 0 < batches * WIDE_BYTES <= self.files[-1].end
+            self.spare.wide = 0 < batches * WIDE_BYTES <= self.files[-1].end
         usual = self.file_bytes if self.generation else min(self.file_bytes, FIRST_FILE_BYTES)
         capacity = max(usual, FILE_BYTES + bytes_min + END_BYTES)
-        with self.spare_lock:
-            if self.spare_bytes < capacity:
-                self.fill(capacity)
+        with self.spare.lock:
+            if self.spare.bytes < capacity:
+                self.spare.fill(capacity)
             new = self.headed(start)
-            self.disk.sync(PREPARED)
-            self.disk.rename(PREPARED, new.name)
-            self.disk.sync_names()
+            self.spare.put_to_use(new.name)
             self.rolled(self.generation)
         with self.lock:
             void = [file.name for file in self.files if file.header.start.zxid >= start.zxid]
@@ -412,8 +390,8 @@ class Wal(LogReader):
     def headed(self, start: Mark) -> File:
         """The prepared file, with the header of the next generation: what it will be once it is renamed."""
         self.generation += 1
-        header = FileHeader(self.generation, self.owner, self.spare_bytes, self.sequence, start, self.previous, self.spare_format)
-        self.spare_bytes = 0
+        header = FileHeader(self.generation, self.owner, self.spare.bytes, self.sequence, start, self.previous, self.spare.format)
+        self.spare.bytes = 0
         new = File(file_name(self.generation), header)
         mark = EndMark(self.sequence, self.previous, start.zxid).encode(new.salt) if header.format == REUSED else b""
         self.disk.write(PREPARED, 0, [header.encode() + mark])
@@ -430,7 +408,7 @@ class Wal(LogReader):
         sizes = [encode_body(run.payloads, run.digest)[1] for run in runs]
         sizes += [header.body_bytes for *_, header in self.batches(after)] if after < last else []
         capacity = max(self.file_bytes, FILE_BYTES + BATCH_BYTES + END_BYTES + sum(BATCH_BYTES + size for size in sizes))
-        self.fill(capacity)
+        self.spare.fill(capacity)
         new = self.headed(start)
         copy = Wal(self.disk, self.owner, self.file_bytes)
         copy.files, copy.trail, copy.sequence, copy.previous = [File(PREPARED, new.header)], Trail(start), self.sequence, self.previous
@@ -442,9 +420,7 @@ class Wal(LogReader):
             copy.append(entries, hint(entries.last))
         if sizes:
             copy.seal(hint(last))
-        self.disk.sync(PREPARED)
-        self.disk.rename(PREPARED, new.name)
-        self.disk.sync_names()
+        self.spare.put_to_use(new.name)
 
     def trim(self, first: File) -> None:
         """Let the log begin with `first`. The manifest says so already; what is below it is void."""
@@ -454,12 +430,7 @@ class Wal(LogReader):
             void, self.files = self.files[:at], self.files[at:]
             self.cursors.clear()
         for old in void:
-            if len(self.recycled) < RECYCLED_MAX and old.header.capacity == self.file_bytes:
-                name = f"{RECYCLED}{old.header.generation:016x}.tmp"
-                self.disk.rename(old.name, name)
-                self.recycled.append(name)
-            else:
-                self.disk.unlink(old.name)
+            self.spare.keep(old)
 
     def restart(self, base: Mark, first: int) -> None:
         """Let an empty log begin at `base`, in files of the generation `first` and above. The manifest says so already."""
@@ -472,58 +443,3 @@ class Wal(LogReader):
         self.take_over(base)
         for old in void:
             self.disk.unlink(old.name)
-
-    def prepare(self) -> None:
-        """Have a file ready before it is needed: appending into blocks that are there costs a tenth of growing a file."""
-        with self.spare_lock:
-            if self.spare_bytes == 0:
-                self.fill(self.file_bytes)
-
-    def fill(self, capacity: int) -> None:
-        """Make the prepared file.
-
-        Blocks that were written before make a sync cheap: it changes no more than its bytes. Where no file is there to be written over,
-        zeros do that. Blocks that are merely allocated read as zeros, too, and the first write of each changes what the file system
-        knows of it: twice the time for 4 KiB, but for large batches the lesser price, since zeros are a third of all that is written.
-        """
-        if self.disk.exists(PREPARED):
-            self.disk.unlink(PREPARED)
-        self.spare_format = FILLED
-        if capacity == self.file_bytes and self.reused():
-            self.spare_format = REUSED
-        elif self.wide and self.allocated(capacity):
-            self.disk.sync(PREPARED)
-        else:
-            self.zeros(capacity)
-        self.spare_bytes = capacity
-
-    def reused(self) -> bool:
-        """Take a file that the log has let go of. False if there is none."""
-        while self.recycled:
-            name = self.recycled.pop()  # at once: the writer's thread may add others meanwhile
-            try:
-                self.disk.rename(name, PREPARED)
-            except FileNotFoundError:  # somebody has tidied up
-                continue
-            except OSError:
-                self.recycled.append(name)
-                raise
-            self.disk.sync_names()  # before a byte of it changes: after a power cut no file of the log may be what another one became
-            return True
-        return False
-
-    def allocated(self, capacity: int) -> bool:
-        """Leave the zeros to the file system. False if it does not know how, or has no room: then writing them says why."""
-        try:
-            self.disk.allocate(PREPARED, capacity)
-        except OSError:
-            if self.disk.exists(PREPARED):
-                self.disk.unlink(PREPARED)
-            return False
-        return True
-
-    def zeros(self, capacity: int) -> None:
-        self.disk.create(PREPARED)
-        for offset in range(0, capacity, len(ZEROS)):
-            self.disk.write(PREPARED, offset, [ZEROS[: capacity - offset]])
-            self.disk.sync(PREPARED)

@@ -3,6 +3,7 @@
 import math
 import threading
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -17,8 +18,10 @@ from zablog.storage.storage import Storage
 
 
 class Log:
-    spare_bytes = 1
     room = 1 << 20
+
+    def __init__(self) -> None:
+        self.spare = SimpleNamespace(bytes=1)
 
 
 class ScriptedStorage(Storage):
@@ -162,7 +165,7 @@ async def test_after_a_failure_nothing_is_written_or_said_to_be_durable() -> Non
 
 async def test_a_commit_waits_for_no_zeros_and_the_end_does() -> None:
     storage, ears = ScriptedStorage(), Ears()
-    storage.wal.spare_bytes = 0
+    storage.wal.spare.bytes = 0
     writer = Writer(storage, ears.done.append, ears.failed.append)
     writer.put([save(1)])
     storage.go.release(2)
@@ -211,7 +214,7 @@ async def test_a_full_disk_is_not_filled_with_zeros_at_each_commit() -> None:
             raise OSError(28, "No space left on device")
 
     storage, ears = FullDisk(), Ears()
-    storage.wal.spare_bytes = 0
+    storage.wal.spare.bytes = 0
     writer = Writer(storage, ears.done.append, ears.failed.append)
     writer.put([save(1)])
     storage.go.release()
@@ -358,7 +361,7 @@ async def test_many_empty_entries_are_much() -> None:
 
 async def test_nothing_is_written_at_once_while_the_next_file_is_filled() -> None:
     storage, ears = ScriptedStorage(), Ears()
-    storage.wal.spare_bytes = 0
+    storage.wal.spare.bytes = 0
     writer = Writer(storage, ears.done.append, ears.failed.append)
     writer.put([save(1)])
     storage.go.release(2)

@@ -11,8 +11,8 @@ from zablog.core.trail import Trail
 from zablog.core.zxid import ZERO, Epoch, Zxid
 from zablog.sim.disk import SimDisk
 from zablog.storage.inspection import Inspection, divergence, inspect
+from zablog.storage.spare import PREPARED
 from zablog.storage.storage import Storage
-from zablog.storage.wal import PREPARED
 
 
 def log_of(words: Sequence[bytes], committed: int, file_bytes: int = 4096) -> SimDisk:

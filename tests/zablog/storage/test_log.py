@@ -13,6 +13,7 @@ from zablog.core.effects import Append, SaveEpochs, Truncate
 from zablog.core.trail import Entries, Mark, Trail, extend_digest
 from zablog.core.zxid import BEYOND, ZERO, Epoch, Zxid
 from zablog.sim.disk import PowerLost, SimDisk
+from zablog.storage import spare as spare_room
 from zablog.storage import wal as wal_room
 from zablog.storage.batch import (
     BATCH_BYTES,
@@ -27,8 +28,9 @@ from zablog.storage.batch import (
 from zablog.storage.errors import Faulty, StorageFailed
 from zablog.storage.manifest import Identity, Member, give_birth
 from zablog.storage.repair import rebuilt
+from zablog.storage.spare import PREPARED, ZEROS
 from zablog.storage.storage import Storage
-from zablog.storage.wal import PREPARED, WIDE_BYTES, ZEROS
+from zablog.storage.wal import WIDE_BYTES
 
 PROMISE = SaveEpochs(1, Epoch(1), Epoch(1), None)
 
@@ -300,6 +302,7 @@ def test_a_batch_is_told_from_one_of_other_payloads_by_its_identifier() -> None:
 def test_a_log_of_format_1_is_read_and_gone_on_with_in_a_new_file(damaged: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as before:
         before.setattr(wal_room, "FILLED", 1)
+        before.setattr(spare_room, "FILLED", 1)
         before.setattr(wal_room, "encode_body", partial(encode_body, format=1))
         disk, storage, marks = long_log()
     old, formats = contents(storage), {file.header.format for file in storage.wal.files}
@@ -384,5 +387,5 @@ def test_a_file_system_that_allocates_nothing_gets_zeros(monkeypatch: pytest.Mon
         storage.perform([Append(1, entries_after(storage.trail, 1, written[-1]))], ZERO)
         storage.prepare()
 
-    assert storage.wal.wide
+    assert storage.wal.spare.wide
     assert [payload for _, payload in contents(Storage.open(disk, 4 * WIDE_BYTES))] == written

@@ -19,8 +19,8 @@ from zablog.storage.batch import BATCH_BYTES, BATCH_MAGIC, END_BYTES, END_MAGIC,
 from zablog.storage.errors import Corrupt, Faulty
 from zablog.storage.inspection import inspect
 from zablog.storage.reading import File
+from zablog.storage.spare import PREPARED, RECYCLED, RECYCLED_MAX
 from zablog.storage.storage import Storage
-from zablog.storage.wal import PREPARED, RECYCLED, RECYCLED_MAX
 
 LONG = 4 * FILE_BYTES
 """Of a file with several sectors for a batch."""
@@ -91,7 +91,7 @@ def test_a_mark_of_another_life_of_the_file_says_nothing() -> None:
 def test_a_file_is_written_over_and_not_filled_with_zeros_first() -> None:
     disk, storage, marks = written(40)
     storage.checkpoint(snapshot_at(disk, marks[38]))
-    left = disk.read(storage.wal.recycled[-1], 0, FILE_BYTES)
+    left = disk.read(storage.wal.spare.recycled[-1], 0, FILE_BYTES)
 
     storage.prepare()
 
@@ -340,11 +340,11 @@ def test_files_let_go_of_are_kept_from_one_life_to_the_next() -> None:
     again = Storage.open(disk, FILE_BYTES)
 
     assert len(kept) == RECYCLED_MAX
-    assert sorted(again.wal.recycled) == kept
+    assert sorted(again.wal.spare.recycled) == kept
     more = f"{RECYCLED}more.tmp"
     disk.create(more)
     disk.write(more, 0, [bytes(FILE_BYTES)])
-    assert len(Storage.open(disk, FILE_BYTES).wal.recycled) == RECYCLED_MAX
+    assert len(Storage.open(disk, FILE_BYTES).wal.spare.recycled) == RECYCLED_MAX
     assert len([name for name in disk.names() if name.startswith(RECYCLED)]) == RECYCLED_MAX
 
 
@@ -435,32 +435,32 @@ def test_files_that_are_let_go_of_while_one_is_taken_are_all_known() -> None:
     disk.rename = meanwhile  # type: ignore[method-assign]
     storage.prepare()
 
-    assert sorted(storage.wal.recycled) == [name for name in disk.names() if name.startswith(RECYCLED)]
+    assert sorted(storage.wal.spare.recycled) == [name for name in disk.names() if name.startswith(RECYCLED)]
 
 
 def test_who_tidies_up_harms_nobody() -> None:
     disk, storage, marks = written(70)
     storage.checkpoint(snapshot_at(disk, marks[60]))
-    for name in storage.wal.recycled:
+    for name in storage.wal.spare.recycled:
         disk.unlink(name)
 
     for _ in range(3):
         storage.wal.take_over(storage.wal.trail.end)
     place = append(storage, b"x")
 
-    assert storage.wal.recycled == []
+    assert storage.wal.spare.recycled == []
     assert Storage.open(disk, FILE_BYTES).trail.end == place
 
 
 def test_a_file_that_cannot_be_renamed_now_is_taken_later() -> None:
     disk, storage, marks = written(70)
     storage.checkpoint(snapshot_at(disk, marks[60]))
-    kept = list(storage.wal.recycled)
+    kept = list(storage.wal.spare.recycled)
     disk.fail_after(0, OSError(5, "Input/output error"))
     with pytest.raises(OSError, match="Input/output"):
         storage.prepare()
 
-    assert storage.wal.recycled == kept
+    assert storage.wal.spare.recycled == kept
 
 
 @pytest.mark.parametrize("magic", [BATCH_MAGIC, END_MAGIC, BATCH_MAGIC + bytes(8)])

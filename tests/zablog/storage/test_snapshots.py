@@ -16,8 +16,8 @@ from zablog.sim.disk import PowerLost, SimDisk
 from zablog.storage.errors import Corrupt, MetadataLost, NewerFormat, StorageError, Trimmed
 from zablog.storage.manifest import Contents, Manifest, Snapshot
 from zablog.storage.snapshots import Part, gathered, put_piece
+from zablog.storage.spare import PREPARED, RECYCLED_MAX, Spare
 from zablog.storage.storage import Storage
-from zablog.storage.wal import PREPARED, RECYCLED_MAX, Wal
 
 
 def written(entries: int, disk: SimDisk | None = None, file_bytes: int = FILE_BYTES) -> tuple[SimDisk, Storage, list[Mark]]:
@@ -276,7 +276,7 @@ def test_files_that_the_log_let_go_of_become_the_next_ones() -> None:
     disk, storage, marks = written(70)
     storage.prepare()
     storage.checkpoint(snapshot_at(disk, marks[60]))
-    assert len(storage.wal.recycled) == RECYCLED_MAX
+    assert len(storage.wal.spare.recycled) == RECYCLED_MAX
     made: list[str] = []
     create = disk.create
     disk.create = lambda name: (made.append(name), create(name))[1]  # type: ignore[method-assign]
@@ -288,7 +288,7 @@ def test_files_that_the_log_let_go_of_become_the_next_ones() -> None:
         storage.perform([Append(1, run)], ZERO)
         storage.prepare()
 
-    assert len(storage.wal.recycled) == 0
+    assert len(storage.wal.spare.recycled) == 0
     assert made.count(PREPARED) < 4
     assert Storage.open(disk, FILE_BYTES).trail.last == trail.last
 
@@ -327,14 +327,14 @@ def test_a_power_cut_at_any_step_of_recycling_leaves_the_log() -> None:
 
 
 def test_a_file_that_is_written_over_before_its_new_name_is_durable_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    fill = Wal.fill
+    fill = Spare.fill
 
-    def hasty(self: Wal, capacity: int) -> None:
+    def hasty(self: Spare, capacity: int) -> None:
         with monkeypatch.context() as silence:
             silence.setattr(SimDisk, "sync_names", lambda self: self.step("sync_names"))
             fill(self, capacity)
 
-    monkeypatch.setattr(Wal, "fill", hasty)
+    monkeypatch.setattr(Spare, "fill", hasty)
     with pytest.raises(Corrupt, match="says of itself that it is"):
         power_cuts_while_files_are_reused()
 
