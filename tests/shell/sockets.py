@@ -38,14 +38,6 @@ class Socket(Wire):
             raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
         return "127.0.0.1", 40_000 + self.descriptor
 
-    async def sendmsg(self, pieces: Sequence[bytes]) -> int:
-        await trio.lowlevel.checkpoint()
-        while True:
-            try:
-                return self.kernel.writev(self.fileno(), pieces)
-            except BlockingIOError:
-                await self.changed.park()
-
 
 class Kernel:
     """What stands in for `os` where sockets are read and written, and for trio's waiting until one can be read."""
@@ -100,3 +92,10 @@ class Kernel:
             if socket.closed:
                 raise trio.ClosedResourceError("another task closed this socket")
             await socket.arrival()
+
+    async def wait_writable(self, socket: Socket) -> None:
+        await trio.lowlevel.checkpoint()
+        while not socket.broken and not socket.other.closed and socket.other.arriving_bytes >= UNREAD_BYTES_MAX:
+            if socket.closed:
+                raise trio.ClosedResourceError("another task closed this socket")
+            await socket.changed.park()

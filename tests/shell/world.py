@@ -334,6 +334,7 @@ class World:
             **SMALL,
             "trio.SocketStream": Socket,
             "trio.lowlevel.wait_readable": self.kernel.wait_readable,
+            "trio.lowlevel.wait_writable": self.kernel.wait_writable,
             "trio.open_signal_receiver": self.signals,
             "zablog.transport.ends.os": self.kernel,
             "zablog.transport.unix.name_of": lambda host, port: None,

@@ -18,6 +18,10 @@ SOON_SECONDS: Final = 0.003
 """A proposal that comes so soon behind a commit lets the next COMMIT wait for one."""
 WAIT_SECONDS: Final = 0.008
 """But no longer than this: so late a follower may hear of the last of several records. To wake up for that costs as much as a message."""
+DOUBT: Final = 4
+"""After a wait in vain so many times as many proposals in a row must have come soon. Who sends the next record once somebody at a follower
+has the last one is made to wait by whoever waits for him."""
+DOUBTS_MAX: Final = 1024
 
 
 class Commits:
@@ -26,13 +30,14 @@ class Commits:
     def __init__(self, send: Callable[[Send], None]) -> None:
         self._send = send
         self._behind_apply: list[Send] = []
-        self._waiting: dict[Link, Send] = {}
-        """For a proposal. Later ones say more, so one for each link is enough."""
+        self._waiting: dict[Link, tuple[float, Send]] = {}
+        """For a proposal, and until when; who waits longest comes first. Later COMMITs say more, so one for each link is enough."""
         self._applied_at: float | None = None
         """When a COMMIT last was ready to leave, as long as no proposal has followed it."""
-        self._expecting = False
-        """Is a proposal likely to follow soon?"""
-        self._until = 0.0
+        self._soon = 0
+        """So many proposals in a row came soon."""
+        self._doubts = 1
+        """So many must have."""
         self._wake = trio.lowlevel.ParkingLot()
 
     def add(self, commit: Send) -> None:
@@ -45,29 +50,31 @@ class Commits:
             return
         now = trio.current_time()
         self._applied_at = now
-        if not self._expecting:
+        if self._soon < self._doubts:
             self.tell()
             return
         for commit in self._behind_apply:
-            self._waiting[commit.link] = commit
+            until, _ = self._waiting.get(commit.link, (now + WAIT_SECONDS, commit))
+            self._waiting[commit.link] = until, commit
         self._behind_apply.clear()
-        self._until = now + WAIT_SECONDS
         self._wake.unpark_all()
 
     def proposing(self, proposal: Send) -> None:
         """This proposal is about to leave, with a watermark of its own."""
         if self._applied_at is not None:
-            self._expecting = trio.current_time() - self._applied_at < SOON_SECONDS
+            self._soon = self._soon + 1 if trio.current_time() - self._applied_at < SOON_SECONDS else 0
             self._applied_at = None
+            if self._waiting:
+                self._doubts = 1
         if self._behind_apply:
             self.tell()
-        waiting = self._waiting.pop(proposal.link, None)
+        _, waiting = self._waiting.pop(proposal.link, (0.0, None))
         if waiting is not None and not _says_as_much(proposal, waiting):
             self._send(waiting)
 
     def tell(self) -> None:
         """Now, all of them: something else is to leave behind them."""
-        commits = [*self._waiting.values(), *self._behind_apply]
+        commits = [*(commit for _, commit in self._waiting.values()), *self._behind_apply]
         self._waiting.clear()
         self._behind_apply.clear()
         for commit in commits:
@@ -77,16 +84,19 @@ class Commits:
         """The role that had them to tell is over."""
         self._waiting.clear()
         self._behind_apply.clear()
+        self._applied_at, self._soon, self._doubts = None, 0, 1
 
     async def keep_telling(self) -> None:
         """Those that no proposal came for in time."""
         while True:
             if not self._waiting:
                 await self._wake.park()
-            elif (left := self._until - trio.current_time()) > 0:
+                continue
+            until, _ = next(iter(self._waiting.values()))
+            if (left := until - trio.current_time()) > 0:
                 await trio.sleep(left)
             else:
-                self._expecting = False
+                self._soon, self._doubts = 0, min(self._doubts * DOUBT, DOUBTS_MAX)
                 self.tell()
 
 

@@ -21,8 +21,10 @@ PIECES_MAX: Final = 1024
 UNSENT_BYTES: Final = 1 << 20
 """What the kernel may hold back unsent: a ping stands behind no more than this, which is as much as behind one large frame. Less (trio
 asks for 16 KiB) breaks a proposal of large records into eight calls, each with a turn of the event loop, at either end."""
-SILENCE_MILLISECONDS: Final = 5000
-"""What was sent and not acknowledged by the peer's kernel for so long has broken the link."""
+SILENCE_SECONDS: Final = 5.0
+"""What was sent and not acknowledged by the peer's kernel for so long has broken the link, and so has a peer that takes nothing."""
+LOOK_SECONDS: Final = 1.0
+"""Whoever waits for room tries again after so long."""
 REST_SECONDS: Final = 0.0002
 """Whoever has sent without waiting sends the next in a turn of its own, with all that has gathered: a call costs more than its bytes."""
 BROKEN: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
@@ -68,15 +70,16 @@ def behind(pieces: Sequence[Payload], sent: int) -> list[Payload]:
 
 
 class SocketEnds:
-    __slots__ = ("_emptied", "_socket", "_stream")
+    __slots__ = ("_emptied", "_local", "_socket", "_stream")
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
         self._socket = stream.socket
         self._emptied = False
         """Did the kernel have less than there was room for? Then the next call waits at once, instead of asking first."""
+        self._local = stream.socket.family == socket.AF_UNIX
         with suppress(OSError):
-            if self._socket.family == socket.AF_UNIX:
+            if self._local:
                 stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNSENT_BYTES)
             elif (option := getattr(socket, "TCP_NOTSENT_LOWAT", None)) is not None:
                 stream.setsockopt(socket.IPPROTO_TCP, option, UNSENT_BYTES)
@@ -96,10 +99,9 @@ class SocketEnds:
                 return count
 
     async def send(self, pieces: Sequence[Payload]) -> None:
-        size = sum(map(len, pieces))
-        if len(pieces) == 1 or size <= JOIN_BYTES_MAX:
-            await self._stream.send_all(b"".join(pieces) if len(pieces) > 1 else pieces[0])
-            return
+        await trio.lowlevel.checkpoint()
+        if len(pieces) > 1 and sum(map(len, pieces)) <= JOIN_BYTES_MAX:
+            pieces = (b"".join(pieces),)
         for first in range(0, len(pieces), PIECES_MAX):
             await self._send_batch(pieces[first : first + PIECES_MAX])
 
@@ -110,9 +112,19 @@ class SocketEnds:
             return 0
 
     async def _send_batch(self, batch: Sequence[Payload]) -> None:
-        """One `sendmsg` for all, more for what the kernel did not take."""
+        """One `writev` for all, more for what the kernel did not take."""
+        since = trio.current_time()
         while batch:
-            batch = behind(batch, await self._socket.sendmsg(batch))
+            try:
+                batch = behind(batch, os.writev(self._socket.fileno(), batch))
+            except BlockingIOError:
+                silence = trio.current_time() - since
+                if self._local and silence >= SILENCE_SECONDS:  # with TCP the kernel says so
+                    raise trio.BrokenResourceError(f"the other side has taken nothing for {silence:.1f} s") from None
+                with trio.move_on_after(LOOK_SECONDS):  # a Unix socket says that there is room only when most of it is free
+                    await trio.lowlevel.wait_writable(self._socket)
+            else:
+                since = trio.current_time()
 
     async def close(self) -> None:
         await self._stream.aclose()
@@ -145,7 +157,7 @@ def tune(stream: trio.abc.Stream) -> None:
         return
     options = (
         (socket.IPPROTO_TCP, "TCP_NODELAY", 1),
-        (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", SILENCE_MILLISECONDS),
+        (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", round(SILENCE_SECONDS * 1000)),
         (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
         (socket.IPPROTO_TCP, "TCP_KEEPIDLE", 2),
         (socket.IPPROTO_TCP, "TCP_KEEPINTVL", 1),

@@ -12,7 +12,7 @@ import os
 import socket
 import struct
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from ipaddress import ip_address
 from typing import Final, NamedTuple
 
@@ -20,9 +20,11 @@ import trio
 
 from zablog.transport.listening import join_address
 
-CREDENTIALS: Final = struct.Struct("3i")
+CREDENTIALS: Final = struct.Struct("iII")
 """Linux's `struct ucred`."""
 ROOT: Final = 0
+NOBODY: Final = 65534
+"""Also what the kernel says within a user namespace of users that have no number there: it may be anybody."""
 
 
 class Credentials(NamedTuple):
@@ -71,13 +73,12 @@ async def dial(host: str, port: int) -> trio.abc.Stream:
 
 def _connect(name: str) -> socket.socket | None:
     """This never waits: the kernel makes the connection, or refuses it, or has no room for it at the listener's."""
-    ours = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
+    with suppress(OSError), ExitStack() as stack:
+        ours = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         ours.setblocking(False)
         ours.connect(name)
-        if credentials(ours).user in (os.geteuid(), ROOT):
+        user = credentials(ours).user
+        if user == ROOT or (user == os.geteuid() and user != NOBODY):
+            stack.pop_all()
             return ours
-    except OSError:
-        pass
-    ours.close()
     return None

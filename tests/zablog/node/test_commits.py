@@ -11,7 +11,7 @@ from zablog.core.events import Link
 from zablog.core.messages import Commit, Message, Ping, Propose
 from zablog.core.trail import Entries
 from zablog.core.zxid import Epoch, PeerId, Zxid
-from zablog.node.commits import SOON_SECONDS, WAIT_SECONDS, Commits
+from zablog.node.commits import DOUBT, SOON_SECONDS, WAIT_SECONDS, Commits
 
 FIRST, SECOND = Link(PeerId(2), 1), Link(PeerId(3), 1)
 EPOCH = Epoch(1)
@@ -175,3 +175,57 @@ async def test_nobody_is_told_by_a_role_that_is_over(autojump_clock: trio.testin
     await trio.sleep(1)
     leader.commits.proposing(proposal(1, 3, epoch=2))
     assert leader.left == []
+
+
+async def test_who_waits_for_a_follower_is_not_made_to_wait_again_and_again(autojump_clock: trio.testing.MockClock, leader: Leader) -> None:
+    """A client that sends the next record once a consumer at a follower has the last one: its proposal can only come behind the COMMIT."""
+    waits = []
+    for number in range(1, 21):
+        leader.propose(number, number - 1)
+        begun = trio.current_time()
+        leader.commit(number)
+        while not leader.told:
+            await trio.sleep(WAIT_SECONDS / 100)
+        waits.append(trio.current_time() - begun)
+        await trio.sleep(SOON_SECONDS / 3)
+    late = sum(wait > SOON_SECONDS for wait in waits)
+    assert late <= 3, f"{late} of {len(waits)} COMMITs were held back for a proposal that was waiting for them"
+
+
+async def test_no_commit_waits_longer_than_it_may_behind_those_of_others(autojump_clock: trio.testing.MockClock, leader: Leader) -> None:
+    """A follower whose link is congested is sent no proposals; each COMMIT for another one sets the clock back for it."""
+    await one_by_one(leader)
+    leader.commit(3, FIRST, SECOND)
+    begun = trio.current_time()
+    for number in range(4, 24):
+        await trio.sleep(SOON_SECONDS / 3)
+        leader.propose(number, number - 1, FIRST)
+        leader.commit(number, FIRST)
+    assert (SECOND, Commit(EPOCH, Zxid(1, 3))) in leader.left, f"not told after {trio.current_time() - begun:.3f} s"
+
+
+async def test_what_was_likely_in_one_role_is_not_in_the_next(autojump_clock: trio.testing.MockClock, leader: Leader) -> None:
+    await one_by_one(leader)
+    leader.commits.forget()
+    leader.left.clear()
+    await trio.sleep(10)
+    leader.commit(3)
+    assert leader.told == [3], "nobody has proposed anything to this role yet"
+
+
+async def test_one_wait_in_vain_is_forgiven_once_a_wait_is_not(autojump_clock: trio.testing.MockClock, leader: Leader) -> None:
+    await one_by_one(leader)
+    leader.commit(3)
+    await trio.sleep(WAIT_SECONDS * 2)
+    assert leader.told == [1, 3]
+    for number in range(4, 4 + DOUBT + 3):
+        leader.propose(number, number - 1)
+        leader.commit(number)
+    assert leader.told == list(range(4, 4 + DOUBT)), "the first proposal came late; then enough came soon"
+    await trio.sleep(WAIT_SECONDS / 2)
+    leader.propose(50, 49)
+    leader.propose(51, 50)
+    leader.commit(51)
+    leader.propose(52, 51)
+    leader.commit(52)
+    assert leader.told == [51], "one that was late, then one that was soon, and no doubts any more"

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from zablog.core.zxid import PeerId
 from zablog.transport import unix
-from zablog.transport.ends import UNSENT_BYTES, address_of, ends_of, tune
+from zablog.transport.ends import LOOK_SECONDS, SILENCE_SECONDS, UNSENT_BYTES, address_of, ends_of, tune
 from zablog.transport.greeting import Self
 from zablog.transport.listening import split_address
 from zablog.transport.network import Network, open_network
-from zablog.transport.unix import credentials, dial, listen_beside, name_of
+from zablog.transport.unix import NOBODY, credentials, dial, listen_beside, name_of
 from zablog.wire.handshake import Hello, Purpose, Versions, encode_handshake
 
 from .conftest import Recorder
@@ -212,6 +213,61 @@ async def test_clients_and_strangers_are_served_by_either_way() -> None:
                     pass
             await stream.aclose()
     assert heard == [True, False]
+
+
+async def test_where_unix_sockets_are_forbidden_tcp_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by seccomp, or RestrictAddressFamilies=AF_INET AF_INET6 of a systemd unit (which lets socketpairs be made, so trio runs)."""
+
+    class Socket(socket.socket):
+        def __init__(self, family: int = -1, *more: int, **named: object) -> None:
+            if family == socket.AF_UNIX:
+                raise OSError(97, "Address family not supported by protocol")
+            super().__init__(family, *more, **named)  # type: ignore[arg-type]
+
+    async with alone(unix_sockets=False) as network:
+        with monkeypatch.context() as patch:
+            patch.setattr(unix.socket, "socket", Socket)
+            stream = await dial(*split_address(network.addresses[0]))
+        async with stream:
+            assert not is_unix(stream)
+
+
+async def test_a_user_whom_the_kernel_cannot_name_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within a user namespace all users who have no number there are said to be 65534. Who runs as "nobody" must not trust them all."""
+    async with alone() as network:
+        monkeypatch.setattr(os, "geteuid", lambda: NOBODY)
+        monkeypatch.setattr(unix, "credentials", lambda ours: credentials(ours)._replace(user=NOBODY))
+        async with dialled(network) as stream:
+            assert not is_unix(stream)
+
+
+def test_user_numbers_have_no_sign() -> None:
+    """`struct ucred`: pid_t, uid_t, gid_t; the latter two are unsigned, as geteuid() is."""
+    assert unix.Credentials(*unix.CREDENTIALS.unpack(b"\1\0\0\0" + b"\xf0\xff\xff\xff" * 2)).user == 0xFFFFFFF0
+
+
+async def test_a_peer_that_takes_nothing_any_more_breaks_the_connection(autojump_clock: trio.testing.MockClock) -> None:
+    """As with TCP, where the kernel breaks it. A stopped process keeps its connections: for a snapshot that it fetches log is pinned."""
+    async with alone() as network, dialled(network) as stream:
+        tune(stream)
+        async with await network._listeners[-1].accept():
+            begun = trio.current_time()
+            with pytest.raises(trio.BrokenResourceError, match="taken nothing for 5"):
+                await ends_of(stream).send([bytes(1 << 20)] * 40)
+            assert SILENCE_SECONDS <= trio.current_time() - begun <= SILENCE_SECONDS + 2 * LOOK_SECONDS
+
+
+async def test_a_peer_that_takes_a_little_now_and_then_does_not(autojump_clock: trio.testing.MockClock) -> None:
+    """A Unix socket says that it can be written to only when most of what it holds was taken."""
+    pieces, got = [bytes(1 << 20)] * 8, 0
+    async with alone() as network, dialled(network) as stream, trio.open_nursery() as nursery:
+        tune(stream)
+        async with await network._listeners[-1].accept() as accepted:
+            nursery.start_soon(ends_of(stream).send, pieces)
+            while got < sum(map(len, pieces)):
+                await trio.sleep(SILENCE_SECONDS * 0.6)
+                got += len(await accepted.receive_some(200_000))
+            assert trio.current_time() > 10 * SILENCE_SECONDS
 
 
 async def greet(stream: trio.abc.Stream) -> None:
