@@ -128,7 +128,7 @@ async def _stage(
     say(f"starting {nodes} nodes")
     async with made(nodes, plan.folder, plan.port, tcp=plan.tcp) as ensemble:
         assert ensemble.folder is not None, "it was made for us"
-        outcome.machine = {**meters.machine(ensemble.folder), "transport": "tcp" if plan.tcp else "unix sockets"}
+        outcome.machine = {**meters.machine(ensemble.folder), "tcp_alone": plan.tcp}
         await _cases(table, Bench(ensemble, effort or plan.effort, outcome.figures, say, suffix, outcome.disturbed))
 
 

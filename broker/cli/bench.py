@@ -57,6 +57,8 @@ def bench(
     if directory is not None and not directory.is_dir():
         raise Usage(f"--dir {directory}: there is no such folder", hint="the data of a run lies below it in a folder of its own")
     given = screen.settings.cluster is not None
+    if given and tcp:
+        raise Usage("--tcp is for the cluster that the benchmark makes", hint="leave --cluster out, or start that one with --tcp")
     addresses = where.place(screen)[0] if given else []
     cases = [name.strip() for name in only.split(",") if name.strip()]
     plan = Plan(nodes, quick, cases, not given, addresses, directory, port, tcp=tcp)

@@ -36,6 +36,11 @@ def up(screen: Terminal, name: str, count: int | None, directory: Path | None, p
         raise ClusterRunning(
             f"cluster {name} lies in {cluster.directory}", hint="choose another name with --cluster NAME, or leave --dir out"
         )
+    if cluster is not None and tcp:
+        raise Usage(
+            f"cluster {name} is there already, and --tcp is for a new one",
+            hint=f"write unix_sockets = false into {cluster.directory}/node*/node.toml",
+        )
     with ExitStack() as turn:
         # Also where the ports are chosen: until our nodes listen at them they are free to whoever looks.
         turn.enter_context(birth.choosing())

@@ -1,4 +1,6 @@
-"""The network between real servers, in our hands: a TCP proxy for each pair of nodes, which needs no root.
+"""The network between real servers, in our hands: a proxy for each pair of nodes, which needs no root.
+
+Between the first and the last node they speak TCP, between the others through Unix sockets, as on one machine nodes do.
 
 A way (from, to) that is cut carries nothing from then on, and says nothing about it: bytes wait, connections stay open, new ones are
 accepted and hear nothing. One way cut is a one-way drop; both ways of all pairs of a node are a split. Healed, what waited arrives late,
@@ -9,6 +11,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import trio
+
+from zablog.transport import unix
 
 PIECE_BYTES = 1 << 16
 
@@ -34,7 +38,10 @@ class Proxies:
                 if low < high:
                     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
                     self.ports[high, low] = listener.socket.getsockname()[1]
-                    nursery.start_soon(self._accept, listener, high, low)
+                    beside = None if high - low > 1 else unix.listen_beside(listener)
+                    for each in (listener, beside):
+                        if each is not None:
+                            nursery.start_soon(self._accept, each, high, low)
 
     def cut(self, ways: Iterable[Way]) -> None:
         self._cut.update(ways)
@@ -49,11 +56,12 @@ class Proxies:
                 scope.cancel()
 
     async def _accept(self, listener: trio.SocketListener, high: int, low: int) -> None:
-        async def connection(dialled: trio.SocketStream) -> None:
+        async def connection(dialled: trio.abc.Stream) -> None:
             with trio.CancelScope() as scope:
                 self._connections[scope] = (high, low)
                 try:
-                    async with await trio.open_tcp_stream(*self.addresses[low]) as target, trio.open_nursery() as nursery:
+                    dial = trio.open_tcp_stream if high - low > 1 else unix.dial
+                    async with await dial(*self.addresses[low]) as target, trio.open_nursery() as nursery:
                         nursery.start_soon(self._pump, dialled, target, Way(high, low), nursery.cancel_scope)
                         nursery.start_soon(self._pump, target, dialled, Way(low, high), nursery.cancel_scope)
                 except OSError:
@@ -63,7 +71,7 @@ class Proxies:
 
         await trio.serve_listeners(connection, [listener])
 
-    async def _pump(self, source: trio.SocketStream, target: trio.SocketStream, way: Way, connection: trio.CancelScope) -> None:
+    async def _pump(self, source: trio.abc.Stream, target: trio.abc.Stream, way: Way, connection: trio.CancelScope) -> None:
         try:
             while True:
                 piece = await source.receive_some(PIECE_BYTES)

@@ -352,8 +352,10 @@ async def open_network(
     Closes every connection at the end. Raises InsecureAddress, AddressInUse, CannotListen.
     """
     listeners = await open_listeners(listen, insecure) if listen is not None else []
-    beside = [each for listener in listeners if (each := _beside(listener, me))] if unix_sockets else []
+    beside: list[trio.SocketListener] = []
     try:
+        for listener in listeners if unix_sockets else ():
+            beside += _beside(listener, me)
         async with trio.open_nursery() as nursery:
             yield Network(listeners, beside, me, contacts, nursery, pace or Pace(), connect, random or Random())
             nursery.cancel_scope.cancel()
@@ -362,12 +364,14 @@ async def open_network(
             listener.socket.close()
 
 
-def _beside(listener: trio.SocketListener, me: Self) -> trio.SocketListener | None:
+def _beside(listener: trio.SocketListener, me: Self) -> list[trio.SocketListener]:
     try:
-        return unix.listen_beside(listener)
+        beside = unix.listen_beside(listener)
+        return [] if beside is None else [beside]
     except OSError as error:
-        log.warning("no Unix socket: who is on this machine takes TCP", node=me.node, reason=error.strerror)
-        return None
+        address = join_address(*listener.socket.getsockname()[:2])
+        log.warning("no Unix socket, TCP alone", node=me.node, address=address, reason=error.strerror)
+        return []
 
 
 @asynccontextmanager

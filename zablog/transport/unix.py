@@ -1,11 +1,13 @@
 """Between processes of one machine: a Unix socket beside each loopback address.
 
-The same bytes through TCP cost both ends about twice the processor. So who listens on 127.0.0.1:7401 listens on a Unix socket of that name,
-too, and who dials 127.0.0.1:7401 tries the name first. Nobody has to say anything; `unix_sockets = false` of a server forbids it.
+The same bytes through TCP cost both ends about twice the processor. So a node that listens on 127.0.0.1:7401 listens on a Unix socket of
+that name, too, and peers and clients that dial 127.0.0.1:7401 try the name first. Nobody has to say anything; with `unix_sockets = false` a
+server is not to be had that way.
 
 The name is in Linux's abstract namespace: it is no file, it is gone with its process, and it is seen from where that loopback address is
 seen, which is one network namespace. It belongs to whoever takes it first, as ports do; but whoever has the port need not have the name.
-So a caller believes it only of a listener that runs as the caller's own user, or as root, and takes TCP otherwise.
+So a caller believes it only of a listener that runs as the caller's own user, or as root, and takes TCP otherwise; and a node whose name is
+held by somebody whom callers would believe does not come up.
 """
 
 import os
@@ -18,6 +20,7 @@ from typing import Final, NamedTuple
 
 import trio
 
+from zablog.transport.errors import AddressInUse
 from zablog.transport.listening import join_address
 
 CREDENTIALS: Final = struct.Struct("iII")
@@ -48,9 +51,17 @@ def credentials(ours: socket.socket | trio.socket.SocketType) -> Credentials:
 
 
 def listen_beside(listener: trio.SocketListener) -> trio.SocketListener | None:
-    """A listener on the name beside that one's address, if there is such a name. Raises OSError if somebody else has it."""
-    if (name := name_of(*listener.socket.getsockname()[:2])) is None:
+    """A listener on the name beside that one's address, if there is such a name.
+
+    Raises AddressInUse if somebody has it whom callers would take for us; OSError if it cannot be had, which harms nobody.
+    """
+    host, port = listener.socket.getsockname()[:2]
+    if (name := name_of(host, port)) is None:
         return None
+    if (other := _connect(name)) is not None:
+        with other:
+            who = f"process {credentials(other).process}"
+        raise AddressInUse(f"{join_address(host, port)}: {who} listens on the Unix socket of that name. Stop it, or choose another port.")
     ours = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         ours.setblocking(False)

@@ -186,3 +186,19 @@ def zablog() -> "Callable[..., int]":
     from broker.cli.main import run
 
     return lambda *words: run(words)
+
+
+@pytest.mark.parametrize("tcp", [False, True])
+async def test_a_plan_of_tcp_alone_is_one_for_every_cluster_that_is_made(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tcp: bool
+) -> None:
+    given: list[tuple[str, ...]] = []
+
+    async def command(self: Ensemble, *words: str) -> None:
+        given.append(words)
+        raise NoQuorum("not today")
+
+    monkeypatch.setattr(Ensemble, "command", command)
+    with pytest.raises(NoQuorum):
+        await suite.one(Plan(tcp=tcp, folder=tmp_path), Shape(100), 1, lambda words: None)
+    assert [("--tcp" in words) for words in given if words[:2] == ("cluster", "up")] == [tcp]

@@ -39,8 +39,18 @@ def test_directories_are_born_together_and_each_knows_all_members(tmp_path: Path
         config = load(birth.configuration_file(tmp_path, node))
         assert config.directory == tmp_path / f"node{node}" / "data"
         assert not config.insecure
+        assert config.unix_sockets
     assert "# insecure = true" in birth.configuration_file(tmp_path, 1).read_text()
     assert "insecure" not in birth.configuration_file(tmp_path, 3).read_text()
+
+
+def test_nodes_may_be_born_to_take_tcp_alone(tmp_path: Path) -> None:
+    birth.bear(tmp_path, ["127.0.0.1:7401", "10.0.0.2:7401"], unix_sockets=False)
+
+    for node in (1, 2):
+        config = load(birth.configuration_file(tmp_path, node))
+        assert not config.unix_sockets
+        assert config.node == node
 
 
 def test_nothing_is_born_where_something_is(tmp_path: Path) -> None:

@@ -12,12 +12,15 @@ from broker.cli.terminal import Terminal
 PLAIN = (
     "cluster up",
     "cluster up --detach",
+    "cluster up --tcp",
+    "cluster up --tcp --detach -n 5",
     "cluster up -n 5",
     "cluster up --nodes 255 --dir here/there --port 65535 --detach",
     "cluster up --detach --port 1024 --detach --nodes 1 -n 3",
     "server node1/node.toml",
 )
 NOT_PLAIN = (
+    "cluster up --tcp=yes",
     "",
     "server",
     "server --help",

@@ -1,5 +1,7 @@
 """A producer and a consumer on three real nodes."""
 
+import sys
+
 import pytest
 import trio
 
@@ -22,6 +24,17 @@ async def test_a_record_that_was_acknowledged_is_read_back(ensemble: Ensemble) -
 
         assert [(record.value, record.key, record.headers) for record in records] == [(b"paid", b"42", (("src", b"web"),))]
         assert (receipt.partition, receipt.offset, receipt.zxid, receipt.level) == (0, 0, records[0].zxid, "quorum")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there are no Unix sockets of that kind but on Linux")
+async def test_a_client_on_the_same_machine_needs_no_tcp(ensemble: Ensemble, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(*place: object) -> None:
+        raise OSError("nobody is to be called by TCP")
+
+    monkeypatch.setattr(trio, "open_tcp_stream", refuse)
+    async with connect(ensemble.addresses) as zl, zl.producer() as out:
+        await zl.create_topic("orders")
+        await out.send("orders", b"paid")
 
 
 async def test_a_retention_that_is_refused_costs_the_client_nothing(ensemble: Ensemble) -> None:

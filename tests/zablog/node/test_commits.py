@@ -229,3 +229,59 @@ async def test_one_wait_in_vain_is_forgiven_once_a_wait_is_not(autojump_clock: t
     leader.propose(52, 51)
     leader.commit(52)
     assert leader.told == [51], "one that was late, then one that was soon, and no doubts any more"
+
+
+async def test_a_step_that_commits_nothing_is_no_commit(autojump_clock: trio.testing.MockClock, leader: Leader) -> None:
+    await one_by_one(leader)
+    leader.commit(3)
+    await trio.sleep(SOON_SECONDS * 0.9)
+    leader.commits.applied()
+    await trio.sleep(SOON_SECONDS * 0.9)
+    leader.propose(4, 3)
+    leader.commit(4)
+    assert leader.told == [1, 4], "that proposal came late"
+
+
+async def test_a_proposal_is_soon_behind_the_last_commit_before_it(autojump_clock: trio.testing.MockClock, leader: Leader) -> None:
+    leader.propose(1, 0)
+    leader.commit(1)
+    await trio.sleep(1)
+    leader.commit(2)
+    leader.propose(3, 2)
+    leader.commit(3)
+    assert leader.told == [1, 2]
+
+
+async def test_of_several_proposals_behind_a_commit_the_first_counts(autojump_clock: trio.testing.MockClock, leader: Leader) -> None:
+    await one_by_one(leader)
+    leader.commit(3)
+    leader.propose(4, 3)
+    await trio.sleep(1)
+    leader.propose(5, 3)
+    leader.commit(5)
+    assert leader.told == [1]
+
+
+async def test_what_waits_for_a_proposal_leaves_before_what_is_not_applied_yet(
+    autojump_clock: trio.testing.MockClock, leader: Leader
+) -> None:
+    await one_by_one(leader)
+    leader.commit(3)
+    leader.commits.add(commit(4))
+    leader.commits.tell()
+    assert leader.told == [1, 3, 4]
+
+
+async def test_a_proposal_of_another_epoch_comes_behind_it(autojump_clock: trio.testing.MockClock, leader: Leader) -> None:
+    await one_by_one(leader)
+    leader.commit(3)
+    leader.commits.proposing(proposal(4, 3, epoch=2))
+    assert leader.told == [1, 3]
+
+
+async def test_what_was_never_applied_is_not_told_by_a_role_that_is_over(autojump_clock: trio.testing.MockClock, leader: Leader) -> None:
+    leader.commits.add(commit(1))
+    leader.commits.forget()
+    leader.commits.applied()
+    leader.commits.tell()
+    assert leader.told == []

@@ -1,6 +1,6 @@
 """Three real nodes in one process: real sockets on loopback, real files, real fsync."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
@@ -133,6 +133,22 @@ async def test_what_is_proposed_is_applied_everywhere_in_order(tmp_path: Path) -
 
         assert [word for _, word in running.recorders[1].entries] == words
         assert running.recorders[1].entries == running.recorders[2].entries == running.recorders[3].entries
+
+
+async def test_commits_that_wait_are_watched_over(tmp_path: Path) -> None:
+    """Nobody else would tell a follower of the last of several records in time; a heartbeat tells it later."""
+    async with ensemble(tmp_path, nodes=2) as running:
+        await running.leading()
+        assert sum("Commits.keep_telling" in task.name for task in tasks(trio.lowlevel.current_root_task())) == 2
+
+
+def tasks(root: trio.lowlevel.Task | None) -> Iterator[trio.lowlevel.Task]:
+    """This task and all below it."""
+    assert root is not None
+    yield root
+    for nursery in root.child_nurseries:
+        for child in nursery.child_tasks:
+            yield from tasks(child)
 
 
 async def test_one_node_is_an_ensemble_too(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,10 +15,11 @@ import trio.testing
 from zablog.core.zxid import PeerId
 from zablog.transport import unix
 from zablog.transport.ends import LOOK_SECONDS, SILENCE_SECONDS, UNSENT_BYTES, address_of, ends_of, tune
-from zablog.transport.greeting import Self
+from zablog.transport.errors import AddressInUse
+from zablog.transport.greeting import Contact, Self
 from zablog.transport.listening import split_address
 from zablog.transport.network import Network, open_network
-from zablog.transport.unix import NOBODY, credentials, dial, listen_beside, name_of
+from zablog.transport.unix import NOBODY, credentials, dial, name_of
 from zablog.wire.handshake import Hello, Purpose, Versions, encode_handshake
 
 from .conftest import Recorder
@@ -107,14 +108,25 @@ sys.stdin.read()
 """
 
 
-async def test_a_name_that_somebody_else_has_is_done_without() -> None:
-    """The port is ours, the name another user's: whoever dials does not fall for it."""
+async def test_a_name_that_another_user_has_is_done_without() -> None:
+    """The port is ours, the name another user's: whoever dials does not fall for it, and the node comes up."""
     async with alone(unix_sockets=False) as network:
-        with squatter(*split_address(network.addresses[0])):
-            with pytest.raises(OSError, match="in use"):
-                listen_beside(network._listeners[0])
-            async with dialled(network) as stream:
-                assert not is_unix(stream)
+        (address,) = network.addresses
+    with squatter(*split_address(address)):
+        async with alone(address=address) as network, dialled(network) as stream:
+            assert network.addresses == (address,)
+            assert not is_unix(stream), "the listener on the name is nobody whom the caller trusts"
+
+
+async def test_a_name_whose_holder_would_be_believed_keeps_a_node_from_coming_up() -> None:
+    async with alone() as network:
+        host, port = split_address(network.addresses[0])
+        network._listeners[0].socket.close()
+        with pytest.raises(AddressInUse, match=f"{host}:{port}: process {os.getpid()} listens on the Unix socket of that name"):
+            async with alone(address=f"{host}:{port}"):
+                pass
+        for listener in await trio.open_tcp_listeners(port, host=host):  # it has left nothing open
+            await listener.aclose()
 
 
 @pytest.mark.parametrize(("owner", "taken"), [(0, True), (os.geteuid(), True), (os.geteuid() + 1, False)])
@@ -123,17 +135,6 @@ async def test_who_listens_must_be_of_the_callers_user_or_root(monkeypatch: pyte
         monkeypatch.setattr(unix, "credentials", lambda ours: credentials(ours)._replace(user=owner))
         async with dialled(network) as stream:
             assert is_unix(stream) is taken
-
-
-async def test_a_network_comes_up_where_its_name_is_taken() -> None:
-    async with alone() as network:
-        host, port = split_address(network.addresses[0])
-        network._listeners[0].socket.close()
-        name = name_of(host, port)
-        assert name is not None
-        async with alone(address=f"{host}:{port}") as other:
-            assert other.addresses == (f"{host}:{port}",)
-            assert len(other._listeners) == 1
 
 
 async def test_a_listener_with_no_room_for_another_caller_is_called_by_tcp() -> None:
@@ -268,6 +269,28 @@ async def test_a_peer_that_takes_a_little_now_and_then_does_not(autojump_clock: 
                 await trio.sleep(SILENCE_SECONDS * 0.6)
                 got += len(await accepted.receive_some(200_000))
             assert trio.current_time() > 10 * SILENCE_SECONDS
+
+
+async def test_many_may_call_before_anybody_answers() -> None:
+    async with alone() as network, AsyncExitStack() as stack:
+        callers = [await stack.enter_async_context(dialled(network)) for _ in range(100)]
+        assert all(is_unix(caller) for caller in callers)
+
+
+async def test_peers_meet_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(*place: object) -> None:
+        raise OSError("nobody is to be called by TCP")
+
+    monkeypatch.setattr(trio, "open_tcp_stream", refuse)
+    first, second = Recorder(), Recorder()
+    with trio.fail_after(5):
+        async with (
+            open_network(ANY, Self("c", PeerId(1), "a"), [Contact(PeerId(2), "b", ("127.0.0.1:1",))]) as one,
+            open_network(ANY, Self("c", PeerId(2), "b"), [Contact(PeerId(1), "a", one.addresses)]) as two,
+        ):
+            one.start(first.callbacks)
+            two.start(second.callbacks)
+            await first.link()
 
 
 async def greet(stream: trio.abc.Stream) -> None:
