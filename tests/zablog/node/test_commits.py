@@ -142,6 +142,15 @@ async def test_the_last_of_several_says_it_all(autojump_clock: trio.testing.Mock
     assert leader.told == [4]
 
 
+async def test_the_last_of_several_waits_no_longer_than_the_first(autojump_clock: trio.testing.MockClock, leader: Leader) -> None:
+    await one_by_one(leader)
+    leader.commit(3)
+    await trio.sleep(WAIT_SECONDS * 0.7)
+    leader.commit(4)
+    await trio.sleep(WAIT_SECONDS * 0.4)
+    assert leader.told == [1, 4]
+
+
 async def test_a_proposal_that_says_less_comes_behind_it(autojump_clock: trio.testing.MockClock, leader: Leader) -> None:
     await one_by_one(leader)
     leader.commit(3)
@@ -243,6 +252,7 @@ async def test_a_step_that_commits_nothing_is_no_commit(autojump_clock: trio.tes
 
 
 async def test_a_proposal_is_soon_behind_the_last_commit_before_it(autojump_clock: trio.testing.MockClock, leader: Leader) -> None:
+    await trio.sleep(1)
     leader.propose(1, 0)
     leader.commit(1)
     await trio.sleep(1)
