@@ -21,7 +21,7 @@ from broker.records import RECORDS_MAX, BatchBuilder, Headers, content_bytes
 from broker.state.commands import PARTS_MAX
 from zablog.core.zxid import Zxid
 
-FULL_BYTES: Final = 256 << 10
+FULL_BYTES: Final = 512 << 10
 """A batch of so many bytes is not added to any more; one record may make it larger."""
 FULL_RECORDS: Final = 16 << 10
 assert FULL_RECORDS < RECORDS_MAX, "a full batch is a batch"
