@@ -36,11 +36,12 @@ def _cluster_up(options: Sequence[str]) -> Callable[[Terminal], int] | None:
 
     count: int | None = None
     directory: Path | None = None
-    port, detach, tcp = FIRST_PORT, False, False
+    port = FIRST_PORT
+    flags: set[str] = set()
     words = iter(options)
     for word in words:
         if word in ("--detach", "--tcp"):
-            detach, tcp = detach or word == "--detach", tcp or word == "--tcp"
+            flags.add(word)
             continue
         value = next(words, "")
         match word:
@@ -52,7 +53,7 @@ def _cluster_up(options: Sequence[str]) -> Callable[[Terminal], int] | None:
                 port = int(value)
             case _:
                 return None
-    return lambda screen: running.up(screen, where.named(screen), count, directory, port, detach, tcp)
+    return lambda screen: running.up(screen, where.named(screen), count, directory, port, "--detach" in flags, "--tcp" in flags)
 
 
 def _is_value(word: str) -> bool:
