@@ -208,7 +208,7 @@ async def fill_disk(world: World, dice: Random) -> None:
 async def hang_disk(world: World, dice: Random) -> None:
     """A sync takes seconds: a leader makes room for somebody else."""
     number = world.leader or dice.choice(NODES)
-    world.hosts[number].disk.hang = lambda: world.threads.stand_still(1.0 + 2.5 * dice.random())
+    world.hosts[number].disk.hang_seconds = 1.0 + 2.5 * dice.random()
 
 
 async def slow_disks(world: World, dice: Random) -> None:

@@ -12,6 +12,7 @@ from socket import AF_INET
 
 import trio
 
+from tests.shell.disks import ShellDisk
 from tests.shell.wires import UNREAD_BYTES_MAX, Wire, Wires, who
 
 
@@ -46,6 +47,8 @@ class Kernel:
         self.wires = wires
         self.numbers = count(3)
         self.open: dict[int, Socket] = {}
+        self.disks: dict[int, ShellDisk] = {}
+        """By the descriptor at which a node waits for the syncs that it has begun."""
 
     def pair(self, owner: str) -> tuple[Wire, Wire]:
         """Both ends of a connection to `owner`: sockets, or now and then plain streams."""
@@ -86,8 +89,11 @@ class Kernel:
         socket.other.take(raw)
         return len(raw)
 
-    async def wait_readable(self, socket: Socket) -> None:
+    async def wait_readable(self, socket: Socket | int) -> None:
         await trio.lowlevel.checkpoint()
+        if isinstance(socket, int):
+            await self.disks[socket].sync_over()
+            return
         while not socket.broken and not socket.here:
             if socket.closed:
                 raise trio.ClosedResourceError("another task closed this socket")

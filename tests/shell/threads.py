@@ -15,6 +15,9 @@ import trio
 
 from zablog.sim.disk import PowerLost
 
+TURN_SECONDS = 0.0005
+"""Whoever waits for a turn looks again after so long."""
+
 Result = TypeVar("Result")
 Pause = Callable[[], float]
 
@@ -31,8 +34,8 @@ class LockStep:
     def Thread(self, *, target: Callable[[], None], name: str, daemon: bool) -> "Thread":
         return Thread(self, target, name)
 
-    def Lock(self) -> threading.Lock:
-        return threading.Lock()
+    def Lock(self) -> "Turns":
+        return Turns(self)
 
     def SimpleQueue(self) -> "WakeQueue":
         return WakeQueue(self)
@@ -68,6 +71,8 @@ class Thread:
         self.ours, self.theirs = threading.Semaphore(0), threading.Semaphore(0)
         self.waiting_at: WakeQueue | None = None
         self.timeout: float | None = None
+        self.pumped_at: WakeQueue | None = None
+        """Where `pump` waits for it."""
         self.alive = True
         self.thread = threading.Thread(target=self.main, name=name, daemon=True)
 
@@ -110,13 +115,14 @@ class Thread:
             self.resume()
             waits = self.waiting_at is not None and not self.waiting_at.items and self.timeout is None
             assert not self.alive or not waits, "a thread that is joined was told to end"
-        if self.waiting_at is not None:
-            self.waiting_at.changed.unpark_all()
+        if self.pumped_at is not None:
+            self.pumped_at.changed.unpark_all()
 
     async def pump(self) -> None:
         """On the event loop: wake the thread when it may go on."""
         while self.alive:
             queue, patience = self.waiting_at, self.timeout
+            self.pumped_at = queue
             assert queue is not None, "a thread that lives waits"
             with trio.move_on_after(float("inf") if patience is None else patience):
                 while not queue.items and self.alive:
@@ -124,6 +130,33 @@ class Thread:
             await trio.sleep(self.steps.pause())
             if self.alive:
                 self.resume()
+
+
+class Turns:
+    """`threading.Lock` between the loop, which never waits for it, and one such thread."""
+
+    def __init__(self, steps: LockStep) -> None:
+        self.steps = steps
+        self.held = False
+
+    def acquire(self, blocking: bool = True) -> bool:
+        while self.held:
+            if not blocking:
+                return False
+            assert self.steps.running, "the event loop waits for nobody's turn"
+            self.steps.stand_still(TURN_SECONDS)
+        self.held = True
+        return True
+
+    def release(self) -> None:
+        assert self.held, "whoever releases it has it"
+        self.held = False
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
 
 class WakeQueue:

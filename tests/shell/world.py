@@ -182,6 +182,10 @@ class World:
                 self.slow_until = 0.0
                 paging = Random(self.seed + 3)
                 for host in self.hosts.values():
+                    host.disk.stand_still, host.disk.pause = self.threads.stand_still, self.disk_pause
+                    if (self.seed + host.number) % 2:
+                        host.disk.sync_end = -host.number
+                        self.kernel.disks[-host.number] = host.disk
                     host.disk.memory = lambda length: length if paging.random() < 0.8 else paging.randrange(length + 1)
                     members = tuple(Member(PeerId(n), f"{n:032x}", address_of(n)) for n in NODES)
                     give_birth(host.disk, Identity(CLUSTER, PeerId(host.number), f"{host.number:032x}", members))

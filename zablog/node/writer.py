@@ -1,12 +1,15 @@
 """The log writer: one thread that makes durable effects durable, taking all that has queued up at once (group commit).
 
-The driver does not wait for it, with one exception. To wake a thread and to be woken by it takes longer than a quick disk needs for a few
-kilobytes; so a follower at rest writes them where it stands, on the event loop (`at_once`). A disk that was slow lately gets none of that.
+The driver does not wait for it. But to wake a thread and to be woken by it takes longer than a quick disk needs for a little, and both need
+the interpreter's lock. So what is little is written on the event loop, where nothing would be overtaken, and the kernel syncs it meanwhile
+(`beside`), if it can; and a follower, which has nothing better to do, writes and syncs a few kilobytes where it stands (`at_once`). A disk
+that was slow lately gets none of that.
 
 A second, short-lived thread makes the next file of the log ready, so that no commit waits for that.
 """
 
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +20,7 @@ import trio
 
 from zablog.core.effects import Append, DurableEffect
 from zablog.core.zxid import ZERO, Zxid
+from zablog.storage.errors import StorageFailed
 from zablog.storage.storage import Storage
 
 IDLE_SECONDS = 0.25
@@ -28,7 +32,9 @@ COMMIT_BYTES_MAX = 8 << 20
 LONG_SECONDS = 0.05
 """Unless the last one took longer than this: such a disk is given more at a time."""
 AT_ONCE_BYTES = 4 << 10
-"""More than that is worth a thread."""
+"""Nobody waits on the event loop for the sync of more than that."""
+BESIDE_BYTES = 128 << 10
+"""More than that is worth a thread, which copies while the event loop goes on."""
 ENTRY_BYTES = 4
 """What an entry takes in the log beside its payload."""
 QUICK_SECONDS = 0.005
@@ -64,14 +70,20 @@ class Writer:
         self.begun_at: float | None = None
         """When the commit under way began (monotonic seconds)."""
         self.busy = False
-        self.queued_token = self.durable_token = 0
-        """Of the last effect that was left to the thread, and of the last one that the event loop was told to be durable."""
+        self.put_token = self.left_token = self.durable_token = 0
+        """Of the last effect that was put, that was left to the thread, and that the event loop was told to be durable."""
         self.turn = threading.Lock()
         """Whoever holds it is at the storage."""
+        self.beside: Sequence[DurableEffect] = ()
+        """What was written on the event loop and is being synced by the kernel: the turn lasts until that is over."""
+        self.sync_end = storage.overlapping.sync_end if storage.overlapping else None
+        """A descriptor that is readable then; None if the kernel does not sync for us."""
         self.sealed = False
         """The thread has nothing to do, and waits for whoever wakes it. Under `turn`."""
         self.wary_until = 0.0
-        """The disk was slow: not before then is anything written on the event loop."""
+        """The disk was slow: not before then is anything synced on the event loop,"""
+        self.beside_wary_until = 0.0
+        """or written there."""
         self.zeros: threading.Thread | None = None
         """Fills the next file of the log."""
         self.zeros_again_at = 0.0
@@ -88,51 +100,125 @@ class Writer:
 
         `at_once`: the caller has nothing better to do than to wait for it. Then it may be done, and told, before this returns.
         """
-        if at_once and self.is_little(effects):
-            taken = False
-            try:
-                taken = self.turn.acquire(blocking=False)
-                if taken:
-                    self.commit_at_once(effects)
-                    return
-            finally:
-                if taken:
-                    self.turn.release()
-        for effect in effects:
-            if isinstance(effect, Append):
-                self.queued_bytes += effect.entries.size
-        self.queued_token = effects[-1].token
+        if at_once and not self.queue and self.is_quick and self.little(effects) <= AT_ONCE_BYTES and self.take_turn():
+            self.put_token = effects[-1].token
+            self.commit_at_once(effects)
+            return
+        self.put_token = effects[-1].token
+        self.queued_bytes += size_of(effects)
         self.queue.extend(effects)
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Event loop: what is queued is next, here or in the thread. While something is beside, the end of that comes first."""
+        if not self.queue or self.beside:
+            return
+        here = self.sync_end is not None and not self.stopping and time.monotonic() >= self.beside_wary_until
+        if here and self.little(self.queue) <= BESIDE_BYTES and self.take_turn():
+            effects, self.queue = self.queue, []
+            self.commit_beside(effects)
+        else:
+            self.rouse()
+
+    def rouse(self) -> None:
+        """Event loop: the thread has something to do."""
+        self.left_token = self.put_token
         if not self.busy:
             self.busy = True
             self.wake.put(None)
 
-    def is_little(self, effects: Sequence[DurableEffect]) -> bool:
-        """Would a thread take longer than the disk, as far as one can tell? And is there nothing that these would overtake?"""
-        busy = self.busy or self.jobs or self.queued_token > self.durable_token
-        filling = self.zeros is not None and self.zeros.is_alive()  # no disk is quick beside that
-        if busy or filling or time.monotonic() < self.wary_until:
+    def take_turn(self) -> bool:
+        """Event loop: may one write here now? Not while there is anything, or any word of anything, that would be overtaken."""
+        if self.busy or self.jobs or not self.turn.acquire(blocking=False):
             return False
-        size = 0
+        if self.left_token <= self.durable_token:
+            return True
+        self.turn.release()
+        return False
+
+    @property
+    def is_quick(self) -> bool:
+        """Would a thread take longer than the disk, as far as one can tell?"""
+        filling = self.zeros is not None and self.zeros.is_alive()  # no disk is quick beside that
+        return not filling and time.monotonic() >= self.wary_until
+
+    def little(self, effects: Sequence[DurableEffect]) -> float:
+        """The bytes that these are in the log; no end of them if they are no single batch, or may begin another file: that takes longer."""
+        size, epochs = 0, set[int]()
         for effect in effects:
             if not isinstance(effect, Append):
-                return False
+                return math.inf
+            epochs.add(effect.entries.first[0])
             size += effect.entries.size + ENTRY_BYTES * len(effect.entries.payloads)
-        return size <= AT_ONCE_BYTES < self.storage.wal.room // 16  # to go on in another file takes longer
+        return size if len(epochs) == 1 and size < self.storage.wal.room // 16 else math.inf
 
     def commit_at_once(self, effects: Sequence[DurableEffect]) -> None:
-        """Event loop, its turn: write them here. The thread is to seal them when nothing comes behind them."""
+        """Event loop, its turn: write and sync them here."""
         try:
             seconds = self.perform(effects)
         except BaseException as error:
-            self.failed(error)
-            if not isinstance(error, Exception):
-                raise
+            self.broke(error)
             return
+        self.turn.release()
+        self.unseal()
+        self.completed(effects[-1].token, 0, seconds)
+
+    def commit_beside(self, effects: Sequence[DurableEffect]) -> None:
+        """Event loop, its turn: write them here, and let the kernel sync them. `watch` hears of it."""
+        self.begun_at = time.monotonic()
+        try:
+            begun = self.storage.begin(effects, self.watermark)
+        except BaseException as error:
+            self.broke(error)
+            return
+        self.beside = effects
+        seconds = time.monotonic() - self.begun_at
+        if seconds > QUICK_SECONDS:
+            self.beside_wary_until = self.begun_at + (1 + WARY_TIMES) * seconds
+        self.unseal()
+        if not begun:
+            self.sync_end = None
+            self.synced()
+
+    async def watch(self) -> None:
+        """Hear what the kernel has synced, until the end."""
+        while self.sync_end is not None:
+            await trio.lowlevel.wait_readable(self.sync_end)
+            if self.stopping:
+                return
+            self.finish()
+
+    def finish(self) -> None:
+        """Event loop: the kernel has synced what is beside, or waits for it no longer."""
+        try:
+            self.storage.finish()
+        except BaseException as error:
+            self.beside = ()
+            self.broke(error)
+            return
+        self.synced()
+
+    def synced(self) -> None:
+        """Event loop: what was beside is durable. What has come meanwhile is next."""
+        assert self.begun_at is not None, "the law that what is beside was begun"
+        effects, self.beside = self.beside, ()
+        self.last_seconds, self.begun_at = time.monotonic() - self.begun_at, None
+        self.turn.release()
+        self.completed(effects[-1].token, size_of(effects), self.last_seconds)
+        self.go_on()
+
+    def unseal(self) -> None:
+        """Event loop: something was written here. The thread is to seal it when nothing comes behind it."""
         if self.sealed:
             self.sealed = False
             self.wake.put(None)
-        self.completed(effects[-1].token, 0, seconds)
+
+    def broke(self, error: BaseException) -> None:
+        """Event loop, our turn: what was being written here is not durable, and nothing will be any more."""
+        self.turn.release()
+        self.failed(error)
+        if not isinstance(error, Exception):
+            raise error
 
     def ask(self, job: Callable[[], None]) -> None:
         """Event loop: do this between two commits. Whatever it raises is final."""
@@ -148,9 +234,17 @@ class Writer:
     async def drain(self) -> None:
         """Let the writer finish what it has, and end its thread. Not cancelled half way: a thread must not outlive its owner."""
         self.stopping = True
-        self.wake.put(None)
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(self.thread.join)
+            try:
+                if self.beside:
+                    with contextlib.suppress(StorageFailed):  # it was promised to nobody
+                        await trio.to_thread.run_sync(self.storage.finish)
+            finally:
+                if self.beside:
+                    self.beside = ()
+                    self.turn.release()
+                self.wake.put(None)
+                await trio.to_thread.run_sync(self.thread.join)
 
     @property
     def commit_seconds(self) -> float:
@@ -213,10 +307,10 @@ class Writer:
         return taken
 
     def commit(self, effects: list[DurableEffect]) -> None:
+        self.left_token = effects[-1].token
         seconds = self.perform(effects)
         self.sealed = False
-        size = sum(effect.entries.size for effect in effects if isinstance(effect, Append))
-        self.tell(self.completed, effects[-1].token, size, seconds)
+        self.tell(self.completed, effects[-1].token, size_of(effects), seconds)
         idle = self.zeros is None or not self.zeros.is_alive()
         if idle and self.storage.wal.spare.bytes == 0 and time.monotonic() >= self.zeros_again_at:
             self.zeros = threading.Thread(target=self.prepare, name="zablog-zeros", daemon=True)
@@ -224,13 +318,12 @@ class Writer:
 
     def perform(self, effects: Sequence[DurableEffect]) -> float:
         """Whoever's turn it is: make them durable. How long it took, in seconds."""
-        size = sum(effect.entries.size for effect in effects if isinstance(effect, Append))
         self.begun_at = time.monotonic()
         self.storage.perform(effects, self.watermark)
         now = time.monotonic()
         seconds, self.begun_at = now - self.begun_at, None
         self.last_seconds = seconds
-        if seconds > QUICK_SECONDS + size / QUICK_BYTES_PER_SECOND:
+        if seconds > QUICK_SECONDS + size_of(effects) / QUICK_BYTES_PER_SECOND:
             self.wary_until = now + WARY_TIMES * seconds
         return seconds
 
@@ -254,3 +347,8 @@ class Writer:
         if self.waiting:
             self.waiting.unpark_all()
         self.done(token)
+
+
+def size_of(effects: Sequence[DurableEffect]) -> int:
+    """Bytes of payload."""
+    return sum([effect.entries.size for effect in effects if isinstance(effect, Append)])

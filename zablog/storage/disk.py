@@ -5,7 +5,7 @@ removals of the directory) have returned. Every method raises OSError for what t
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from zablog.core.trail import Payload
 
@@ -75,3 +75,21 @@ class Disk(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Overlapping(Protocol):
+    """A disk that may sync a file while the caller goes on."""
+
+    @property
+    def sync_end(self) -> int | None:
+        """A descriptor that is readable once a sync that was begun is over; None if this system begins none."""
+        ...
+
+    def begin_sync(self, name: str) -> None:
+        """`sync`, without waiting for it; one at a time. OSError if it has not begun, which says nothing about the file."""
+        ...
+
+    def finish_sync(self) -> None:
+        """What was in the file at `begin_sync` is durable when this returns, which may take until then. OSError as from `sync`."""
+        ...

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from zablog.core.trail import Payload
 from zablog.storage.errors import DirectoryInUse, NotBorn
+from zablog.storage.kernelsync import KernelSync
 
 PIECES_MAX = 1024
 """IOV_MAX: what one vectored write takes."""
@@ -36,6 +37,9 @@ class FileDisk:
         self.descriptors: OrderedDict[str, Opened] = OrderedDict()
         self.mutex = threading.RLock()
         self.lock_descriptor: int | None = None
+        self.kernel_sync: KernelSync | None = None
+        self.overlaps = True
+        """Could there be one?"""
         self.tells_waiting = hasattr(os, "RWF_NOWAIT")
         """Can the system say that a read would have to wait for the disk?"""
 
@@ -108,6 +112,22 @@ class FileDisk:
         with self.borrow(name) as descriptor:
             os.fdatasync(descriptor)
 
+    @property
+    def sync_end(self) -> int | None:
+        if self.kernel_sync is None and self.overlaps:
+            self.kernel_sync = KernelSync.open()
+            self.overlaps = self.kernel_sync is not None
+        return self.kernel_sync.descriptor if self.kernel_sync is not None else None
+
+    def begin_sync(self, name: str) -> None:
+        assert self.kernel_sync is not None, "whoever begins has looked whether there is an end"
+        with self.borrow(name) as descriptor:  # no longer: the kernel has a hold on the file itself
+            self.kernel_sync.begin(descriptor)
+
+    def finish_sync(self) -> None:
+        assert self.kernel_sync is not None, "whoever finishes has begun"
+        self.kernel_sync.finish()
+
     def cool(self, name: str, begin: int, end: int) -> None:
         if hasattr(os, "posix_fadvise"):
             with self.borrow(name) as descriptor:
@@ -153,6 +173,9 @@ class FileDisk:
         with self.mutex:
             for name in list(self.descriptors):
                 self.forget(name)
+            if self.kernel_sync is not None:
+                self.kernel_sync.close()
+                self.kernel_sync, self.overlaps = None, False
             if self.lock_descriptor is not None:
                 os.close(self.lock_descriptor)
                 self.lock_descriptor = None

@@ -11,7 +11,7 @@ import google_crc32c
 from zablog.core.effects import Append, DurableEffect, Install, SaveEpochs, Truncate
 from zablog.core.trail import Entries, Mark, Payload, Trail
 from zablog.core.zxid import ZERO, Epoch, Zxid
-from zablog.storage.disk import Disk
+from zablog.storage.disk import Disk, Overlapping
 from zablog.storage.epochs import BIRTH, Epochs, EpochsFile
 from zablog.storage.errors import Corrupt, Diverged, MetadataLost, StorageFailed, Trimmed
 from zablog.storage.manifest import Contents, Identity, Manifest, Snapshot
@@ -27,6 +27,8 @@ class Storage:
 
     def __init__(self, disk: Disk, manifest: Manifest, identity: Identity, epochs_file: EpochsFile, epochs: Epochs, wal: Wal) -> None:
         self.disk = disk
+        self.overlapping = disk if isinstance(disk, Overlapping) and disk.sync_end is not None else None
+        """The same disk, if one need not wait for its syncs."""
         self.manifest = manifest
         self.identity = identity
         self.epochs_file = epochs_file
@@ -145,6 +147,42 @@ class Storage:
 
     def commit(self, effects: Sequence[DurableEffect], at: int) -> int:
         """The appends from `at` on, of one epoch and within the limit: one batch, one sync. Returns where it stopped."""
+        at = self.write(effects, at)
+        self.wal.sync()
+        self.synced()
+        return at
+
+    def begin(self, effects: Sequence[DurableEffect], watermark: Zxid) -> bool:
+        """Appends that are one batch: write them and begin to sync. False if the disk did not let it be begun: then they are synced.
+
+        One at a time, where the disk is `overlapping`; nothing else may be done here before `finish`. Raises StorageFailed.
+        """
+        assert self.overlapping is not None, "whoever begins has looked whether that is possible"
+        with self.final():
+            self.watermark = max(self.watermark, watermark)
+            end = self.write(effects, 0)
+            assert end == len(effects), "whoever begins has looked that they are one batch"
+            try:
+                self.overlapping.begin_sync(self.wal.files[-1].name)
+            except OSError:  # not every file system can, nor is every process allowed to
+                self.wal.sync()
+                self.synced()
+                return False
+            return True
+
+    def finish(self) -> None:
+        """What was begun is durable when this returns. Raises StorageFailed."""
+        assert self.overlapping is not None, "whoever finishes has begun"
+        with self.final():
+            self.overlapping.finish_sync()
+            self.synced()
+
+    def synced(self) -> None:
+        self.batches += 1
+        self.syncs += 1
+
+    def write(self, effects: Sequence[DurableEffect], at: int) -> int:
+        """The appends from `at` on, as far as they make one batch. Not durable. Returns where it stopped."""
         payloads: list[Payload] = []
         runs: list[Entries] = []
         size = 0
@@ -163,9 +201,6 @@ class Storage:
             batch = Entries(first.first, first.prev, payloads, last.digest)
             assert batch.last == last.last, "the law that successive appends of an epoch are contiguous"
         self.wal.append(batch, self.hint(batch.last))
-        self.wal.sync()
-        self.batches += 1
-        self.syncs += 1
         return at
 
     def save(self, epochs: Epochs) -> None:

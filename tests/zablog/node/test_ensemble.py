@@ -283,10 +283,11 @@ async def test_a_failing_disk_stops_the_node_and_acknowledges_nothing(tmp_path: 
             while not node.status().leads:
                 await node.changed()
 
-            def fail(self: FileDisk, name: str) -> None:
+            def fail(self: FileDisk, name: str = "") -> None:
                 raise OSError(5, "Input/output error")
 
             monkeypatch.setattr(FileDisk, "sync", fail)
+            monkeypatch.setattr(FileDisk, "finish_sync", fail)
             zxid = await node.propose(b"x")
             await node.committed(zxid)
     assert recorder.entries == []

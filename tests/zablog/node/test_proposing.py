@@ -189,13 +189,14 @@ async def test_an_application_that_cannot_write_out_a_burst_stops_the_node(direc
 
 
 async def test_why_the_disk_failed_stands_behind_the_error(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: FileDisk, name: str) -> None:
+    def fail(self: FileDisk, name: str = "") -> None:
         raise OSError(5, "Input/output error")
 
     with pytest.raises(NodeStopped) as caught, trio.fail_after(20):
         async with open_node(NodeConfig(directory), Listing()) as node:
             await until_leading(node)
             monkeypatch.setattr(FileDisk, "sync", fail)
+            monkeypatch.setattr(FileDisk, "finish_sync", fail)
             await node.propose(b"x")
             await trio.sleep_forever()
 

@@ -35,6 +35,7 @@ class ScriptedStorage(Storage):
         self.error: BaseException | None = None
         self.prepared = threading.Event()
         self.prepare_may_end = threading.Event()
+        self.overlapping = None
         self.wal = Log()  # type: ignore[assignment]  # all that the writer asks of the log
 
     def perform(self, effects: Sequence[DurableEffect], watermark: Zxid) -> None:
@@ -259,9 +260,9 @@ async def test_what_takes_long_is_the_threads(effect: DurableEffect) -> None:
 
 async def test_a_file_that_is_nearly_full_is_the_threads() -> None:
     storage, ears = ScriptedStorage(), Ears()
-    storage.wal.room = 8 * AT_ONCE_BYTES  # type: ignore[misc]  # the script's log
+    storage.wal.room = 16 * 100  # type: ignore[misc]  # the script's log
     writer = Writer(storage, ears.done.append, ears.failed.append)
-    writer.put([append(1, 1)], at_once=True)
+    writer.put([append(1, 100)], at_once=True)
     assert ears.done == []
 
     storage.go.release()
