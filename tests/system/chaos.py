@@ -323,7 +323,8 @@ class Chaos:
         number = leader if self.dice.random() < 0.5 else await self.follower()
         process = self.servers[number].process
         assert process is not None, "all run"
-        inject = ["-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO:when=1"]
+        refused = ["-e", "inject=io_submit:error=EINVAL"]  # so that the next sync is one that the node waits for
+        inject = ["-e", "trace=fdatasync,io_submit", "-e", "inject=fdatasync:error=EIO:when=1", *refused]
         tracing = ["strace", "-f", "-qq", "-o", os.devnull, *inject, "-p", str(process.pid)]
         async with trio.open_nursery() as nursery:
             tracer = await nursery.start(partial(trio.run_process, tracing, check=False))

@@ -88,7 +88,8 @@ class Node:
         command = [sys.executable, "-P", "-m", "broker.cli", "server", str(self.folder / f"node{self.number}.toml")]
         if self.lying:
             syncs = "fsync,fdatasync,sync_file_range,syncfs,sync"
-            command = ["strace", "-D", "-f", "-qq", "-o", os.devnull, "-e", f"trace={syncs}", "-e", f"inject={syncs}:retval=0", *command]
+            lies = ["-e", f"trace={syncs},io_setup", "-e", f"inject={syncs}:retval=0", "-e", "inject=io_setup:error=ENOSYS"]
+            command = ["strace", "-D", "-f", "-qq", "-o", os.devnull, *lies, *command]  # without AIO each sync is one of those calls
         with (self.folder / f"server{self.number}.log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
 

@@ -100,7 +100,7 @@ async def everything_of_one(address: str) -> list[bytes | None]:
         return await copy_of(zl, 1)
 
 
-@pytest.mark.parametrize("call", ["fdatasync", "fsync", "rename"])
+@pytest.mark.parametrize("call", ["fdatasync", "fsync", "rename", "io_submit", "io_getevents"])
 def test_a_node_killed_at_each_sync_of_a_small_history_comes_back_to_what_it_acknowledged(tmp_path: Path, call: str) -> None:
     """The call is not made: the process dies in its place. (strace counts the calls of each thread by itself.)"""
     died = 0
@@ -127,6 +127,7 @@ def test_a_node_killed_at_each_sync_of_a_small_history_comes_back_to_what_it_ack
     ("call", "error", "words"),
     [
         ("fdatasync", "EIO", "Input/output error"),
+        ("io_getevents", "EIO", "Input/output error"),
         ("pwritev,pwritev2", "ENOSPC", "No space left on device"),
         ("pwritev,pwritev2", "EIO", "Input/output error"),
     ],
