@@ -82,7 +82,9 @@ class ShellDisk(SimDisk):
             await self.begun.park()
         await trio.sleep_until(self.over_at)
 
-    def finish_sync(self) -> None:
+    def finish_sync(self, wait: bool) -> bool:
+        if self.syncing is None or self.over_at is None or (not wait and trio.current_time() < self.over_at):
+            return False
         name, self.syncing, self.over_at = self.syncing, None, None
-        assert name is not None, "the law that what is finished was begun"
         super().sync(name)
+        return True

@@ -155,6 +155,8 @@ class Driver:
     def watch_disk(self, stall_seconds: float) -> None:
         """A leader whose disk hangs makes room: its followers would go on until its memory is full, and then nobody would."""
         assert self.writer is not None, "the law that the writer lives before the first event"
+        if self.writer.beside:
+            self.writer.look()  # it may have been done while we stood still, and nobody have told us yet
         seconds = self.writer.commit_seconds
         if self.writer.begun_at is not None and seconds > stall_seconds and isinstance(self.peer.state.role, Leading):
             log.warning("the disk hangs", node=self.peer.state.id, seconds=round(seconds, 3))
@@ -329,7 +331,7 @@ class Driver:
                     self.stop(reason)
                     return  # what the same step wanted written is not: nobody is ever told that it was
         if durable:
-            # A leader has its followers to wait for, and to be heard by, while its disk hangs; a follower has only its answer to give.
+            # A leader has its followers to wait for, and to be heard by, while its disk syncs; a follower has only its answer to give.
             self.writer.put(durable, at_once=isinstance(self.peer.state.role, Following))
 
     def drop(self, link: Link, reason: str) -> None:

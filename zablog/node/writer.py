@@ -20,6 +20,7 @@ import trio
 
 from zablog.core.effects import Append, DurableEffect
 from zablog.core.zxid import ZERO, Zxid
+from zablog.storage.batch import BATCH_BYTES, END_BYTES
 from zablog.storage.errors import StorageFailed
 from zablog.storage.storage import Storage
 
@@ -35,8 +36,12 @@ AT_ONCE_BYTES = 4 << 10
 """Nobody waits on the event loop for the sync of more than that."""
 BESIDE_BYTES = 128 << 10
 """More than that is worth a thread, which copies while the event loop goes on."""
-ENTRY_BYTES = 4
-"""What an entry takes in the log beside its payload."""
+ENTRY_BYTES = 8
+"""More than an entry takes in the log beside its payload,"""
+REST_BYTES = BATCH_BYTES + END_BYTES + 64
+"""and than a batch takes beside its entries."""
+LOOK_SECONDS = 0.1
+"""The driver looks at least so often whether the disk is done, where nothing keeps it."""
 QUICK_SECONDS = 0.005
 """A disk that takes longer for so little is not quick."""
 QUICK_BYTES_PER_SECOND = 50e6
@@ -78,6 +83,8 @@ class Writer:
         """What was written on the event loop and is being synced by the kernel: the turn lasts until that is over."""
         self.sync_end = storage.overlapping.sync_end if storage.overlapping else None
         """A descriptor that is readable then; None if the kernel does not sync for us."""
+        self.seen_at = 0.0
+        """When it was last seen not to be over."""
         self.sealed = False
         """The thread has nothing to do, and waits for whoever wakes it. Under `turn`."""
         self.wary_until = 0.0
@@ -95,16 +102,18 @@ class Writer:
         self.thread = threading.Thread(target=self.run, name="zablog-writer", daemon=True)
         self.thread.start()
 
+    @trio.lowlevel.enable_ki_protection  # Ctrl-C must leave nobody's turn, and nothing that is finished twice
     def put(self, effects: Sequence[DurableEffect], at_once: bool = False) -> None:
         """Event loop: these must become durable, after all before them.
 
         `at_once`: the caller has nothing better to do than to wait for it. Then it may be done, and told, before this returns.
         """
-        if at_once and not self.queue and self.is_quick and self.little(effects) <= AT_ONCE_BYTES and self.take_turn():
-            self.put_token = effects[-1].token
-            self.commit_at_once(effects)
-            return
         self.put_token = effects[-1].token
+        if at_once and not self.queue and self.is_quick and self.take_turn():
+            if self.little(effects) <= AT_ONCE_BYTES:
+                self.commit_at_once(effects)
+                return
+            self.turn.release()
         self.queued_bytes += size_of(effects)
         self.queue.extend(effects)
         self.go_on()
@@ -114,11 +123,13 @@ class Writer:
         if not self.queue or self.beside:
             return
         here = self.sync_end is not None and not self.stopping and time.monotonic() >= self.beside_wary_until
-        if here and self.little(self.queue) <= BESIDE_BYTES and self.take_turn():
-            effects, self.queue = self.queue, []
-            self.commit_beside(effects)
-        else:
-            self.rouse()
+        if here and self.take_turn():
+            if self.little(self.queue) <= BESIDE_BYTES:
+                effects, self.queue = self.queue, []
+                self.commit_beside(effects)
+                return
+            self.turn.release()
+        self.rouse()
 
     def rouse(self) -> None:
         """Event loop: the thread has something to do."""
@@ -143,14 +154,14 @@ class Writer:
         return not filling and time.monotonic() >= self.wary_until
 
     def little(self, effects: Sequence[DurableEffect]) -> float:
-        """The bytes that these are in the log; no end of them if they are no single batch, or may begin another file: that takes longer."""
-        size, epochs = 0, set[int]()
+        """Our turn: their bytes in the log; no end of them if they are no single batch, or may begin another file, which takes longer."""
+        size, epochs = REST_BYTES, set[int]()
         for effect in effects:
             if not isinstance(effect, Append):
                 return math.inf
             epochs.add(effect.entries.first[0])
             size += effect.entries.size + ENTRY_BYTES * len(effect.entries.payloads)
-        return size if len(epochs) == 1 and size < self.storage.wal.room // 16 else math.inf
+        return size if len(epochs) == 1 and size <= self.storage.wal.room else math.inf
 
     def commit_at_once(self, effects: Sequence[DurableEffect]) -> None:
         """Event loop, its turn: write and sync them here."""
@@ -165,7 +176,7 @@ class Writer:
 
     def commit_beside(self, effects: Sequence[DurableEffect]) -> None:
         """Event loop, its turn: write them here, and let the kernel sync them. `watch` hears of it."""
-        self.begun_at = time.monotonic()
+        self.begun_at = self.seen_at = time.monotonic()
         try:
             begun = self.storage.begin(effects, self.watermark)
         except BaseException as error:
@@ -184,25 +195,31 @@ class Writer:
         """Hear what the kernel has synced, until the end."""
         while self.sync_end is not None:
             await trio.lowlevel.wait_readable(self.sync_end)
-            if self.stopping:
-                return
-            self.finish()
+            self.look()
 
-    def finish(self) -> None:
-        """Event loop: the kernel has synced what is beside, or waits for it no longer."""
+    @trio.lowlevel.enable_ki_protection  # as above
+    def look(self) -> None:
+        """Event loop: is what is beside synced by now? The descriptor may say so in vain, or nobody have come to hear it."""
+        if self.sync_end is None or self.stopping:
+            return
         try:
-            self.storage.finish()
+            over = self.storage.finish(wait=False)
         except BaseException as error:
             self.beside = ()
             self.broke(error)
             return
-        self.synced()
+        if over:
+            self.synced()
+        else:
+            self.seen_at = time.monotonic()
 
     def synced(self) -> None:
         """Event loop: what was beside is durable. What has come meanwhile is next."""
         assert self.begun_at is not None, "the law that what is beside was begun"
         effects, self.beside = self.beside, ()
-        self.last_seconds, self.begun_at = time.monotonic() - self.begun_at, None
+        # The disk may have been done long ago, and the event loop have stood still.
+        self.last_seconds = min(time.monotonic(), self.seen_at + LOOK_SECONDS) - self.begun_at
+        self.begun_at = None
         self.turn.release()
         self.completed(effects[-1].token, size_of(effects), self.last_seconds)
         self.go_on()
@@ -215,11 +232,13 @@ class Writer:
 
     def broke(self, error: BaseException) -> None:
         """Event loop, our turn: what was being written here is not durable, and nothing will be any more."""
+        self.sync_end = None
         self.turn.release()
         self.failed(error)
         if not isinstance(error, Exception):
             raise error
 
+    @trio.lowlevel.enable_ki_protection  # as above
     def ask(self, job: Callable[[], None]) -> None:
         """Event loop: do this between two commits. Whatever it raises is final."""
         self.jobs.append(job)
@@ -237,8 +256,9 @@ class Writer:
         with trio.CancelScope(shield=True):
             try:
                 if self.beside:
-                    with contextlib.suppress(StorageFailed):  # it was promised to nobody
-                        await trio.to_thread.run_sync(self.storage.finish)
+                    await trio.to_thread.run_sync(self.storage.finish)
+            except StorageFailed as error:
+                self.failed(error)
             finally:
                 if self.beside:
                     self.beside = ()
@@ -272,11 +292,12 @@ class Writer:
                         self.commit(self.take())
                     if self.jobs:
                         self.jobs.pop(0)()
+            stopping = self.stopping  # before the last look: what was put before that is written
             self.busy = False
             if self.queue or self.jobs:  # put between the last look and the line above
                 self.busy = True
                 self.wake.put(None)
-            elif self.stopping:
+            elif stopping:
                 with self.turn:
                     self.storage.seal_idle(self.watermark)
                 return

@@ -83,13 +83,13 @@ class Overlapping(Protocol):
 
     @property
     def sync_end(self) -> int | None:
-        """A descriptor that is readable once a sync that was begun is over; None if this system begins none."""
+        """A descriptor that is readable once a sync that was begun is over, and perhaps in vain; None if this system begins none."""
         ...
 
     def begin_sync(self, name: str) -> None:
         """`sync`, without waiting for it; one at a time. OSError if it has not begun, which says nothing about the file."""
         ...
 
-    def finish_sync(self) -> None:
-        """What was in the file at `begin_sync` is durable when this returns, which may take until then. OSError as from `sync`."""
+    def finish_sync(self, wait: bool) -> bool:
+        """Is what was in the file at `begin_sync` durable, if need be after waiting? False if nothing is under way. Raises as `sync`."""
         ...

@@ -124,9 +124,9 @@ class FileDisk:
         with self.borrow(name) as descriptor:  # no longer: the kernel has a hold on the file itself
             self.kernel_sync.begin(descriptor)
 
-    def finish_sync(self) -> None:
-        assert self.kernel_sync is not None, "whoever finishes has begun"
-        self.kernel_sync.finish()
+    def finish_sync(self, wait: bool) -> bool:
+        assert self.kernel_sync is not None, "whoever finishes has looked whether there is an end"
+        return self.kernel_sync.finish(wait)
 
     def cool(self, name: str, begin: int, end: int) -> None:
         if hasattr(os, "posix_fadvise"):

@@ -12,6 +12,7 @@ import os
 import platform
 import struct
 import sys
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 
@@ -38,22 +39,29 @@ EVENT: Final = struct.Struct("<QQqq")
 
 
 class KernelSync:
-    """One sync at a time. `descriptor` is readable when it is over; then `finish` does not wait."""
+    """One sync at a time. `descriptor` is readable when it is over, and now and then once more behind that."""
 
     def __init__(self, calls: Calls) -> None:
         """Raises OSError where the system does not let us."""
         self.calls = calls
         self.call = ctypes.CDLL(None, use_errno=True).syscall
         self.call.restype = ctypes.c_long
+        self.under_way = False
         context = ctypes.c_ulong(0)
-        self.checked(self.call(ctypes.c_long(calls.setup), ctypes.c_long(1), ctypes.byref(context)))
-        self.context = context
         self.descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        try:
+            self.checked(self.call(ctypes.c_long(calls.setup), ctypes.c_long(1), ctypes.byref(context)))
+        except OSError:
+            os.close(self.descriptor)
+            raise
+        self.context = context
         self.request = ctypes.create_string_buffer(REQUEST.size)
         self.requests = (ctypes.c_void_p * 1)(ctypes.addressof(self.request))
         self.event = ctypes.create_string_buffer(EVENT.size)
         self.submitting = (ctypes.c_long(calls.submit), context, ctypes.c_long(1), self.requests)
-        self.getting = (ctypes.c_long(calls.getevents), context, ctypes.c_long(1), ctypes.c_long(1), self.event, None)
+        self.looking, self.waiting = (
+            (ctypes.c_long(calls.getevents), context, ctypes.c_long(least), ctypes.c_long(1), self.event, None) for least in (0, 1)
+        )
 
     @classmethod
     def open(cls) -> "KernelSync | None":
@@ -69,17 +77,27 @@ class KernelSync:
     def begin(self, descriptor: int) -> None:
         """Sync what was written to that file until now. Raises OSError if it has not begun: this kernel or file system cannot do it."""
         REQUEST.pack_into(self.request, 0, 0, 0, 0, FDSYNC, 0, descriptor, 0, 0, 0, 0, TELL, self.descriptor)
+        assert not self.under_way, "the law that one sync is begun at a time"
         self.checked(self.call(*self.submitting))
+        self.under_way = True
 
-    def finish(self) -> None:
-        """Wait for the sync that was begun. Raises the OSError that `fdatasync` would have raised."""
-        while (count := self.call(*self.getting)) != 1:
+    def finish(self, wait: bool) -> bool:
+        """Has a sync ended, if need be after waiting for it? False if none is under way. Raises what `fdatasync` would have raised."""
+        # First, and whether it says anything or not: the kernel has the event ready before it says so. Said later, it is said in vain.
+        with suppress(BlockingIOError):
+            os.eventfd_read(self.descriptor)
+        if not self.under_way:
+            return False
+        while (count := self.call(*(self.waiting if wait else self.looking))) != 1:
+            if count == 0 and not wait:
+                return False
             if count < 0 and ctypes.get_errno() != errno.EINTR:
                 self.checked(count)
-        os.eventfd_read(self.descriptor)
+        self.under_way = False
         result = EVENT.unpack(self.event)[2]
         if result < 0:
             raise OSError(-result, os.strerror(-result))
+        return True
 
     def close(self) -> None:
         """Waits for a sync that is under way."""

@@ -170,12 +170,14 @@ class Storage:
                 return False
             return True
 
-    def finish(self) -> None:
-        """What was begun is durable when this returns. Raises StorageFailed."""
-        assert self.overlapping is not None, "whoever finishes has begun"
+    def finish(self, wait: bool = True) -> bool:
+        """Is what was begun durable by now, if need be after waiting? False if nothing is under way. Raises StorageFailed."""
+        assert self.overlapping is not None, "whoever finishes has looked whether that is possible"
         with self.final():
-            self.overlapping.finish_sync()
-            self.synced()
+            over = self.overlapping.finish_sync(wait)
+            if over:
+                self.synced()
+            return over
 
     def synced(self) -> None:
         self.batches += 1

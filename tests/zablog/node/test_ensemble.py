@@ -283,7 +283,7 @@ async def test_a_failing_disk_stops_the_node_and_acknowledges_nothing(tmp_path: 
             while not node.status().leads:
                 await node.changed()
 
-            def fail(self: FileDisk, name: str = "") -> None:
+            def fail(self: FileDisk, name: str | bool) -> None:
                 raise OSError(5, "Input/output error")
 
             monkeypatch.setattr(FileDisk, "sync", fail)

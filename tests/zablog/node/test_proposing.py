@@ -189,7 +189,7 @@ async def test_an_application_that_cannot_write_out_a_burst_stops_the_node(direc
 
 
 async def test_why_the_disk_failed_stands_behind_the_error(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: FileDisk, name: str = "") -> None:
+    def fail(self: FileDisk, name: str | bool) -> None:
         raise OSError(5, "Input/output error")
 
     with pytest.raises(NodeStopped) as caught, trio.fail_after(20):

@@ -1,18 +1,25 @@
 """What the log writer leaves to the kernel: written on the event loop, synced meanwhile, and never told before that is over."""
 
 import os
+import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import pytest
 import trio
 import trio.testing
 
+from tests.zablog.node.test_driver import ScriptedPeer
 from tests.zablog.node.test_writer import Ears, FakeClock, ScriptedStorage, append, save
 from zablog.core.effects import Append, DurableEffect
+from zablog.core.events import Stalled
+from zablog.core.state import Leading
 from zablog.core.trail import Entries
 from zablog.core.zxid import Zxid
-from zablog.node.writer import AT_ONCE_BYTES, BESIDE_BYTES, QUICK_SECONDS, WARY_TIMES, Writer
+from zablog.node.driver import Driver
+from zablog.node.writer import AT_ONCE_BYTES, BESIDE_BYTES, LOOK_SECONDS, QUICK_SECONDS, WARY_TIMES, Writer
+from zablog.storage.batch import BATCH_BYTES, END_BYTES
 from zablog.storage.errors import StorageFailed
 from zablog.storage.kernelsync import KernelSync
 
@@ -28,7 +35,7 @@ class KernelDisk:
     def begin_sync(self, name: str) -> None:
         raise NotImplementedError
 
-    def finish_sync(self) -> None:
+    def finish_sync(self, wait: bool) -> bool:
         raise NotImplementedError
 
 
@@ -39,6 +46,7 @@ class OverlappingStorage(ScriptedStorage):
         super().__init__()
         self.kernel = KernelDisk()
         self.overlapping = self.kernel
+        self.identity = SimpleNamespace(node=1)  # type: ignore[assignment]  # all that is asked of it
         self.written: list[list[int]] = []
         self.finished = 0
         self.may_begin = True
@@ -56,12 +64,19 @@ class OverlappingStorage(ScriptedStorage):
             self.finished += 1
         return self.may_begin
 
-    def finish(self) -> None:
+    def finish(self, wait: bool = True) -> bool:
         assert self.kernel.sync_end is not None
-        os.eventfd_read(self.kernel.sync_end)
+        try:
+            os.eventfd_read(self.kernel.sync_end)
+        except BlockingIOError:
+            assert not wait, "the tests say that it is over before anybody waits for it"
+            return False
+        if self.finished == len(self.written):
+            return False
         if self.finish_error is not None:
             raise self.finish_error
         self.finished += 1
+        return True
 
     def over(self) -> None:
         """The kernel: what was begun is synced."""
@@ -257,16 +272,130 @@ async def test_the_end_waits_for_the_kernel_and_then_for_the_thread(storage: Ove
     assert not writer.thread.is_alive()
 
 
-async def test_an_error_at_the_end_does_not_keep_the_thread(storage: OverlappingStorage) -> None:
-    ears = Ears()
-    storage.finish_error = StorageFailed("Input/output error")
+async def test_an_error_at_the_end_is_told_and_does_not_keep_the_thread(storage: OverlappingStorage) -> None:
+    ears, error = Ears(), StorageFailed("Input/output error")
+    storage.finish_error = error
     async with watched(storage, ears) as writer:
         writer.put([append(1, 1)])
         storage.over()
         await writer.drain()
 
-    assert ears.done == []
+    assert (ears.done, ears.failed) == ([], [error])
     assert not writer.thread.is_alive()
+
+
+async def test_the_end_waits_in_a_thread(storage: OverlappingStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that hangs then must not keep the event loop, which other nodes may live on."""
+    go, ears, finish = threading.Event(), Ears(), storage.finish
+
+    def slowly(wait: bool = True) -> bool:
+        assert not wait or go.wait(20)
+        return finish(wait)
+
+    monkeypatch.setattr(storage, "finish", slowly)
+    async with watched(storage, ears) as writer:
+        writer.put([append(1, 1)])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(writer.drain)
+            await settle()
+            storage.over()
+            go.set()
+    assert storage.finished == 1
+
+
+async def test_a_word_that_comes_late_is_no_end_of_the_next_one(storage: OverlappingStorage) -> None:
+    """The kernel has the event ready before it says so: who looked in between is woken once more, in vain."""
+    ears = Ears()
+    async with watched(storage, ears) as writer:
+        writer.put([append(1, 1)])
+        storage.over()
+        await ears.until(1)
+        storage.over()
+        await settle()
+        assert ears.failed == []
+
+        writer.put([append(2, 1)])
+        await settle()
+        assert ears.done == [1]
+        storage.over()
+        await ears.until(2)
+        await writer.drain()
+
+
+async def test_a_loop_that_stood_still_is_no_disk_that_hangs(storage: OverlappingStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel was done long ago: who looks at the clock before he looks at the descriptor takes the leader's office from it."""
+    clock, ears, peer = FakeClock(), Ears(), ScriptedPeer()
+    monkeypatch.setattr("zablog.node.writer.time", clock)
+    peer.state.role = Leading(since=0)
+    async with watched(storage, ears) as writer, trio.open_nursery() as nursery:
+        driver = Driver(peer, SimpleNamespace(), SimpleNamespace(), nursery)  # type: ignore[arg-type]
+        driver.writer = writer
+        writer.put([append(1, 1)])
+        storage.over()
+        clock.time += 3.0  # the application, the machine, or a stop of the process
+
+        driver.watch_disk(2.0)
+
+        assert (peer.heard, ears.done) == ([], [1])
+        assert writer.last_seconds <= LOOK_SECONDS
+        await writer.drain()
+
+
+async def test_a_disk_that_hangs_beside_is_one_that_hangs(storage: OverlappingStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, ears, peer = FakeClock(), Ears(), ScriptedPeer()
+    monkeypatch.setattr("zablog.node.writer.time", clock)
+    peer.state.role = Leading(since=0)
+    async with watched(storage, ears) as writer, trio.open_nursery() as nursery:
+        driver = Driver(peer, SimpleNamespace(), SimpleNamespace(), nursery)  # type: ignore[arg-type]
+        driver.writer = writer
+        writer.put([append(1, 1)])
+        for _ in range(30):
+            clock.time += 0.1
+            driver.watch_disk(2.0)
+        assert peer.heard[0] == Stalled()
+        assert len(peer.heard) >= 9
+
+        storage.over()
+        await ears.until(1)
+        assert writer.last_seconds == pytest.approx(3.0)
+        await writer.drain()
+
+
+async def test_the_words_keep_their_order_where_the_next_sync_cannot_be_begun(storage: OverlappingStorage) -> None:
+    ears = Ears()
+    async with watched(storage, ears) as writer:
+        writer.put([append(1, 1)])
+        writer.put([append(2, 1)])
+        storage.may_begin = False
+        storage.over()
+        await ears.until(2)
+        assert ears.done == [1, 2]
+        await writer.drain()
+
+
+@pytest.mark.parametrize("when", ["begin", "finish"])
+async def test_what_is_no_error_of_the_disk_goes_on_its_way(storage: OverlappingStorage, when: str) -> None:
+    ears = Ears()
+    setattr(storage, f"{when}_error", KeyboardInterrupt())
+    writer = Writer(storage, ears.done.append, ears.failed.append)
+    with pytest.raises(KeyboardInterrupt):
+        writer.put([append(1, 1)])
+        storage.over()
+        writer.look()
+    assert len(ears.failed) == 1
+    await writer.drain()
+
+
+async def test_the_last_room_of_a_file_is_left_to_the_thread(storage: OverlappingStorage) -> None:
+    """To go on in another file takes longer than the event loop may stand still: renaming, directories, the manifest."""
+    ears = Ears()
+    storage.wal.room = BATCH_BYTES + END_BYTES + 1  # type: ignore[misc]  # the script's log
+    storage.go.release()
+    async with watched(storage, ears) as writer:
+        writer.put([append(1, 1)])
+        await ears.until(1)
+        assert (storage.written, storage.commits) == ([], [[1]])
+        await writer.drain()
 
 
 async def test_writes_that_took_long_are_the_threads_for_a_while(storage: OverlappingStorage, monkeypatch: pytest.MonkeyPatch) -> None:
