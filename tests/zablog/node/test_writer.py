@@ -377,3 +377,77 @@ async def test_nothing_is_written_at_once_while_the_next_file_is_filled() -> Non
     await ears.until(2)
     storage.prepare_may_end.set()
     await writer.drain()
+
+
+async def test_what_is_put_while_the_thread_finds_nothing_more_is_written() -> None:
+    """It has looked for the last time, and not yet said that it rests: nobody wakes it."""
+    looked, go = threading.Event(), threading.Event()
+
+    class Paused(Writer):
+        works = False
+
+        @property
+        def busy(self) -> bool:  # type: ignore[override]
+            return self.works
+
+        @busy.setter
+        def busy(self, busy: bool) -> None:
+            if not busy and threading.current_thread() is self.__dict__.get("thread") and not looked.is_set():
+                looked.set()
+                assert go.wait(20)
+            self.works = busy
+
+    storage, ears = ScriptedStorage(), Ears()
+    storage.go.release(2)
+    writer = Paused(storage, ears.done.append, ears.failed.append)
+    writer.put([save(1)])
+    assert await trio.to_thread.run_sync(looked.wait, 20)
+    writer.put([save(2)])
+    go.set()
+    await ears.until(2)
+    await writer.drain()
+
+
+async def test_what_is_put_before_the_end_is_written() -> None:
+    """The thread has found nothing to do, and looks whether it is to end: what is put and the end may both come between."""
+    looked, go = threading.Event(), threading.Event()
+
+    class Paused(Writer):
+        ending = False
+
+        @property
+        def stopping(self) -> bool:  # type: ignore[override]
+            if threading.current_thread() is self.thread and not looked.is_set():
+                looked.set()
+                assert go.wait(20)
+            return self.ending
+
+        @stopping.setter
+        def stopping(self, ending: bool) -> None:
+            self.ending = ending
+
+    storage, ears = ScriptedStorage(), Ears()
+    storage.go.release(2)
+    writer = Paused(storage, ears.done.append, ears.failed.append)
+    writer.put([save(1)])
+    assert await trio.to_thread.run_sync(looked.wait, 20)
+    writer.put([save(2)])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(writer.drain)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        go.set()
+    assert storage.commits == [[1], [2]]
+
+
+async def test_what_the_thread_writes_behind_a_seal_is_sealed_again() -> None:
+    storage, ears = ScriptedStorage(), Ears()
+    writer = Writer(storage, ears.done.append, ears.failed.append)
+    for token in (1, 2):
+        seals = storage.seals
+        storage.go.release()
+        writer.put([save(token)])
+        await ears.until(token)
+        with trio.fail_after(20):
+            while storage.seals == seals:
+                await trio.sleep(0.01)
+    await writer.drain()
