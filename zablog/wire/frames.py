@@ -33,6 +33,8 @@ BUFFER_BYTES: Final = 256 << 10
 """What a busy connection is received into; see BUFFER_BYTES_MIN."""
 BUFFER_BYTES_MIN: Final = 32 << 10
 """What a connection begins with. It doubles whenever a burst has filled it: most connections of a thousand are idle."""
+AHEAD_BYTES: Final = 4 << 10
+"""Where a big payload is expected, no more than its beginning is received into the buffer: the rest would have to be copied from there."""
 JOIN_BYTES_MAX: Final = 64 << 10
 """Below this a memory copy costs less than handing the kernel one more piece."""
 
@@ -76,6 +78,7 @@ class FrameReader:
 
     __slots__ = (
         "_begin",
+        "_big",
         "_body",
         "_body_have",
         "_body_header",
@@ -95,6 +98,8 @@ class FrameReader:
         self._allocate(2 * HANDSHAKE_BYTES_MAX if limit <= HANDSHAKE_BYTES_MAX else BUFFER_BYTES_MIN)
         self._begin = 0
         self._end = 0
+        self._big = False
+        """The last frame had a big payload. If the next one has, too, all of that but its beginning is received where it belongs."""
         self._body: bytearray | None = None
         """The big payload that is being received, with its kind and header, and how much of it has arrived."""
         self._body_kind = 0
@@ -119,7 +124,7 @@ class FrameReader:
             rest = self._end - self._begin
             self._view[:rest] = self._view[self._begin : self._end]
             self._begin, self._end = 0, rest
-        return self._view[self._end :]
+        return self._view[self._end : self._end + AHEAD_BYTES] if self._big else self._view[self._end :]
 
     def received(self, count: int) -> None:
         """`count` bytes were written to the beginning of `space()`."""
@@ -147,6 +152,7 @@ class FrameReader:
                 break
             frame_end = header_begin + length
             if frame_end > end and length - header_bytes <= self._direct_bytes:
+                self._big = False
                 break
             if crc32c(bytes(view[begin + 4 : header_end])) != check:
                 raise FrameError(f"a frame (kind {kind}, {length} bytes) failed its header checksum")
@@ -156,8 +162,10 @@ class FrameReader:
                 have = end - header_end
                 body[:have] = view[header_end:end]
                 self._body, self._body_kind, self._body_header, self._body_have = body, kind, header, have
+                self._big = len(body) > JOIN_BYTES_MAX
                 begin = end
                 break
+            self._big = False
             out.append(Frame(kind, header, bytes(view[header_end:frame_end])))
             begin = frame_end
         self._begin = begin

@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 
 from zablog.wire.errors import FrameError
 from zablog.wire.frames import (
+    AHEAD_BYTES,
     BUFFER_BYTES,
     BUFFER_BYTES_MIN,
     FRAME_BYTES_MAX,
     HANDSHAKE_BYTES_MAX,
+    JOIN_BYTES_MAX,
     PREFIX_BYTES,
     Frame,
     FrameReader,
@@ -55,6 +57,36 @@ def test_big_and_small_frames_alternate_in_any_cut(seed: int) -> None:
     received = read_in_cuts(FrameReader(FRAME_BYTES_MAX), stream_of(frames), dice)
 
     assert received == frames
+
+
+def test_of_a_big_payload_that_is_expected_little_is_received_where_it_must_be_copied_from() -> None:
+    """And only there: a stream of smaller frames must not be read by small pieces for one big frame in it."""
+    big, small, middling = (Frame(1, b"h" * 12, bytes(size)) for size in (BUFFER_BYTES + 1, 100, JOIN_BYTES_MAX // 2))
+    reader = FrameReader(FRAME_BYTES_MAX)
+
+    def receive(frame: Frame) -> list[int]:
+        """How much room there was each time."""
+        stream, rooms = stream_of([frame]), list[int]()
+        while stream:
+            space = reader.space()
+            rooms.append(len(space))
+            space[: len(stream)] = stream[: len(space)]
+            reader.received(min(len(space), len(stream)))
+            stream = stream[len(space) :]
+            if frames := reader.frames():
+                assert frames == [frame]
+        return rooms
+
+    assert receive(big)[0] == BUFFER_BYTES_MIN
+    assert receive(big) == [AHEAD_BYTES, len(stream_of([big])) - AHEAD_BYTES]
+    assert receive(small) == [AHEAD_BYTES]
+    assert receive(small)[0] > AHEAD_BYTES
+    receive(big)
+    first, second, *_ = receive(middling)
+    assert first == AHEAD_BYTES < len(stream_of([middling])) - AHEAD_BYTES <= second
+    receive(big)
+    assert receive(Frame(1, b"h" * 12, bytes(7000)))[1] > AHEAD_BYTES
+    assert receive(small)[0] > AHEAD_BYTES
 
 
 def test_one_wake_up_gives_all_complete_frames_and_keeps_the_rest() -> None:
