@@ -34,7 +34,7 @@ LONG_SECONDS = 0.05
 """Unless the last one took longer than this: such a disk is given more at a time."""
 AT_ONCE_BYTES = 4 << 10
 """Nobody waits on the event loop for the sync of more than that."""
-BESIDE_BYTES = 128 << 10
+BESIDE_BYTES = 768 << 10
 """More than that is worth a thread, which copies while the event loop goes on."""
 ENTRY_BYTES = 8
 """More than an entry takes in the log beside its payload,"""

@@ -122,7 +122,7 @@ async def life(dice: Random) -> list[str]:
                 writer.ask(storage.job)
             else:
                 token += 1
-                effect = save(token) if kind < 0.25 else append(token, 2 * BESIDE_BYTES if kind < 0.3 else 10)
+                effect = save(token) if kind < 0.25 else append(token, BESIDE_BYTES + 1 if kind < 0.3 else 10)
                 writer.put([effect], at_once=dice.random() < 0.4)
             pause = dice.random()
             if pause < 0.2:
