@@ -193,7 +193,7 @@ class Writer:
 
     async def watch(self) -> None:
         """Hear what the kernel has synced, until the end."""
-        while self.sync_end is not None:
+        while self.sync_end is not None and not self.stopping:
             await trio.lowlevel.wait_readable(self.sync_end)
             self.look()
 

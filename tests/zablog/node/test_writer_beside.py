@@ -303,6 +303,18 @@ async def test_the_end_waits_in_a_thread(storage: OverlappingStorage, monkeypatc
     assert storage.finished == 1
 
 
+async def test_who_watches_ends_with_the_writer(storage: OverlappingStorage) -> None:
+    """Instead of being woken again and again by a word that nobody takes any more."""
+    ears = Ears()
+    writer = Writer(storage, ears.done.append, ears.failed.append)
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(writer.watch)
+            await settle()
+            await writer.drain()
+            storage.over()
+
+
 async def test_a_word_that_comes_late_is_no_end_of_the_next_one(storage: OverlappingStorage) -> None:
     """The kernel has the event ready before it says so: who looked in between is woken once more, in vain."""
     ears = Ears()
