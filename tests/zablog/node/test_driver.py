@@ -71,6 +71,7 @@ class IdleWriter(Writer):
         self.watermark = ZERO
         self.taken: list[Effect] = []
         self.at_once: list[bool] = []
+        self.beside = ()
         self.waiting = trio.lowlevel.ParkingLot()
 
     def put(self, effects: Sequence[Effect], at_once: bool = False) -> None:
