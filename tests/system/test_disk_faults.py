@@ -16,6 +16,7 @@ from broker.errors import BrokerError
 from broker.inspection import look
 from tests.ports import free_ports
 from zablog import Identity, Member, PeerId, give_birth
+from zablog.node.writer import AT_ONCE_BYTES
 from zablog.storage.files import FileDisk
 
 pytestmark = [
@@ -140,7 +141,7 @@ def test_a_node_whose_disk_fails_stops_in_words_and_the_others_go_on(tmp_path: P
             await zl.create_topic("numbers")
             async with zl.producer() as out:
                 for number in range(200):
-                    await out.send("numbers", b"%04d" % number + bytes(500))
+                    await out.send("numbers", b"%04d" % number + bytes(AT_ONCE_BYTES))
             return await copy_of(zl, 1)
 
     async def compare() -> list[list[bytes | None]]:
@@ -152,9 +153,13 @@ def test_a_node_whose_disk_fails_stops_in_words_and_the_others_go_on(tmp_path: P
                         return copies
                     await trio.sleep(0.1)
 
-    expected = [b"%04d" % number + bytes(500) for number in range(200)]
+    expected = [b"%04d" % number + bytes(AT_ONCE_BYTES) for number in range(200)]
     with server(tmp_path, 1), server(tmp_path, 2):
-        with server(tmp_path, 3, "-e", f"trace={call}", "-e", f"inject={call}:error={error}:when=30+") as failing:
+        # Without asynchronous syncs all that are made are fdatasync.
+        others = (
+            ["-e", "trace=fdatasync,io_setup", "-e", "inject=io_setup:error=ENOSYS"] if call == "fdatasync" else ["-e", f"trace={call}"]
+        )
+        with server(tmp_path, 3, *others, "-e", f"inject={call}:error={error}:when=30+") as failing:
             assert trio.run(work) == expected
             assert failing.wait(SECONDS) != 0
         assert words in (tmp_path / "server3.log").read_text()
