@@ -19,22 +19,22 @@ _POLYNOMIAL: Final = 0x82F63B78
 
 def joined(first: int, second: int, length: int) -> int:
     """The checksum of two pieces end to end, from theirs; the second one has `length` bytes."""
-    power = 0
-    while length:
+    for zero, one, two, three in _behind(length.bit_length()):
         if length & 1:
-            first = _mapped(_behind(power), first)
+            first = zero[first & 255] ^ one[first >> 8 & 255] ^ two[first >> 16 & 255] ^ three[first >> 24]
         length >>= 1
-        power += 1
     return first ^ second
 
 
 @cache
-def _behind(power: int) -> Map:
-    """What 2^power bytes behind a piece make of its checksum."""
-    if power == 0:
-        return _tabled([_one_byte(1 << bit) for bit in range(32)])
-    half = _behind(power - 1)
-    return _tabled([_mapped(half, _mapped(half, 1 << bit)) for bit in range(32)])
+def _behind(powers: int) -> tuple[Map, ...]:
+    """What 1, 2, 4 and so many more powers of two bytes behind a piece make of its checksum."""
+    if powers == 0:
+        return ()
+    if powers == 1:
+        return (_tabled([_one_byte(1 << bit) for bit in range(32)]),)
+    lower = _behind(powers - 1)
+    return *lower, _tabled([_mapped(lower[-1], _mapped(lower[-1], 1 << bit)) for bit in range(32)])
 
 
 def _mapped(tables: Map, crc: int) -> int:

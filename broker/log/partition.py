@@ -28,8 +28,8 @@ COLD_BYTES: Final = 1 << 20
 """So much of what is on disk alone is waited for at a time, if a batch is no larger: whoever asked for more has something sooner."""
 JOIN_BYTES_MAX: Final = 4 << 10
 """Pieces that are smaller than this on average are copied together: the kernel takes longer over one more piece than the copy does."""
-SUM_BYTES: Final = 16 << 10
-"""Of a smaller piece it takes no longer to sum the bytes."""
+SUM_BYTES: Final = 128 << 10
+"""From here on it takes more than twice as long to sum the bytes (6.5 and 3.1 µs); up to 64 KiB it is quicker."""
 _AHEAD_BYTES: Final = 5
 """Of a batch from byte 16 on: its magic and its checksum, which is of all behind it."""
 

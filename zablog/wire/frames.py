@@ -185,6 +185,7 @@ class FrameReader:
         out: list[Frame] = []
         rest = memoryview(stream)
         while rest:
+            self._big = False  # the bytes are copied in any case
             space = self.space()
             count = min(len(space), len(rest))
             space[:count] = rest[:count]

@@ -106,6 +106,16 @@ async def watched(storage: ScriptedStorage, ears: Ears) -> AsyncIterator[Writer]
         nursery.cancel_scope.cancel()
 
 
+@asynccontextmanager
+async def led(writer: Writer, peer: ScriptedPeer) -> AsyncIterator[Driver]:
+    """The driver of a leader whose writer that is."""
+    peer.state.role = Leading(since=0)
+    async with trio.open_nursery() as nursery:
+        driver = Driver(peer, SimpleNamespace(), SimpleNamespace(), nursery)  # type: ignore[arg-type]
+        driver.writer = writer
+        yield driver
+
+
 async def settle() -> None:
     await trio.testing.wait_all_tasks_blocked(0.01)
 
@@ -338,10 +348,7 @@ async def test_a_loop_that_stood_still_is_no_disk_that_hangs(storage: Overlappin
     """The kernel was done long ago: who looks at the clock before he looks at the descriptor takes the leader's office from it."""
     clock, ears, peer = FakeClock(), Ears(), ScriptedPeer()
     monkeypatch.setattr("zablog.node.writer.time", clock)
-    peer.state.role = Leading(since=0)
-    async with watched(storage, ears) as writer, trio.open_nursery() as nursery:
-        driver = Driver(peer, SimpleNamespace(), SimpleNamespace(), nursery)  # type: ignore[arg-type]
-        driver.writer = writer
+    async with watched(storage, ears) as writer, led(writer, peer) as driver:
         writer.put([append(1, 1)])
         storage.over()
         clock.time += 3.0  # the application, the machine, or a stop of the process
@@ -356,10 +363,7 @@ async def test_a_loop_that_stood_still_is_no_disk_that_hangs(storage: Overlappin
 async def test_a_disk_that_hangs_beside_is_one_that_hangs(storage: OverlappingStorage, monkeypatch: pytest.MonkeyPatch) -> None:
     clock, ears, peer = FakeClock(), Ears(), ScriptedPeer()
     monkeypatch.setattr("zablog.node.writer.time", clock)
-    peer.state.role = Leading(since=0)
-    async with watched(storage, ears) as writer, trio.open_nursery() as nursery:
-        driver = Driver(peer, SimpleNamespace(), SimpleNamespace(), nursery)  # type: ignore[arg-type]
-        driver.writer = writer
+    async with watched(storage, ears) as writer, led(writer, peer) as driver:
         writer.put([append(1, 1)])
         for _ in range(30):
             clock.time += 0.1
