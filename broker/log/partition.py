@@ -238,7 +238,7 @@ class Partition:
         index = self._indexes[-1]
         self._disk.write(self.name(index), begin, pieces)
         for piece in pieces:
-            index.crc = _summed(index.crc, piece)
+            index.crc = crc32c(index.crc, bytes(piece)) if size < SUM_BYTES else _summed(index.crc, piece)
         self._dirty[index] = self
         return size
 
