@@ -112,10 +112,10 @@ class WriteBehind:
         self._disk.unlink(name)
 
     def close(self) -> None:
+        """Let go of what is gathered, too: the directory may be another process's by now, and the write-ahead log has it."""
         with self._mutex:
-            if self.failed is None:
-                for name in list(self._gathered):
-                    self._write_out(name)
+            for name in list(self._gathered):
+                self._forget(name)
         self._disk.close()
 
     def _write_out(self, name: str) -> None:

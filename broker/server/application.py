@@ -70,6 +70,11 @@ class BrokerApplication:
             self._disk = WriteBehind(self._open_disk())
         return self._disk
 
+    def close(self) -> None:
+        """The node is at its end, and nothing will be applied or read any more."""
+        if self._disk is not None:
+            self._disk.close()
+
     @property
     def failed(self) -> OSError | None:
         """Why segments cannot be written any more. The node must not go on: who reads is told what there is, and it is not there."""

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from functools import partial
 
 import structlog
@@ -76,17 +76,18 @@ async def open_server(config: ServerConfig) -> AsyncIterator[Server]:
     """Run one node of the broker for the length of the block. Raises what `zablog.open_node` raises."""
     application = BrokerApplication(partial(_open_disk, config), warm_bytes=config.disk.warm_bytes, levels=config.levels)
     clients = _Clients(config, application)
-    async with open_node(_node_config(config), application, clients) as node, trio.open_nursery() as nursery:
-        nursery.start_soon(keep_flushing, application)
-        nursery.start_soon(keep_small)
-        nursery.start_soon(keep_raising, application, node, clients.clock)
-        nursery.start_soon(keep_retaining, application, node, clients.clock, config.disk.retention_seconds)
-        if config.disk.scrub_rate:
-            nursery.start_soon(keep_scrubbing, application, config.disk.scrub_rate)
-        clients.serve_for(node, nursery)
-        log.info("serving", node=node.identity.node, cluster=node.identity.cluster, address=node.addresses[node.identity.node])
-        yield Server(node, application)
-        nursery.cancel_scope.cancel()
+    with closing(application):
+        async with open_node(_node_config(config), application, clients) as node, trio.open_nursery() as nursery:
+            nursery.start_soon(keep_flushing, application)
+            nursery.start_soon(keep_small)
+            nursery.start_soon(keep_raising, application, node, clients.clock)
+            nursery.start_soon(keep_retaining, application, node, clients.clock, config.disk.retention_seconds)
+            if config.disk.scrub_rate:
+                nursery.start_soon(keep_scrubbing, application, config.disk.scrub_rate)
+            clients.serve_for(node, nursery)
+            log.info("serving", node=node.identity.node, cluster=node.identity.cluster, address=node.addresses[node.identity.node])
+            yield Server(node, application)
+            nursery.cancel_scope.cancel()
 
 
 def _open_disk(config: ServerConfig) -> FileDisk:

@@ -3,7 +3,7 @@
 import json
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -68,16 +68,21 @@ def test_whole_directories_are_whole(nodes: list[Path], capsys: pytest.CaptureFi
     assert all(each["segment_bytes"] > 200_000 and each["checkpoint"] and each["log_begins"] != "0.0" for each in said["directories"])
 
 
-def places(node: Path) -> list[tuple[str, int]]:
-    """Bytes of every kind of file: some of each, drawn, from among those that are in use."""
+def places(node: Path, replicas: Sequence[Path]) -> list[tuple[str, int]]:
+    """Bytes of every kind of file: some of each, drawn, from among those that are in use, and of the log from what a replica has, too.
+
+    A node lets go of its log by itself, so that one may have a file more than the others: see
+    `test_a_changed_byte_that_no_replica_has_is_named_by_its_batch`.
+    """
     dice = random.Random(1)
     found = look(node)
+    shared = min(look(replica).log.manifest.contents.base.zxid for replica in replicas)
     assert found.log.wal is not None and found.log.manifest.contents.snapshot is not None
     snapshot = found.log.manifest.contents.snapshot
     picked = [(name, dice.randrange((node / name).stat().st_size)) for name in ("manifest.a", "manifest.b", "epochs.a", "epochs.b")]
     picked += [(snapshot.name, dice.randrange(snapshot.length)) for _ in range(3)]
     picked += [(file.name, dice.randrange(76)) for file in found.log.wal.files]
-    for seen in dice.sample(list(found.log.batches()), 4):
+    for seen in dice.sample(list(found.log.batches(shared)), 4):
         picked += [(seen.file.name, seen.offset + dice.randrange(120)), (seen.file.name, seen.offset + 120 + dice.randrange(1000))]
     assert found.snapshot is not None
     tails = {tail.name: tail.begin for tail in found.snapshot.tails}
@@ -92,7 +97,7 @@ def places(node: Path) -> list[tuple[str, int]]:
 @pytest.mark.slow
 def test_one_changed_byte_on_one_of_three_nodes_is_named(nodes: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
     exact = 0
-    for name, at in places(nodes[1]):
+    for name, at in places(nodes[1], (nodes[0], nodes[2])):
         file = nodes[1] / name
         whole, times = file.read_bytes(), (file.stat().st_atime_ns, file.stat().st_mtime_ns)
         file.write_bytes(whole[:at] + bytes([whole[at] ^ 0x20]) + whole[at + 1 :])
@@ -111,6 +116,16 @@ def test_one_changed_byte_on_one_of_three_nodes_is_named(nodes: list[Path], caps
             assert found["offset"] == at, f"a replica tells the byte: {found}"
             exact += 1
     assert exact > 15
+
+
+def test_a_changed_byte_that_no_replica_has_is_named_by_its_batch(nodes: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    seen = next(iter(look(nodes[1]).log.batches()))
+    at = seen.offset + 200
+    with changed(nodes[1] / seen.file.name, lambda whole: whole[:at] + bytes([whole[at] ^ 0x20]) + whole[at + 1 :]):
+        code, said = verify(capsys, nodes[1])
+    (found,) = said["findings"]
+    assert code == Exit.VERIFICATION
+    assert (found["node"], found["file"], found["offset"]) == (2, seen.file.name, seen.offset)
 
 
 @pytest.fixture(scope="module")

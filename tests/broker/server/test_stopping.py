@@ -2,6 +2,7 @@
 
 import secrets
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,23 @@ async def test_a_disk_that_hangs_under_a_reader_keeps_no_server_from_ending(
         nursery.cancel_scope.cancel()
 
     assert ended - began < 5
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="only Linux tells which files a process has open")
+async def test_an_ended_server_has_no_file_open(config: ServerConfig) -> None:
+    with trio.fail_after(20):
+        async with open_server(config), connect(str(config.listen)) as client:
+            await client.create_topic("orders")
+            async with client.producer() as producer:
+                await producer.send("orders", b"x" * 100_000)
+            assert {file.suffix for file in open_files(config.directory)} >= {".log", ".segment"}
+
+    assert open_files(config.directory) == []
+
+
+def open_files(directory: Path) -> list[Path]:
+    found = []
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # the listing's own
+            found.append(link.readlink())
+    return [file for file in found if file.is_relative_to(directory)]
