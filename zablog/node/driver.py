@@ -7,7 +7,7 @@ event in the same queue, so the core is never entered twice. Once the node has e
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol, TypeVar
 
 import structlog
@@ -50,8 +50,8 @@ from zablog.core.peer import Peer
 from zablog.core.state import Following, Leading, Phase
 from zablog.core.trail import Mark, Payload
 from zablog.core.zxid import ZERO, Epoch, PeerId, Zxid
-from zablog.node.commits import Commits
 from zablog.node.errors import LeadershipLost, NodeStopped
+from zablog.node.outbound import Outbound
 from zablog.node.reads import ReadRounds
 from zablog.node.streams import Streams
 from zablog.node.writer import Writer
@@ -104,7 +104,7 @@ class Driver:
         self.deliver: Callable[[Zxid], None] = lambda upto: None
         self.apply: Callable[[bool], None] = lambda at_once: None
         """Between two steps: apply what was delivered, here or soon."""
-        self.commits = Commits(self.send_now)
+        self.outbound = Outbound(self.send_now, self.quick)
         self.fetch_snapshot: Callable[[Link, Mark], None] | None = None
         """Start fetching it; None: the application cannot restore one."""
         self.give_up_fetching: Callable[[], None] = lambda: None
@@ -129,6 +129,7 @@ class Driver:
 
     def link_down(self, link: Link, reason: str) -> None:
         self.live_links.discard(link)
+        self.outbound.tell()  # it may be those that were not told yet who make the quorum now
         self.step(LinkDown(link))
 
     def fetched(self, peer: PeerId) -> None:
@@ -205,7 +206,7 @@ class Driver:
         """
         try:
             self.apply(not asked)
-            self.commits.applied()
+            self.outbound.applied()
         except Exception as error:  # as above
             self.broke_a_law(error)
 
@@ -275,7 +276,7 @@ class Driver:
         if self.ended is None:
             self.ended = reason
             self.events.clear()
-            self.commits.forget()
+            self.outbound.forget()
             self.gate.void()
             self.reads.give_up()
         self.wake()
@@ -317,7 +318,7 @@ class Driver:
                     self.history.install(mark)
                     self.installing = token
                 case Stream():
-                    self.commits.tell()
+                    self.outbound.tell()
                     self.streams.stream(effect)
                 case ReadDigest(link, zxid):
                     self.nursery.start_soon(self.streams.digest, link, zxid, self.generation)
@@ -344,23 +345,35 @@ class Driver:
         """In the order in which the core emitted them. COMMITs may leave later, but before anything behind them, or not at all."""
         kind = type(send.message)
         if kind is Commit:
-            self.commits.add(send)
+            self.outbound.commit(send)
             return
         if kind is Propose:
-            self.commits.proposing(send)
-        else:
-            self.commits.tell()
+            self.outbound.propose(send)
+            return
+        self.outbound.tell()
         self.send_now(send)
 
     def send_now(self, send: Send) -> None:
         if send.link in self.live_links and not self.links.send(send.link, send.message) and isinstance(send.message, Propose):
             self.events.append(Congested(send.link))
 
+    def quick(self) -> Collection[Link]:
+        """Those followers that, with us, make a quorum: of those that have acknowledged everything."""
+        state, role = self.peer.state, self.peer.state.role
+        peers, links = [state.id], list[Link]()
+        for peer, learner in role.learners.items() if isinstance(role, Leading) else ():
+            if learner.acked is not None and learner.acked >= state.trail.last:
+                peers.append(peer)
+                links.append(learner.link)
+                if state.configuration.is_quorum(peers):
+                    return links
+        return ()
+
     def change_role(self, role: RoleChanged) -> None:
         if role.generation != self.generation:
             self.generation = role.generation
             self.gate.void()
-            self.commits.forget()
+            self.outbound.forget()
             self.give_up_fetching()
             self.reads.give_up()
         self.role = role

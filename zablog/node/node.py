@@ -246,7 +246,7 @@ async def open_node(config: NodeConfig, application: Application, clients: Clien
                 network.start(Callbacks(driver.link_up, driver.received, driver.link_down, driver.hold), clients, sender.serve)
                 nursery.start_soon(node._applier.run)
                 nursery.start_soon(node.tick_forever)
-                nursery.start_soon(driver.commits.keep_telling)
+                nursery.start_soon(driver.outbound.keep_telling)
                 nursery.start_soon(writer.watch)
                 nursery.start_soon(reserve.watch)
                 yield node

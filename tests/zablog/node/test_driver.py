@@ -471,5 +471,5 @@ async def test_a_commit_that_waits_is_not_told_by_the_next_role_nor_by_a_node_th
         waiting.driver.close("the test says so")
     else:
         waiting.driver.tick()
-    waiting.driver.commits.tell()
+    waiting.driver.outbound.tell()
     assert waiting.links.sent == []
