@@ -50,6 +50,7 @@ from zablog.core.peer import Peer
 from zablog.core.state import Following, Leading, Phase
 from zablog.core.trail import Mark, Payload
 from zablog.core.zxid import ZERO, Epoch, PeerId, Zxid
+from zablog.node.awake import Awake
 from zablog.node.errors import LeadershipLost, NodeStopped
 from zablog.node.outbound import Outbound
 from zablog.node.reads import ReadRounds
@@ -118,6 +119,7 @@ class Driver:
         self.advanced = trio.lowlevel.ParkingLot()
         """Those who wait for room, for a commit or for another role."""
         self.proposed = ZERO
+        self.awake = Awake()
         self.streams = Streams(self)
         self.reads = ReadRounds(lambda: self.step(ReadAsked()))
 
@@ -167,6 +169,8 @@ class Driver:
         """The zxid of the first. The caller has looked whether there is room."""
         assert not self.stepping, "the law that nobody proposes from within a step"
         self.step(Proposals(payloads))
+        if self.outbound.alone:
+            self.awake.wait_for_ack()
         self.insist()
         return self.proposed
 
@@ -302,6 +306,8 @@ class Driver:
                     self.proposed = entries.first
                 case Deliver(upto):
                     self.writer.watermark = upto
+                    if upto >= self.proposed:
+                        self.awake.wait_for_request()
                     self.deliver(upto)
                 case Truncate(_, mark):
                     durable.append(effect)

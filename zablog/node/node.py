@@ -248,6 +248,7 @@ async def open_node(config: NodeConfig, application: Application, clients: Clien
                 nursery.start_soon(node.tick_forever)
                 nursery.start_soon(driver.outbound.keep_telling)
                 nursery.start_soon(writer.watch)
+                nursery.start_soon(driver.awake.run)
                 nursery.start_soon(reserve.watch)
                 yield node
                 nursery.cancel_scope.cancel()

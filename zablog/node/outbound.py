@@ -62,6 +62,8 @@ class Outbound:
         """The first entry of the last proposal,"""
         self._lone = False
         """and whether that leaves for the prompt ones alone."""
+        self.alone = False
+        """Did the last proposal come soon behind the commit of the one before, with nothing else under way?"""
         self._wary_until = 0.0
         self._wake = trio.lowlevel.ParkingLot()
 
@@ -106,16 +108,15 @@ class Outbound:
     def _may_wait(self, size: int) -> bool:
         """Another proposal comes: may it wait where it can?"""
         now = trio.current_time()
-        alone = self._applied_at is not None  # nothing is under way but this
-        soon = self._applied_at is not None and now - self._applied_at < SOON_SECONDS
-        if alone:
-            self._soon = self._soon + 1 if soon else 0
+        self.alone = self._applied_at is not None and now - self._applied_at < SOON_SECONDS
+        if self._applied_at is not None:
+            self._soon = self._soon + 1 if self.alone else 0
             self._applied_at = None
             if self._waiting:
                 self._doubts = 1
         if self._behind_apply:
             self.tell()
-        return soon and bool(self._prompt) and size <= LITTLE_BYTES and now >= self._wary_until
+        return self.alone and bool(self._prompt) and size <= LITTLE_BYTES and now >= self._wary_until
 
     def _wait(self, send: Send, now: float) -> None:
         if send.link not in self._waiting:
