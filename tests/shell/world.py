@@ -69,6 +69,9 @@ LIMITS: tuple[dict[str, int], ...] = ({}, {}, {"in_flight_requests": 4, "outbox_
 SMALL: dict[str, object] = {
     "zablog.node.driver.HOLD_BYTES": 48 << 10,
     "zablog.node.driver.HOLD_BYTES_MAX": 96 << 10,
+    "zablog.node.outbound.SOON_SECONDS": 0.06,
+    "zablog.node.outbound.GATHER_SECONDS": 0.16,
+    "zablog.node.outbound.WAIT_SECONDS": 0.24,
     "zablog.node.streams.STREAM_BYTES": 8 << 10,
     "zablog.node.streams.STREAM_ROUND_BYTES": 64 << 10,
     "zablog.node.writer.COMMIT_BYTES_MAX": 64 << 10,
@@ -88,7 +91,7 @@ SMALL: dict[str, object] = {
     "broker.client.consumer.FETCH_BYTES": 64 << 10,
     "broker.client.consumer.PARTITION_BYTES": 16 << 10,
 }
-"""Bounds of megabytes, as they are in a world of kilobytes."""
+"""Bounds of megabytes, as they are in a world of kilobytes, and of milliseconds in one whose messages take that long."""
 CLUSTER = "c" * 32
 RUN_SECONDS = 150.0
 """Virtual seconds after which a run hangs."""

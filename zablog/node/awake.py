@@ -1,9 +1,10 @@
 """A leader whose client sends one record at a time does not go to sleep over it.
 
-Such a record is waited for twice: for the ack that makes the quorum, and, behind the answer, for the next request. Both come within a part
-of a millisecond, and to wake a processor that has gone to sleep can take a third of that. So the event loop goes round meanwhile, and each
-time offers its processor to whoever else wants it. Where somebody takes it for long the machine is busy: who sleeps is served at once there
-when he wakes up, and who is awake has to queue.
+Such a record is waited for twice: for the ack that makes the quorum, and, behind the answer, for the next request. On one machine, or near
+it, both come within a part of a millisecond, and to wake a processor that has gone to sleep can take a third of that. So the event loop
+goes round meanwhile, and each time offers its processor to whoever else wants it. Where somebody takes it for long the machine is busy:
+whoever sleeps is served at once there when he wakes up, and whoever is awake has to queue. And where things do not come in time they are
+not waited for like that.
 """
 
 import os
@@ -12,40 +13,64 @@ from typing import Final
 
 import trio
 
-ACK_SECONDS: Final = 0.001
-"""So long an ack is waited for,"""
-REQUEST_SECONDS: Final = 0.0002
-"""and the next request."""
+ACK_SECONDS: Final = 0.0006
+REQUEST_SECONDS: Final = 0.0004
+"""So long they are waited for awake: where they take longer, waking up is a small part of it."""
+VAIN_MAX: Final = 3
+"""So many waits in a row may be in vain."""
 TAKEN_SECONDS: Final = 0.0005
 """Whoever takes our processor for longer is none of those that we wait for."""
 WARY_TIMES: Final = 100
-"""Then we sleep like others for so many times as long."""
+"""What was lost is made up for by sleeping like others for so many times as long."""
+
+
+class _Wait:
+    """One kind of what is waited for."""
+
+    __slots__ = ("seconds", "vain", "wary_until")
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.vain = 0
+        """So many in a row."""
+        self.wary_until = 0.0
+
+    def in_vain(self, now: float) -> None:
+        self.vain += 1
+        if self.vain >= VAIN_MAX:
+            self.wary_until = now + WARY_TIMES * self.vain * self.seconds
+            self.vain = 0
 
 
 class Awake:
-    """`run` keeps the event loop from sleeping between `wait_for_ack` and `wait_for_request` and a little longer."""
+    """`run` keeps the event loop from sleeping, for a moment behind each of the other calls."""
 
     def __init__(self) -> None:
+        self._ack, self._request = _Wait(ACK_SECONDS), _Wait(REQUEST_SECONDS)
+        self._for: _Wait | None = None
         self._until = 0.0
-        self._waits = False
+        self._under_way = False
         self._wary_until = 0.0
         self._wake = trio.lowlevel.ParkingLot()
 
-    def wait_for_ack(self) -> None:
+    def proposed(self) -> None:
         """A record is under way, and nothing else is."""
-        self._waits = True
-        self._stay(ACK_SECONDS)
+        self._under_way = True
+        self._begin(self._ack)
 
-    def wait_for_request(self) -> None:
-        """It is committed, if one was."""
-        if self._waits:
-            self._waits = False
-            self._stay(REQUEST_SECONDS)
+    def committed(self) -> None:
+        """What was proposed last is committed."""
+        if self._under_way:
+            self._under_way = False
+            self._begin(self._request)
 
-    def _stay(self, seconds: float) -> None:
+    def _begin(self, wait: _Wait) -> None:
+        if self._for is not None:
+            self._for.vain = 0
+            self._for = None
         now = trio.current_time()
-        if now >= self._wary_until:
-            self._until = now + seconds
+        if now >= max(self._wary_until, wait.wary_until):
+            self._for, self._until = wait, now + wait.seconds
             self._wake.unpark_all()
 
     async def run(self) -> None:
@@ -54,10 +79,14 @@ class Awake:
         while offer is not None:
             await self._wake.park()
             before = 0.0
-            while before < (now := trio.current_time()) < self._until:  # a clock that stands still is a test's
-                before = now
+            while self._for is not None and before < (now := trio.current_time()):  # a clock that stands still is a test's
+                if now >= self._until:
+                    self._for.in_vain(now)
+                    self._for = None
+                    break
                 begun = time.perf_counter()
                 offer()
                 if (taken := time.perf_counter() - begun) > TAKEN_SECONDS:
-                    self._until, self._wary_until = now, now + WARY_TIMES * taken
+                    self._for, self._wary_until = None, now + WARY_TIMES * taken
+                before = now
                 await trio.lowlevel.checkpoint()

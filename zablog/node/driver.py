@@ -170,7 +170,7 @@ class Driver:
         assert not self.stepping, "the law that nobody proposes from within a step"
         self.step(Proposals(payloads))
         if self.outbound.alone:
-            self.awake.wait_for_ack()
+            self.awake.proposed()
         self.insist()
         return self.proposed
 
@@ -307,7 +307,7 @@ class Driver:
                 case Deliver(upto):
                     self.writer.watermark = upto
                     if upto >= self.proposed:
-                        self.awake.wait_for_request()
+                        self.awake.committed()
                     self.deliver(upto)
                 case Truncate(_, mark):
                     durable.append(effect)

@@ -1,13 +1,13 @@
 """What leaves for the followers at once, and what may wait a little.
 
-**COMMITs** leave behind the application, and best of all with the next proposal. Clients wait for what is applied here; followers can wait a
-little. And the watermark rides on proposals: whoever sends one record at a time has the next one proposed right behind the answer to the
+**COMMITs** leave behind the application, and best of all with the next proposal. Clients wait for what is applied here; followers can wait
+a little. And the watermark rides on proposals: whoever sends one record at a time has the next one proposed right behind the answer to the
 last. Then a COMMIT of its own is a message to each follower, and a turn of its event loop, for what the proposal says anyway. So where the
 last COMMIT was overtaken by a proposal, the next one waits for one.
 
 **Proposals** of such a client leave at once for as many followers as make a quorum with us: those that were quick to acknowledge when all
-were told. The others hear of several together. The client waits for the quorum alone, and they would write and sync each record beside it,
-where disks or processors are shared in its way.
+were told. The others hear of several together. The client waits for the quorum alone; and the others would write and sync each record
+beside it, in its way where they share disks or processors with it.
 
 The core knows nothing of it. To it what waits here is on its way, and each link keeps the core's order.
 """
@@ -60,8 +60,8 @@ class Outbound:
         """Those that hear of each proposal at once; none: everybody does, and we see who is quick."""
         self._proposed = ZERO
         """The first entry of the last proposal,"""
-        self._lone = False
-        """and whether that leaves for the prompt ones alone."""
+        self._lazy = False
+        """and whether none but those have heard of it."""
         self.alone = False
         """Did the last proposal come soon behind the commit of the one before, with nothing else under way?"""
         self._wary_until = 0.0
@@ -79,15 +79,13 @@ class Outbound:
         if self._soon < self._doubts:
             self.tell()
             return
-        if not self._lone:
+        if not self._lazy:
             self._prompt = self._quick()
         for commit in self._behind_apply:
             self._wait(commit, now)
         self._behind_apply.clear()
         if now - self._since >= GATHER_SECONDS:
             self._leave()
-        else:
-            self._wake.unpark_all()
 
     def propose(self, proposal: Send) -> None:
         """The core has emitted it, with a watermark of its own: for one link after the other before anything else."""
@@ -95,8 +93,8 @@ class Outbound:
         entries = proposal.message.entries
         if entries.first != self._proposed:
             self._proposed = entries.first
-            self._lone = self._may_wait(entries.size)
-        if self._lone and proposal.link not in self._prompt:
+            self._lazy = self._may_wait(entries.size)
+        if self._lazy and proposal.link not in self._prompt:
             self._wait(proposal, trio.current_time())
             return
         waiting = self._waiting.pop(proposal.link, None)
@@ -121,6 +119,7 @@ class Outbound:
     def _wait(self, send: Send, now: float) -> None:
         if send.link not in self._waiting:
             self._waiting[send.link] = _Waiting(now, [])
+            self._wake.unpark_all()
         self._waiting[send.link].put(send)
 
     @property
@@ -130,7 +129,7 @@ class Outbound:
 
     def tell(self) -> None:
         """All of it, now: something else is to leave behind it, or others make the quorum."""
-        self._prompt, self._lone = (), False
+        self._prompt, self._lazy = (), False
         self._leave()
 
     def _leave(self) -> None:
@@ -145,7 +144,7 @@ class Outbound:
         self._waiting.clear()
         self._behind_apply.clear()
         self._applied_at, self._soon, self._doubts = None, 0, 1
-        self._prompt, self._lone, self._proposed = (), False, ZERO
+        self._prompt, self._proposed, self._lazy, self.alone = (), ZERO, False, False
 
     async def keep_telling(self) -> None:
         """What nothing came for in time."""
@@ -157,7 +156,7 @@ class Outbound:
             if (left := self._since + WAIT_SECONDS - now) > 0:
                 await trio.sleep(left)
                 continue
-            if self._lone and self._applied_at is None:
+            if self._lazy and self._applied_at is None:
                 self._wary_until = now + WARY_SECONDS
             else:
                 self._soon, self._doubts = 0, min(self._doubts * DOUBT, DOUBTS_MAX)

@@ -11,10 +11,10 @@ import trio.testing
 
 from zablog.core.effects import Append, Deliver, Effect, Halt, ReadDigest, RoleChanged, SaveEpochs, Send, Stream
 from zablog.core.events import Congested, Durable, Event, Link, LinkUp, Stalled, Streamed, Tick
-from zablog.core.messages import Ack, Commit, Message, Ping, Propose
+from zablog.core.messages import Ack, CEpoch, Commit, Message, Ping, Propose
 from zablog.core.peer import Peer
 from zablog.core.quorum import Configuration
-from zablog.core.state import Following, Leading, Phase, Timing
+from zablog.core.state import Following, Leading, Learner, Phase, Timing
 from zablog.core.trail import ORIGIN, Entries, Trail, extend_digest
 from zablog.core.zxid import ZERO, Epoch, PeerId, Zxid
 from zablog.node.driver import HOLD_BYTES, HOLD_BYTES_MAX, Driver
@@ -434,14 +434,18 @@ async def test_only_a_leader_whose_disk_hangs_is_told_so(stage: Stage) -> None:
         assert stage.peer.heard == told
 
 
+def proposal(number: int) -> Propose:
+    return Propose(Epoch(1), Entries(Zxid(1, number), Zxid(1, number - 1), [b"x"], number), Zxid(1, number - 1))
+
+
 @pytest.fixture
 def waiting(stage: Stage, autojump_clock: trio.testing.MockClock) -> Stage:
     """A COMMIT of it waits for a proposal, since a proposal followed the last one at once."""
-    propose = Propose(Epoch(1), run([b"x"]), ZERO)
-    for message in (propose, Commit(Epoch(1), Zxid(1, 1)), propose, Commit(Epoch(1), Zxid(1, 2))):
+    first, second = proposal(1), proposal(2)
+    for message in (first, Commit(Epoch(1), Zxid(1, 1)), second, Commit(Epoch(1), Zxid(1, 2))):
         stage.peer.answers = lambda event, message=message: [Send(LINK, message, 0)]  # type: ignore[misc]
         stage.driver.tick()
-    assert stage.links.sent == [propose, Commit(Epoch(1), Zxid(1, 1)), propose]
+    assert stage.links.sent == [first, Commit(Epoch(1), Zxid(1, 1)), second]
     stage.links.sent.clear()
     return stage
 
@@ -456,10 +460,9 @@ async def test_whatever_leaves_behind_a_commit_that_waits_leaves_behind_it(
 
 
 async def test_a_proposal_takes_the_place_of_a_commit_that_waits(autojump_clock: trio.testing.MockClock, waiting: Stage) -> None:
-    propose = Propose(Epoch(1), run([b"x"]), Zxid(1, 2))
-    waiting.peer.answers = lambda event: [Send(LINK, propose, 0)]
+    waiting.peer.answers = lambda event: [Send(LINK, proposal(3), 0)]
     waiting.driver.tick()
-    assert waiting.links.sent == [propose]
+    assert waiting.links.sent == [proposal(3)]
 
 
 @pytest.mark.parametrize("closed", [False, True])
@@ -473,3 +476,59 @@ async def test_a_commit_that_waits_is_not_told_by_the_next_role_nor_by_a_node_th
         waiting.driver.tick()
     waiting.driver.outbound.tell()
     assert waiting.links.sent == []
+
+
+def follower(number: int, acked: Zxid | None) -> Learner:
+    peer = PeerId(number)
+    return Learner(Link(peer, 1), CEpoch(Epoch(0), Epoch(0)), acked=acked)
+
+
+@pytest.mark.parametrize(
+    ("voters", "acked", "quick"),
+    [
+        (3, {2: 5, 3: 5}, [2]),
+        (3, {2: 4, 3: 5}, [3]),
+        (3, {2: None, 3: 4}, []),
+        (5, {2: 4, 3: 5, 4: None, 5: 5}, [3, 5]),
+        (5, {2: 5, 3: 4, 4: 4}, []),
+        (2, {2: 5}, [2]),
+        (3, {9: 5, 3: 5}, [9, 3]),
+    ],
+)
+async def test_a_quorum_is_quick_if_it_has_acknowledged_everything(
+    stage: Stage, voters: int, acked: dict[int, int | None], quick: list[int]
+) -> None:
+    """Whoever is no voter makes none, but may well be told."""
+    state = stage.peer.state
+    state.configuration = Configuration(0, tuple(PeerId(number) for number in range(1, voters + 1)))
+    state.trail.append(run([b"x"] * 5))
+    learners = {PeerId(peer): follower(peer, Zxid(1, counter) if counter else None) for peer, counter in acked.items()}
+    state.role = Leading(since=0, phase=Phase.BROADCAST, epoch=Epoch(1), learners=learners)
+    assert [link.peer for link in stage.driver.quick()] == quick
+
+
+async def test_a_follower_knows_nobody_who_is_quick(stage: Stage) -> None:
+    stage.peer.state.role = Following(PeerId(2), since=0)
+    assert not stage.driver.quick()
+
+
+async def test_when_a_link_is_down_those_that_are_left_are_told_what_waited(
+    autojump_clock: trio.testing.MockClock, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may be those that make the quorum now."""
+    other = Link(PeerId(3), 1)
+    stage.driver.link_up(other)
+    monkeypatch.setattr(stage.driver, "quick", lambda: [LINK])
+    stage.driver.outbound._quick = stage.driver.quick
+    proposals = [proposal(number) for number in range(1, 5)]
+    for propose in proposals:
+        stage.peer.answers = lambda event, propose=propose: [Send(LINK, propose, 0), Send(other, propose, 0)]  # type: ignore[misc]
+        stage.driver.tick()
+        commit = Commit(Epoch(1), propose.entries.last)
+        stage.peer.answers = lambda event, commit=commit: [Send(LINK, commit, 0), Send(other, commit, 0)]  # type: ignore[misc]
+        stage.driver.tick()
+    assert stage.links.sent[-2:] == proposals[2:]
+    stage.links.sent.clear()
+    stage.peer.answers = lambda event: []
+    stage.driver.link_down(LINK, "the test says so")
+    assert stage.links.sent == [*proposals[2:], commit]

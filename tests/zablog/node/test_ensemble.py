@@ -135,11 +135,28 @@ async def test_what_is_proposed_is_applied_everywhere_in_order(tmp_path: Path) -
         assert running.recorders[1].entries == running.recorders[2].entries == running.recorders[3].entries
 
 
-async def test_commits_that_wait_are_watched_over(tmp_path: Path) -> None:
-    """Nobody else would tell a follower of the last of several records in time; a heartbeat tells it later."""
+@pytest.mark.parametrize("task", ["Outbound.keep_telling", "Awake.run"])
+async def test_what_waits_is_watched_over(tmp_path: Path, task: str) -> None:
+    """Nobody else would tell a follower of the last of several records in time (a heartbeat tells it later), or stay awake for a client."""
     async with ensemble(tmp_path, nodes=2) as running:
         await running.leading()
-        assert sum("Commits.keep_telling" in task.name for task in tasks(trio.lowlevel.current_root_task())) == 2
+        assert sum(task in each.name for each in tasks(trio.lowlevel.current_root_task())) == 2
+
+
+async def test_records_one_by_one_come_to_everybody_in_order(tmp_path: Path) -> None:
+    """Also to the follower that the quorum does not need, and when the one it does need goes in the middle of it."""
+    words = [b"%d" % number for number in range(90)]
+    async with ensemble(tmp_path) as running:
+        leader = await running.leading()
+        for word in words[:60]:
+            await leader.committed(await leader.propose(word))
+        needed = next(iter(leader._driver.outbound._prompt or leader._driver.live_links)).peer
+        await running.stop(needed)
+        for word in words[60:]:
+            await leader.committed(await leader.propose(word))
+        await running.start(needed)
+        await running.until(lambda: all(len(each.entries) == len(words) for each in running.recorders.values()))
+        assert all([word for _, word in recorder.entries] == words for recorder in running.recorders.values())
 
 
 def tasks(root: trio.lowlevel.Task | None) -> Iterator[trio.lowlevel.Task]:

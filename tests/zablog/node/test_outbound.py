@@ -1,4 +1,5 @@
-"""COMMITs wait for the proposal that is likely to say as much, proposals for whom the quorum does not need, and nothing for longer than it may."""
+"""What waits on its way to followers: COMMITs for a proposal that is likely to say as much, and proposals where the quorum does not need
+them. Nothing waits for anything else, or for longer than it may."""
 
 from collections.abc import AsyncIterator
 from random import Random
@@ -381,6 +382,25 @@ async def test_a_quorum_that_does_not_answer_is_helped_by_the_others_and_distrus
     leader.left.clear()
     leader.propose(number + DOUBT + 4, number + DOUBT + 3, FIRST, SECOND)
     assert what_left(leader) == [("Propose", 2, number + DOUBT + 4)], "all is well again"
+
+
+async def test_a_quorum_that_does_not_answer_is_helped_also_if_nothing_waited_for_a_moment(
+    autojump_clock: trio.testing.MockClock, leader: Leader
+) -> None:
+    """What waited has left behind an answer, and the timer found nothing, before the next proposal waits."""
+    leader.quick = [FIRST]
+    await to_both(leader, 1, 3)
+    number = 3
+    while ("Propose", 3, number) not in what_left(leader):
+        number += 1
+        leader.propose(number, number - 1, FIRST, SECOND)
+        await trio.sleep(WAIT_SECONDS * 0.3)
+        leader.commit(number, FIRST, SECOND)
+    await trio.sleep(SOON_SECONDS * 0.9)
+    leader.propose(number + 1, number, FIRST, SECOND)
+    assert what_left(leader) == [("Propose", 2, number + 1)]
+    await trio.sleep(WAIT_SECONDS * 1.02)
+    assert ("Propose", 3, number + 1) in what_left(leader)
 
 
 async def test_where_more_than_one_record_is_under_way_all_are_told(autojump_clock: trio.testing.MockClock, leader: Leader) -> None:

@@ -1,0 +1,171 @@
+"""A leader that stays awake for an ack and the next request: for how long, and when it does not."""
+
+import os
+import time
+from collections.abc import Awaitable, Callable
+
+import pytest
+import trio
+import trio.testing
+
+from zablog.node.awake import ACK_SECONDS, REQUEST_SECONDS, TAKEN_SECONDS, VAIN_MAX, WARY_TIMES, Awake
+
+ROUND = 1e-5
+
+
+class Rounds(trio.abc.Clock):
+    """Each look at it takes a while, and nothing else does."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def start_clock(self) -> None:
+        pass
+
+    def current_time(self) -> float:
+        self.now += ROUND
+        return self.now
+
+    def deadline_to_sleep_time(self, deadline: float) -> float:
+        return 0.0
+
+
+class Machine:
+    """The event loop under test, and who else wants its processor."""
+
+    def __init__(self, clock: Rounds, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.clock = clock
+        self.awake = Awake()
+        self.offered = 0
+        self.taken = 0.0
+        """So long somebody takes the processor at each offer."""
+        self._seconds = 0.0
+        monkeypatch.setattr(os, "sched_yield", self.offer, raising=False)
+        monkeypatch.setattr(time, "perf_counter", lambda: self._seconds)
+
+    def offer(self) -> None:
+        self.offered += 1
+        self._seconds += self.taken
+
+    async def rounds_in(self, seconds: float) -> int:
+        """So often the loop goes round in that time."""
+        before, end = self.offered, self.clock.now + seconds
+        while self.clock.now < end:
+            self.clock.now += ROUND
+            await trio.lowlevel.checkpoint()
+        return self.offered - before
+
+    async def record(self, ack: bool = True, request: bool = True) -> None:
+        """One from its proposal to the next, or until nothing more is waited for."""
+        self.awake.proposed()
+        await self.rounds_in(ACK_SECONDS * (0.5 if ack else 2))
+        self.awake.committed()
+        await self.rounds_in(REQUEST_SECONDS * (0.5 if request else 2))
+
+
+def on(machine_test: Callable[[Machine], Awaitable[None]], monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Rounds()
+
+    async def main() -> None:
+        machine = Machine(clock, monkeypatch)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(machine.awake.run)
+            await trio.lowlevel.checkpoint()
+            await machine_test(machine)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main, clock=clock)
+
+
+def test_it_goes_round_until_the_ack_and_then_for_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def machine_test(machine: Machine) -> None:
+        assert await machine.rounds_in(1e-3) == 0
+        machine.awake.proposed()
+        assert await machine.rounds_in(ACK_SECONDS * 0.9) > 3
+        machine.awake.committed()
+        assert await machine.rounds_in(REQUEST_SECONDS * 0.9) > 3
+        await machine.rounds_in(REQUEST_SECONDS)
+        assert await machine.rounds_in(1e-3) == 0, "nothing came"
+
+    on(machine_test, monkeypatch)
+
+
+def test_an_ack_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def machine_test(machine: Machine) -> None:
+        machine.awake.proposed()
+        await machine.rounds_in(ACK_SECONDS * 1.1)
+        assert await machine.rounds_in(1e-3) == 0
+
+    on(machine_test, monkeypatch)
+
+
+def test_what_is_committed_of_a_burst_is_nothing_to_stay_awake_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def machine_test(machine: Machine) -> None:
+        machine.awake.committed()
+        assert await machine.rounds_in(1e-3) == 0
+        await machine.record()
+        machine.awake.proposed()
+        machine.awake.committed()
+        machine.awake.committed()
+        await machine.rounds_in(REQUEST_SECONDS * 1.5)
+        machine.awake.committed()
+        assert await machine.rounds_in(1e-3) == 0
+
+    on(machine_test, monkeypatch)
+
+
+@pytest.mark.parametrize("kind", ["ack", "request"])
+def test_what_is_waited_for_in_vain_is_not_any_more_for_a_while(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = ACK_SECONDS if kind == "ack" else REQUEST_SECONDS
+
+    async def machine_test(machine: Machine) -> None:
+        for vain in (VAIN_MAX - 1, VAIN_MAX):
+            await machine.record()  # in between all is well
+            for _ in range(vain):
+                before = machine.offered
+                await machine.record(**{kind: False})
+                assert machine.offered > before + 3
+        since = machine.clock.now
+        machine.awake.proposed()
+        other = await machine.rounds_in(1e-4)
+        machine.awake.committed()
+        assert ((await machine.rounds_in(1e-4)) == 0, other == 0) == (kind == "request", kind == "ack")
+        await machine.rounds_in(since + WARY_TIMES * VAIN_MAX * seconds - machine.clock.now)
+        before = machine.offered
+        await machine.record()
+        assert machine.offered > before + 6
+
+    on(machine_test, monkeypatch)
+
+
+def test_a_busy_machine_is_left_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def machine_test(machine: Machine) -> None:
+        machine.taken = TAKEN_SECONDS * 0.9
+        machine.awake.proposed()
+        assert await machine.rounds_in(1e-4) > 1, "so long a follower may take it"
+        machine.taken = TAKEN_SECONDS * 2
+        assert await machine.rounds_in(1e-4) == 1
+        since = machine.clock.now
+        await machine.record()
+        while machine.clock.now < since + WARY_TIMES * machine.taken * 0.9:
+            before = machine.offered
+            await machine.record()
+            assert machine.offered == before
+        await machine.rounds_in(WARY_TIMES * machine.taken * 0.2)
+        await machine.record()
+        assert machine.offered == before + 1
+
+    on(machine_test, monkeypatch)
+
+
+async def test_a_clock_that_stands_still_is_not_waited_for(autojump_clock: trio.testing.MockClock, nursery: trio.Nursery) -> None:
+    awake = Awake()
+    nursery.start_soon(awake.run)
+    await trio.testing.wait_all_tasks_blocked()
+    awake.proposed()
+    await trio.sleep(1)
+
+
+async def test_where_no_processor_can_be_offered_nobody_stays_awake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_yield", raising=False)
+    await Awake().run()
