@@ -3,8 +3,8 @@
 Such a record is waited for twice: for the ack that makes the quorum, and, behind the answer, for the next request. On one machine, or near
 it, both come within a part of a millisecond, and to wake a processor that has gone to sleep can take a third of that. So the event loop
 goes round meanwhile, and each time offers its processor to whoever else wants it. Where somebody takes it for long the machine is busy:
-whoever sleeps is served at once there when he wakes up, and whoever is awake has to queue. And where things do not come in time they are
-not waited for like that.
+whoever sleeps is served at once there when he wakes up, and whoever is awake has to queue. And where neither ack nor request comes in time,
+a few times in a row, it is not waited for like that.
 """
 
 import os
@@ -22,6 +22,8 @@ TAKEN_SECONDS: Final = 0.0005
 """Whoever takes our processor for longer is none of those that we wait for."""
 WARY_TIMES: Final = 100
 """What was lost is made up for by sleeping like others for so many times as long."""
+ROUNDS_MAX: Final = 1000
+"""For clocks of tests, which stand still or creep."""
 
 
 class _Wait:
@@ -54,21 +56,27 @@ class Awake:
         self._wake = trio.lowlevel.ParkingLot()
 
     def proposed(self) -> None:
-        """A record is under way, and nothing else is."""
+        """A record is under way, and nothing else is: a request has come."""
         self._under_way = True
-        self._begin(self._ack)
+        self._begin(self._ack, behind=self._request)
 
     def committed(self) -> None:
-        """What was proposed last is committed."""
+        """What was proposed last is committed: if that was such a record, an ack has come."""
         if self._under_way:
             self._under_way = False
-            self._begin(self._request)
+            self._begin(self._request, behind=self._ack)
 
-    def _begin(self, wait: _Wait) -> None:
-        if self._for is not None:
-            self._for.vain = 0
-            self._for = None
+    def forget(self) -> None:
+        """The role that waited is over."""
+        self._under_way, self._for = False, None
+
+    def _begin(self, wait: _Wait, behind: _Wait) -> None:
         now = trio.current_time()
+        if self._for is behind:
+            behind.vain = 0
+        elif self._for is not None:
+            self._for.in_vain(now)
+        self._for = None
         if now >= max(self._wary_until, wait.wary_until):
             self._for, self._until = wait, now + wait.seconds
             self._wake.unpark_all()
@@ -77,16 +85,21 @@ class Awake:
         """Until cancelled."""
         offer = getattr(os, "sched_yield", None)
         while offer is not None:
-            await self._wake.park()
+            if self._for is None:
+                await self._wake.park()
             before = 0.0
-            while self._for is not None and before < (now := trio.current_time()):  # a clock that stands still is a test's
+            for _ in range(ROUNDS_MAX):
+                now = trio.current_time()
+                if self._for is None or now <= before:
+                    break
                 if now >= self._until:
                     self._for.in_vain(now)
-                    self._for = None
                     break
                 begun = time.perf_counter()
                 offer()
                 if (taken := time.perf_counter() - begun) > TAKEN_SECONDS:
-                    self._for, self._wary_until = None, now + WARY_TIMES * taken
+                    self._wary_until = now + WARY_TIMES * taken
+                    break
                 before = now
                 await trio.lowlevel.checkpoint()
+            self._for = None

@@ -169,7 +169,7 @@ class Driver:
         """The zxid of the first. The caller has looked whether there is room."""
         assert not self.stepping, "the law that nobody proposes from within a step"
         self.step(Proposals(payloads))
-        if self.outbound.alone:
+        if self.outbound.is_alone(self.proposed):
             self.awake.proposed()
         self.insist()
         return self.proposed
@@ -346,9 +346,10 @@ class Driver:
         log.info("link dropped", node=self.peer.state.id, peer=link.peer, reason=reason)
         self.live_links.discard(link)
         self.links.drop(link, reason)
+        self.outbound.tell()
 
     def send(self, send: Send) -> None:
-        """In the order in which the core emitted them. COMMITs may leave later, but before anything behind them, or not at all."""
+        """On each link in the order in which the core emitted them. COMMITs and proposals may leave later, and COMMITs not at all."""
         kind = type(send.message)
         if kind is Commit:
             self.outbound.commit(send)
@@ -360,12 +361,16 @@ class Driver:
         self.send_now(send)
 
     def send_now(self, send: Send) -> None:
+        """Of an outbox that is full by a proposal that waited, the core hears with the next event."""
         if send.link in self.live_links and not self.links.send(send.link, send.message) and isinstance(send.message, Propose):
             self.events.append(Congested(send.link))
 
     def quick(self) -> Collection[Link]:
-        """Those followers that, with us, make a quorum: of those that have acknowledged everything."""
+        """Followers that make a quorum with us, of those that have acknowledged everything. None if our own disk came behind them: it is
+        not to be waited for either, then."""
         state, role = self.peer.state, self.peer.state.role
+        if state.durable.last < state.trail.last:
+            return ()
         peers, links = [state.id], list[Link]()
         for peer, learner in role.learners.items() if isinstance(role, Leading) else ():
             if learner.acked is not None and learner.acked >= state.trail.last:
@@ -380,6 +385,7 @@ class Driver:
             self.generation = role.generation
             self.gate.void()
             self.outbound.forget()
+            self.awake.forget()
             self.give_up_fetching()
             self.reads.give_up()
         self.role = role

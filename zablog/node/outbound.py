@@ -20,14 +20,14 @@ import trio
 from zablog.core.effects import Send
 from zablog.core.events import Link
 from zablog.core.messages import Commit, Propose
-from zablog.core.zxid import ZERO
+from zablog.core.zxid import ZERO, Zxid
 
 SOON_SECONDS: Final = 0.003
 """A proposal that comes so soon behind a commit lets the next COMMIT wait for one."""
 GATHER_SECONDS: Final = 0.008
 """What has waited for so long leaves behind the next answer to a client, when nobody waits for us."""
 WAIT_SECONDS: Final = 0.012
-"""And in any case after so long: so late a follower may hear of a record. To wake up for that costs as much as a message."""
+"""And in any case after so long, COMMIT or proposal: so late a follower may hear of a record. To wake up costs as much as a message."""
 DOUBT: Final = 4
 """After a wait in vain so many times as many proposals in a row must have come soon. Who sends the next record once somebody at a follower
 has the last one is made to wait by whoever waits for him."""
@@ -35,13 +35,14 @@ DOUBTS_MAX: Final = 1024
 LITTLE_BYTES: Final = 4 << 10
 """A larger proposal waits for nothing: it takes its time by itself."""
 WARY_SECONDS: Final = 1.0
-"""Where a quorum let a client wait until the others were told, everybody is told at once for so long."""
+"""Where a client waited for a quorum until the others were told of its record, everybody is told at once for so long."""
 
 
 class Outbound:
-    """Messages on their way to `send`, which they reach in the order of the core, or not at all if another one says as much.
+    """Messages on their way to `send`: on each link in the order of the core, but for COMMITs that another message says as much as.
 
-    `quick()`: followers that make a quorum with us, of those that have acknowledged everything by now; none if these are too few.
+    `quick()`: followers that make a quorum with us, of those that have acknowledged everything by now; none if these are too few, or if our
+    own disk came behind theirs.
     """
 
     def __init__(self, send: Callable[[Send], None], quick: Callable[[], Collection[Link]]) -> None:
@@ -58,12 +59,13 @@ class Outbound:
         """So many must have."""
         self._prompt: Collection[Link] = ()
         """Those that hear of each proposal at once; none: everybody does, and we see who is quick."""
-        self._proposed = ZERO
-        """The first entry of the last proposal,"""
+        self._first, self._last = ZERO, ZERO
+        """Of the entries of the last proposal."""
         self._lazy = False
-        """and whether none but those have heard of it."""
-        self.alone = False
-        """Did the last proposal come soon behind the commit of the one before, with nothing else under way?"""
+        """Did it leave for the prompt ones alone,"""
+        self._lazy_since = 0.0
+        self._alone = False
+        """and come soon behind the commit of everything before it?"""
         self._wary_until = 0.0
         self._wake = trio.lowlevel.ParkingLot()
 
@@ -74,6 +76,11 @@ class Outbound:
     def applied(self) -> None:
         """What was committed is applied here."""
         if not self._behind_apply:
+            return
+        last = self._behind_apply[-1].message
+        assert isinstance(last, Commit), "what was added"
+        if last.watermark < self._last:  # a heartbeat's, while more is under way
+            self.tell()
             return
         now = self._applied_at = trio.current_time()
         if self._soon < self._doubts:
@@ -91,11 +98,11 @@ class Outbound:
         """The core has emitted it, with a watermark of its own: for one link after the other before anything else."""
         assert isinstance(proposal.message, Propose), "what it is"
         entries = proposal.message.entries
-        if entries.first != self._proposed:
-            self._proposed = entries.first
-            self._lazy = self._may_wait(entries.size)
+        if entries.first != self._first:
+            self._first, self._last = entries.first, entries.last
+            self._lazy, self._lazy_since = self._may_wait(entries.size), trio.current_time()
         if self._lazy and proposal.link not in self._prompt:
-            self._wait(proposal, trio.current_time())
+            self._wait(proposal, self._lazy_since)
             return
         waiting = self._waiting.pop(proposal.link, None)
         if waiting is not None:
@@ -106,15 +113,19 @@ class Outbound:
     def _may_wait(self, size: int) -> bool:
         """Another proposal comes: may it wait where it can?"""
         now = trio.current_time()
-        self.alone = self._applied_at is not None and now - self._applied_at < SOON_SECONDS
+        self._alone = self._applied_at is not None and now - self._applied_at < SOON_SECONDS
         if self._applied_at is not None:
-            self._soon = self._soon + 1 if self.alone else 0
+            self._soon = self._soon + 1 if self._alone else 0
             self._applied_at = None
             if self._waiting:
                 self._doubts = 1
         if self._behind_apply:
             self.tell()
-        return self.alone and bool(self._prompt) and size <= LITTLE_BYTES and now >= self._wary_until
+        return self._alone and bool(self._prompt) and size <= LITTLE_BYTES and now >= self._wary_until
+
+    def is_alone(self, first: Zxid) -> bool:
+        """Did the proposal that begins there leave, soon behind the commit of everything before it?"""
+        return self._alone and first == self._first
 
     def _wait(self, send: Send, now: float) -> None:
         if send.link not in self._waiting:
@@ -144,7 +155,9 @@ class Outbound:
         self._waiting.clear()
         self._behind_apply.clear()
         self._applied_at, self._soon, self._doubts = None, 0, 1
-        self._prompt, self._proposed, self._lazy, self.alone = (), ZERO, False, False
+        self._prompt, self._lazy, self._alone = (), False, False
+        self._first = self._last = ZERO
+        self._wary_until = 0.0
 
     async def keep_telling(self) -> None:
         """What nothing came for in time."""
@@ -156,10 +169,10 @@ class Outbound:
             if (left := self._since + WAIT_SECONDS - now) > 0:
                 await trio.sleep(left)
                 continue
-            if self._lazy and self._applied_at is None:
-                self._wary_until = now + WARY_SECONDS
-            else:
+            if self._applied_at is not None:
                 self._soon, self._doubts = 0, min(self._doubts * DOUBT, DOUBTS_MAX)
+            elif self._lazy and now - self._lazy_since >= GATHER_SECONDS:
+                self._wary_until = now + WARY_SECONDS
             self.tell()
 
 

@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from zablog.node.awake import ACK_SECONDS, REQUEST_SECONDS, TAKEN_SECONDS, VAIN_MAX, WARY_TIMES, Awake
+from zablog.node.awake import ACK_SECONDS, REQUEST_SECONDS, ROUNDS_MAX, TAKEN_SECONDS, VAIN_MAX, WARY_TIMES, Awake
 
 ROUND = 1e-5
 
@@ -55,12 +55,13 @@ class Machine:
             await trio.lowlevel.checkpoint()
         return self.offered - before
 
-    async def record(self, ack: bool = True, request: bool = True) -> None:
-        """One from its proposal to the next, or until nothing more is waited for."""
+    async def record(self, ack: bool = True, request: bool = True) -> tuple[bool, bool]:
+        """One from its proposal to the next, or until nothing more is waited for. Was each waited for awake?"""
         self.awake.proposed()
-        await self.rounds_in(ACK_SECONDS * (0.5 if ack else 2))
+        for_ack = await self.rounds_in(ACK_SECONDS * (0.5 if ack else 2))
         self.awake.committed()
-        await self.rounds_in(REQUEST_SECONDS * (0.5 if request else 2))
+        for_request = await self.rounds_in(REQUEST_SECONDS * (0.5 if request else 2))
+        return for_ack > 2, for_request > 2
 
 
 def on(machine_test: Callable[[Machine], Awaitable[None]], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,23 +120,51 @@ def test_what_is_waited_for_in_vain_is_not_any_more_for_a_while(kind: str, monke
     seconds = ACK_SECONDS if kind == "ack" else REQUEST_SECONDS
 
     async def machine_test(machine: Machine) -> None:
-        for vain in (VAIN_MAX - 1, VAIN_MAX):
+        for vain in (VAIN_MAX - 1, VAIN_MAX - 1, VAIN_MAX):
             await machine.record()  # in between all is well
             for _ in range(vain):
-                before = machine.offered
-                await machine.record(**{kind: False})
-                assert machine.offered > before + 3
+                assert await machine.record(**{kind: False}) == (True, True)
         since = machine.clock.now
-        machine.awake.proposed()
-        other = await machine.rounds_in(1e-4)
-        machine.awake.committed()
-        assert ((await machine.rounds_in(1e-4)) == 0, other == 0) == (kind == "request", kind == "ack")
+        assert await machine.record() == (kind == "request", kind == "ack")
         await machine.rounds_in(since + WARY_TIMES * VAIN_MAX * seconds - machine.clock.now)
-        before = machine.offered
-        await machine.record()
-        assert machine.offered > before + 6
+        for _ in range(VAIN_MAX):
+            assert await machine.record(**{kind: False}) == (True, True)
+        assert await machine.record() == (kind == "request", kind == "ack")
 
     on(machine_test, monkeypatch)
+
+
+def test_an_ack_that_is_overtaken_has_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def machine_test(machine: Machine) -> None:
+        for _ in range(VAIN_MAX + 1):
+            machine.awake.proposed()
+            await machine.rounds_in(1e-4)
+        assert await machine.rounds_in(1e-3) == 0
+
+    on(machine_test, monkeypatch)
+
+
+def test_nothing_is_waited_for_in_another_role(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def machine_test(machine: Machine) -> None:
+        machine.awake.proposed()
+        machine.awake.forget()
+        assert await machine.rounds_in(1e-3) == 0
+        machine.awake.committed()
+        assert await machine.rounds_in(1e-3) == 0
+
+    on(machine_test, monkeypatch)
+
+
+async def test_what_began_before_anybody_could_wait_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    offers: list[int] = []
+    monkeypatch.setattr(os, "sched_yield", lambda: offers.append(1), raising=False)
+    awake = Awake()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(awake.run)
+        awake.proposed()
+        await trio.testing.wait_all_tasks_blocked()
+        assert offers
+        nursery.cancel_scope.cancel()
 
 
 def test_a_busy_machine_is_left_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,8 +191,25 @@ async def test_a_clock_that_stands_still_is_not_waited_for(autojump_clock: trio.
     awake = Awake()
     nursery.start_soon(awake.run)
     await trio.testing.wait_all_tasks_blocked()
-    awake.proposed()
-    await trio.sleep(1)
+    for _ in range(3):
+        awake.proposed()
+        await trio.sleep(1)
+
+
+def test_a_clock_that_creeps_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    offers: list[int] = []
+    monkeypatch.setattr(os, "sched_yield", lambda: offers.append(1), raising=False)
+
+    async def main() -> None:
+        awake = Awake()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(awake.run)
+            awake.proposed()
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+
+    trio.run(main, clock=trio.testing.MockClock(rate=1e-6))
+    assert 0 < len(offers) <= ROUNDS_MAX
 
 
 async def test_where_no_processor_can_be_offered_nobody_stays_awake(monkeypatch: pytest.MonkeyPatch) -> None:

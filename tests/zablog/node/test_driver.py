@@ -9,8 +9,8 @@ import pytest
 import trio
 import trio.testing
 
-from zablog.core.effects import Append, Deliver, Effect, Halt, ReadDigest, RoleChanged, SaveEpochs, Send, Stream
-from zablog.core.events import Congested, Durable, Event, Link, LinkUp, Stalled, Streamed, Tick
+from zablog.core.effects import Append, Deliver, DropLink, Effect, Halt, ReadDigest, RoleChanged, SaveEpochs, Send, Stream
+from zablog.core.events import Congested, Durable, Event, Link, LinkUp, Proposals, Stalled, Streamed, Tick
 from zablog.core.messages import Ack, CEpoch, Commit, Message, Ping, Propose
 from zablog.core.peer import Peer
 from zablog.core.quorum import Configuration
@@ -502,9 +502,20 @@ async def test_a_quorum_is_quick_if_it_has_acknowledged_everything(
     state = stage.peer.state
     state.configuration = Configuration(0, tuple(PeerId(number) for number in range(1, voters + 1)))
     state.trail.append(run([b"x"] * 5))
+    state.durable.last = state.trail.last
     learners = {PeerId(peer): follower(peer, Zxid(1, counter) if counter else None) for peer, counter in acked.items()}
     state.role = Leading(since=0, phase=Phase.BROADCAST, epoch=Epoch(1), learners=learners)
     assert [link.peer for link in stage.driver.quick()] == quick
+
+
+async def test_nobody_is_quick_with_a_disk_of_ours_that_is_not(stage: Stage) -> None:
+    """The others commit without us; told alone, one of them would wait for our disk."""
+    state = stage.peer.state
+    state.trail.append(run([b"x"] * 5))
+    state.durable.last = Zxid(1, 4)
+    learners = {PeerId(peer): follower(peer, Zxid(1, 5)) for peer in (2, 3)}
+    state.role = Leading(since=0, phase=Phase.BROADCAST, epoch=Epoch(1), learners=learners)
+    assert not stage.driver.quick()
 
 
 async def test_a_follower_knows_nobody_who_is_quick(stage: Stage) -> None:
@@ -512,23 +523,87 @@ async def test_a_follower_knows_nobody_who_is_quick(stage: Stage) -> None:
     assert not stage.driver.quick()
 
 
-async def test_when_a_link_is_down_those_that_are_left_are_told_what_waited(
-    autojump_clock: trio.testing.MockClock, stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class Lone:
+    """A leader of two followers whose client sends one record at a time; the first of them is needed."""
+
+    def __init__(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.stage, self.driver, self.number = stage, stage.driver, 0
+        self.other = Link(PeerId(3), 1)
+        self.driver.link_up(self.other)
+        monkeypatch.setattr(self.driver.outbound, "_quick", lambda: [LINK])
+        self.calls: list[str] = []
+        for name in ("proposed", "committed", "forget"):
+            monkeypatch.setattr(self.driver.awake, name, lambda name=name: self.calls.append(name))
+
+    def propose(self, *links: Link) -> Propose:
+        self.number += 1
+        sent = proposal(self.number)
+        sends = [Send(link, sent, 0) for link in links or (LINK, self.other)]
+        self.stage.peer.answers = lambda event: [*sends, Append(self.number, sent.entries)] if isinstance(event, Proposals) else []
+        self.driver.propose([b"x"])
+        return sent
+
+    def commit(self) -> Commit:
+        commit = Commit(Epoch(1), Zxid(1, self.number))
+        sends = [Send(link, commit, 0) for link in (LINK, self.other)]
+        self.answer([Deliver(commit.watermark), *sends])
+        return commit
+
+    def answer(self, effects: Sequence[Effect]) -> None:
+        self.stage.peer.answers = lambda event: effects if isinstance(event, Tick) else []
+        self.driver.tick()
+
+    def take_sent(self) -> list[Message]:
+        sent = self.stage.links.sent.copy()
+        self.stage.links.sent.clear()
+        return sent
+
+
+@pytest.fixture
+def lone(stage: Stage, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock) -> Lone:
+    """Two proposals of it wait for whom the quorum does not need."""
+    lone = Lone(stage, monkeypatch)
+    for _ in range(4):
+        lone.take_sent()
+        propose = lone.propose()
+        lone.commit()
+    assert lone.take_sent() == [propose]
+    return lone
+
+
+async def test_when_a_link_is_down_those_that_are_left_are_told_what_waited(autojump_clock: trio.testing.MockClock, lone: Lone) -> None:
     """They may be those that make the quorum now."""
-    other = Link(PeerId(3), 1)
-    stage.driver.link_up(other)
-    monkeypatch.setattr(stage.driver, "quick", lambda: [LINK])
-    stage.driver.outbound._quick = stage.driver.quick
-    proposals = [proposal(number) for number in range(1, 5)]
-    for propose in proposals:
-        stage.peer.answers = lambda event, propose=propose: [Send(LINK, propose, 0), Send(other, propose, 0)]  # type: ignore[misc]
-        stage.driver.tick()
-        commit = Commit(Epoch(1), propose.entries.last)
-        stage.peer.answers = lambda event, commit=commit: [Send(LINK, commit, 0), Send(other, commit, 0)]  # type: ignore[misc]
-        stage.driver.tick()
-    assert stage.links.sent[-2:] == proposals[2:]
-    stage.links.sent.clear()
-    stage.peer.answers = lambda event: []
-    stage.driver.link_down(LINK, "the test says so")
-    assert stage.links.sent == [*proposals[2:], commit]
+    lone.driver.link_down(LINK, "the test says so")
+    assert lone.take_sent() == [proposal(3), proposal(4), Commit(Epoch(1), Zxid(1, 4))]
+
+
+async def test_when_a_link_is_dropped_they_are_told_too(autojump_clock: trio.testing.MockClock, lone: Lone) -> None:
+    propose = lone.propose()
+    assert lone.take_sent() == [propose]
+    lone.answer([DropLink(LINK, "the test says so")])
+    assert lone.take_sent() == [proposal(3), proposal(4), propose]
+
+
+async def test_a_leader_stays_awake_for_lone_records_alone(autojump_clock: trio.testing.MockClock, lone: Lone) -> None:
+    lone.calls.clear()
+    lone.propose()
+    assert lone.calls == ["proposed"]
+    lone.propose()
+    lone.propose()
+    assert lone.calls == ["proposed"], "these are not alone"
+    lone.answer([Deliver(Zxid(1, lone.number - 1))])
+    assert lone.calls == ["proposed"], "there is more to come"
+    lone.commit()
+    assert lone.calls == ["proposed", "committed"]
+    lone.answer([role(lone.driver.generation + 1)])
+    assert lone.calls == ["proposed", "committed", "forget"]
+
+
+async def test_it_does_not_where_nobody_is_sent_to(autojump_clock: trio.testing.MockClock, lone: Lone) -> None:
+    """All followers are behind, say, and get what is proposed from a stream."""
+    lone.propose()
+    lone.calls.clear()
+    for number in range(lone.number + 1, lone.number + 5):
+        lone.stage.peer.answers = lambda event, number=number: [Append(number, proposal(number).entries)]  # type: ignore[misc]
+        lone.driver.propose([b"x"])
+    assert lone.calls == []

@@ -13,7 +13,7 @@ from zablog.core.events import Link
 from zablog.core.messages import Commit, Message, Ping, Propose
 from zablog.core.trail import Entries
 from zablog.core.zxid import Epoch, PeerId, Zxid
-from zablog.node.outbound import DOUBT, GATHER_SECONDS, LITTLE_BYTES, SOON_SECONDS, WAIT_SECONDS, WARY_SECONDS, Outbound
+from zablog.node.outbound import DOUBT, DOUBTS_MAX, GATHER_SECONDS, LITTLE_BYTES, SOON_SECONDS, WAIT_SECONDS, WARY_SECONDS, Outbound
 
 FIRST, SECOND = Link(PeerId(2), 1), Link(PeerId(3), 1)
 EPOCH = Epoch(1)
@@ -401,6 +401,65 @@ async def test_a_quorum_that_does_not_answer_is_helped_also_if_nothing_waited_fo
     assert what_left(leader) == [("Propose", 2, number + 1)]
     await trio.sleep(WAIT_SECONDS * 1.02)
     assert ("Propose", 3, number + 1) in what_left(leader)
+
+
+async def test_what_a_pause_ends_says_nothing_against_the_quorum(autojump_clock: trio.testing.MockClock, leader: Leader) -> None:
+    leader.quick = [FIRST]
+    await to_both(leader, 1, 5)
+    await trio.sleep(1)
+    assert leader.outbound._wary_until < trio.current_time()
+    await to_both(leader, 6, 6 + DOUBT + 2)
+    leader.left.clear()
+    leader.propose(7 + DOUBT + 2, 6 + DOUBT + 2, FIRST, SECOND)
+    assert what_left(leader) == [("Propose", 2, 7 + DOUBT + 2)]
+
+
+@pytest.mark.parametrize("milliseconds", range(1, 12))
+async def test_a_quorum_that_takes_its_time_is_trusted(autojump_clock: trio.testing.MockClock, leader: Leader, milliseconds: int) -> None:
+    leader.quick = [FIRST]
+    await to_both(leader, 1, 50, milliseconds / 1000)
+    assert leader.outbound._wary_until == 0.0
+
+
+async def test_what_is_under_way_when_all_are_told_is_nobodys_alone_any_more(
+    autojump_clock: trio.testing.MockClock, leader: Leader
+) -> None:
+    leader.quick = [FIRST]
+    await to_both(leader, 1, 4)
+    leader.propose(5, 4, FIRST, SECOND)
+    leader.outbound.tell()
+    leader.quick = [SECOND]
+    leader.commit(5, FIRST, SECOND)
+    leader.left.clear()
+    leader.propose(6, 5, FIRST, SECOND)
+    assert what_left(leader) == [("Propose", 3, 6)], "who is quick was looked at"
+
+
+async def test_the_commit_of_a_heartbeat_does_not_make_the_next_record_alone(
+    autojump_clock: trio.testing.MockClock, leader: Leader
+) -> None:
+    await to_both(leader, 1, 3)
+    leader.propose(4, 3)
+    leader.propose(5, 3)
+    leader.left.clear()
+    leader.commit(4)
+    assert 4 in leader.told, "at once"
+    leader.propose(6, 4)
+    assert not leader.outbound.is_alone(Zxid(1, 6))
+    leader.commit(6)
+    leader.propose(7, 6)
+    assert leader.outbound.is_alone(Zxid(1, 7)) and not leader.outbound.is_alone(Zxid(1, 8))
+    leader.outbound.forget()
+    assert not leader.outbound.is_alone(Zxid(1, 7))
+
+
+async def test_doubts_have_an_end(autojump_clock: trio.testing.MockClock, leader: Leader) -> None:
+    for number in range(1, 4 * DOUBTS_MAX):
+        leader.propose(number, number - 1)
+        leader.commit(number)
+        if leader.outbound._waiting:
+            await trio.sleep(WAIT_SECONDS * 1.1)
+    assert leader.outbound._doubts == DOUBTS_MAX
 
 
 async def test_where_more_than_one_record_is_under_way_all_are_told(autojump_clock: trio.testing.MockClock, leader: Leader) -> None:
