@@ -233,18 +233,22 @@ class Partition:
         if not pieces:
             return 0
         size = sum(map(len, pieces))
-        if size < len(pieces) * JOIN_BYTES_MAX:
-            pieces = [b"".join(pieces)]
         index = self._indexes[-1]
+        if size < len(pieces) * JOIN_BYTES_MAX:
+            together = b"".join(pieces)  # of many batches: no checksum of a batch is that of this
+            pieces, crc = [together], crc32c(index.crc, together)
+        else:
+            crc = index.crc
+            for piece in pieces:
+                crc = crc32c(crc, bytes(piece)) if size < SUM_BYTES else _summed(crc, piece)
         self._disk.write(self.name(index), begin, pieces)
-        for piece in pieces:
-            index.crc = crc32c(index.crc, bytes(piece)) if size < SUM_BYTES else _summed(index.crc, piece)
+        index.crc = crc
         self._dirty[index] = self
         return size
 
 
 def _summed(crc: int, piece: Payload) -> int:
-    """The checksum of a segment with this piece behind what it is of now.
+    """The checksum of a segment with this piece, head or batch, behind what it is of now.
 
     A large piece is a batch from byte 16 on. Nobody proposes one whose own checksum has not been verified; so that is taken, and what may
     have become of the bytes since would be found in the segment.

@@ -97,7 +97,8 @@ class Checkpoints:
         """
         last = self.storage.snapshot
         if (last is None or last.mark.zxid < least) and self.applier.applied >= least and self.lacking:
-            self.wanted = self.wanted or trio.Event()
+            if self.wanted is None:
+                self.wanted = trio.Event()
             with trio.move_on_after(WANTED_WAIT_SECONDS):
                 await self.wanted.wait()
 

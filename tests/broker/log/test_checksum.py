@@ -1,5 +1,7 @@
 """The checksum of two pieces end to end, and of a segment whose batches are not summed again."""
 
+from random import Random
+
 import google_crc32c
 import pytest
 from hypothesis import given
@@ -47,6 +49,25 @@ def test_a_segment_of_large_and_small_batches_has_the_checksum_of_its_bytes() ->
 
     (segment,) = log.capture()[0].segments
     assert segment.crc == google_crc32c.value(disk.read(*log.partition(TOPIC, 0).files, 0, 1 << 22))
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_whatever_is_written_together_has_the_checksum_of_its_bytes(seed: int) -> None:
+    """What a node applies at its start, or when it catches up, is thousands of small batches in one write."""
+    dice, disk = Random(seed), SimDisk()
+    log = Log(disk)
+    small, large = batch_of(dice.choice((10, 900, 5_000))), batch_of(SUM_BYTES)
+    number = 0
+    for _ in range(6):
+        share_of_large = dice.choice((0, 0, 0.01, 0.5))
+        for _ in range(dice.choice((1, 5, 2 * SUM_BYTES // len(small)))):
+            batch = large if dice.random() < share_of_large else small
+            log.append(Zxid(1, 2 + number), 1_700_000_000_000 + number, TOPIC, 0, number, 0, 1, memoryview(batch))
+            number += 1
+        log.flush()
+        rows = log.capture()[0].segments
+        files = log.partition(TOPIC, 0).files
+        assert [row.crc for row in rows] == [google_crc32c.value(disk.read(name, 0, 1 << 26)) for name in files]
 
 
 def test_what_becomes_of_bytes_in_memory_shows_in_the_segment() -> None:

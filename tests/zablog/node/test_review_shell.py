@@ -137,6 +137,22 @@ async def test_a_checkpoint_is_taken_for_a_peer_only_if_it_helps(
     assert checkpoints.due() == is_taken
 
 
+async def test_two_peers_may_want_a_checkpoint(autojump_clock: trio.testing.MockClock) -> None:
+    """trio's events are no truth values: whoever asked whether there was one ended the node."""
+    disk, storage, marks = written(10)
+    storage.checkpoint(snapshot_at(disk, marks[5]))
+    applier = cast(Applier, SimpleNamespace(held=False, applied=marks[9].zxid))
+    application = cast(Restorable, SimpleNamespace(damaged=None))
+    sender, config = Sender(storage, None, Pace(1e12), lambda peer: None), NodeConfig("nowhere", checkpoint_bytes=1 << 30)
+    checkpoints = Checkpoints(config, storage, cast(Driver, None), applier, application, sender, trio.Lock())
+    async with trio.open_nursery() as nursery:
+        for _ in range(2):
+            nursery.start_soon(checkpoints.fresh, marks[9].zxid)
+        await trio.testing.wait_all_tasks_blocked()
+        assert checkpoints.wanted is not None and checkpoints.wanted.statistics().tasks_waiting == 2
+        checkpoints.wanted.set()
+
+
 async def test_checkpoints_for_peers_take_a_fifth_of_the_time_at_most(autojump_clock: trio.testing.MockClock) -> None:
     disk, storage, marks = written(10)
     storage.checkpoint(snapshot_at(disk, marks[5]))
