@@ -80,6 +80,7 @@ SMALL: dict[str, object] = {
     "zablog.transport.link.BROKEN_BYTES": 512 << 10,
     "zablog.transport.link.BATCH_BYTES": 16 << 10,
     "broker.server.server.NodeConfig": partial(NodeConfig, memory_bytes=32 << 10, limits=Outstanding(256, 256 << 10)),
+    "broker.log.partition.SUM_BYTES": 512,
     "broker.checkpoint.TAIL_BYTES_MAX": 256,
     "broker.checkpoint.TAILS_BYTES_MAX": 8 << 10,
     "broker.server.checkpoint.LONG_BYTES": 2 << 10,

@@ -186,6 +186,8 @@ class Chaos:
         self.report.anomalies = await trio.to_thread.run_sync(judge, self.traffic.history)
         if behind:
             self.report.anomalies["unfinished"] = behind
+        if damage := self.cluster.damage():
+            self.report.anomalies["damage"] = damage
         self.count()
 
     async def strike(self, kind: str) -> None:
