@@ -76,7 +76,7 @@ class Cluster:
         return lines[-1][:300] if lines else "said nothing"
 
     def damage(self) -> list[str]:
-        """What the servers have said of damage, and of defects of their own. No fault of ours spoils a byte, so there is none to be mended."""
+        """What the servers have said of damage, and of defects of their own. No fault of ours spoils a byte: nothing is to be mended."""
         found = []
         for number in (number for number, server in self.servers.items() if not server.lying):
             for line in (self.folder / f"server{number}.log").read_text(errors="replace").splitlines():

@@ -12,6 +12,7 @@ from tests.zablog.node.test_transfer import BIG, Files, connected, follower, lea
 from tests.zablog.storage.test_snapshots import snapshot_at, written
 from zablog.core.peer import Peer
 from zablog.core.state import Following
+from zablog.core.trail import Mark
 from zablog.core.zxid import Epoch, PeerId
 from zablog.node.application import Restorable
 from zablog.node.applier import Applier
@@ -113,6 +114,17 @@ async def test_a_log_that_is_read_to_the_leader_is_kept_for_it(repaired: bool, e
         assert checkpoints.pinned(marks[8].zxid) == marks[expected].zxid
 
 
+def with_one_behind(damaged: str | None = None) -> tuple[Checkpoints, list[Mark]]:
+    """One of three nodes that has applied entries 0 to 9, and has a checkpoint of 5."""
+    disk, storage, marks = written(10)
+    storage.checkpoint(snapshot_at(disk, marks[5]))
+    applier = cast(Applier, SimpleNamespace(held=False, applied=marks[9].zxid))
+    application = cast(Restorable, SimpleNamespace(damaged=damaged))
+    storage.identity = replace(storage.identity, members=storage.identity.members * 3)
+    sender, config = Sender(storage, None, Pace(1e12), lambda peer: None), NodeConfig("nowhere", checkpoint_bytes=1 << 30)
+    return Checkpoints(config, storage, cast(Driver, None), applier, application, sender, trio.Lock()), marks
+
+
 @pytest.mark.parametrize(
     ("least", "damaged", "is_taken"),
     [(5, None, False), (7, None, True), (10, None, False), (7, "a segment", False)],
@@ -122,13 +134,7 @@ async def test_a_checkpoint_is_taken_for_a_peer_only_if_it_helps(
     least: int, damaged: str | None, is_taken: bool, autojump_clock: trio.testing.MockClock
 ) -> None:
     """A peer that asks in vain asks again and again: what it cannot use must not be made for it, each time a later one."""
-    disk, storage, marks = written(10)
-    storage.checkpoint(snapshot_at(disk, marks[5]))
-    applier = cast(Applier, SimpleNamespace(held=False, applied=marks[9].zxid))
-    application = cast(Restorable, SimpleNamespace(damaged=damaged))
-    storage.identity = replace(storage.identity, members=storage.identity.members * 3)
-    sender, config = Sender(storage, None, Pace(1e12), lambda peer: None), NodeConfig("nowhere", checkpoint_bytes=1 << 30)
-    checkpoints = Checkpoints(config, storage, cast(Driver, None), applier, application, sender, trio.Lock())
+    checkpoints, marks = with_one_behind(damaged)
     began = trio.current_time()
 
     await checkpoints.fresh(marks[least].zxid if least < 10 else marks[9].zxid.after(1))
@@ -139,12 +145,7 @@ async def test_a_checkpoint_is_taken_for_a_peer_only_if_it_helps(
 
 async def test_two_peers_may_want_a_checkpoint(autojump_clock: trio.testing.MockClock) -> None:
     """trio's events are no truth values: whoever asked whether there was one ended the node."""
-    disk, storage, marks = written(10)
-    storage.checkpoint(snapshot_at(disk, marks[5]))
-    applier = cast(Applier, SimpleNamespace(held=False, applied=marks[9].zxid))
-    application = cast(Restorable, SimpleNamespace(damaged=None))
-    sender, config = Sender(storage, None, Pace(1e12), lambda peer: None), NodeConfig("nowhere", checkpoint_bytes=1 << 30)
-    checkpoints = Checkpoints(config, storage, cast(Driver, None), applier, application, sender, trio.Lock())
+    checkpoints, marks = with_one_behind()
     async with trio.open_nursery() as nursery:
         for _ in range(2):
             nursery.start_soon(checkpoints.fresh, marks[9].zxid)
@@ -154,12 +155,7 @@ async def test_two_peers_may_want_a_checkpoint(autojump_clock: trio.testing.Mock
 
 
 async def test_checkpoints_for_peers_take_a_fifth_of_the_time_at_most(autojump_clock: trio.testing.MockClock) -> None:
-    disk, storage, marks = written(10)
-    storage.checkpoint(snapshot_at(disk, marks[5]))
-    applier = cast(Applier, SimpleNamespace(held=False, applied=marks[9].zxid))
-    application = cast(Restorable, SimpleNamespace(damaged=None))
-    sender, config = Sender(storage, None, Pace(1e12), lambda peer: None), NodeConfig("nowhere", checkpoint_bytes=1 << 30)
-    checkpoints = Checkpoints(config, storage, cast(Driver, None), applier, application, sender, trio.Lock())
+    checkpoints, _ = with_one_behind()
     checkpoints.wanted, checkpoints.last_seconds = trio.Event(), 6.0
 
     await trio.sleep(29)
