@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 
+import broker
+import zablog
 from broker.sim.history import Read, Sent
 from tests.system import chaos
 from tests.system.chaos import DECK, Report, lacking, torment
+from tests.system.rig import DAMAGE, Cluster
 from tests.system.traffic import SLOTS, Look, Seen, judge
 
 ROOT = ("power cut", "failing disk")
@@ -31,6 +34,20 @@ def test_nothing_acknowledged_is_lost_repeated_or_moved(tmp_path: Path, kinds: l
     assert report.anomalies == {}, report.document()
     assert sum(report.faults.values()) >= 1
     assert report.figures["acknowledged"] > 200 and report.figures["records_polled"] > 200
+
+
+def test_what_servers_say_of_damage_is_heard(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, powered=False, lying=False, settings="")
+    for number in cluster.servers:
+        (tmp_path / f"server{number}.log").write_text("[info     ] link up\n")
+    assert cluster.damage() == []
+    sources = "".join(file.read_text() for package in (broker, zablog) for file in Path(package.__path__[0]).rglob("*.py"))
+    for words in DAMAGE:
+        assert words in sources, "servers say it so"
+        (tmp_path / "server2.log").write_text(f"[info     ] link up\n[error    ] a segment: {words}\n")
+        assert cluster.damage() == [f"node 2: [error    ] a segment: {words}"]
+    cluster.servers[2].lying = True
+    assert cluster.damage() == [], "with syncs that lie there is damage"
 
 
 @pytest.mark.slow

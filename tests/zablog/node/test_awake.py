@@ -187,13 +187,18 @@ def test_a_busy_machine_is_left_to_others(monkeypatch: pytest.MonkeyPatch) -> No
     on(machine_test, monkeypatch)
 
 
-async def test_a_clock_that_stands_still_is_not_waited_for(autojump_clock: trio.testing.MockClock, nursery: trio.Nursery) -> None:
+async def test_a_clock_that_stands_still_is_not_waited_for(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offers: list[int] = []
+    monkeypatch.setattr(os, "sched_yield", lambda: offers.append(1), raising=False)
     awake = Awake()
     nursery.start_soon(awake.run)
-    await trio.testing.wait_all_tasks_blocked()
-    for _ in range(3):
+    await trio.sleep(1)
+    for number in range(1, 4):
         awake.proposed()
         await trio.sleep(1)
+        assert len(offers) == number, "one look, and no more"
 
 
 def test_a_clock_that_creeps_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
