@@ -3,11 +3,15 @@
 import os
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
+from time import perf_counter
 
 import pytest
+import trio
 
 from tests.pace import few
 from tests.shell.story import play
+from tests.shell.world import World
 
 FAST = 8
 SLOW = 200
@@ -44,3 +48,51 @@ def test_the_same_seed_is_the_same_run_in_any_process() -> None:
 
     assert f"5: {here.digest()[:16]}," in elsewhere("1")
     assert f"5: {here.digest()[:16]}," in elsewhere("2")
+
+
+def test_a_busy_machine_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = play(5)[0].digest()
+    offered = 0
+
+    def somebody_else_takes_it() -> None:
+        nonlocal offered
+        offered += 1
+        until = perf_counter() + 0.001
+        while perf_counter() < until:
+            pass
+
+    monkeypatch.setattr(os, "sched_yield", somebody_else_takes_it, raising=False)
+
+    assert play(5)[0].digest() == alone
+    assert offered
+
+
+class StoryFails(Exception):
+    pass
+
+
+async def fails(world: World) -> None:
+    async with world.client("client") as client, client.producer() as producer:
+        await client.create_topic("orders")
+        await producer.submit("orders", b"1")
+        raise StoryFails
+
+
+async def never_ends(world: World) -> None:
+    async with world.client("client") as client:
+        await client.create_topic("orders")
+        await trio.sleep_forever()
+
+
+@pytest.mark.parametrize(("story", "error"), [(fails, StoryFails), (never_ends, AssertionError)])
+@pytest.mark.parametrize("seed", few(range(3)))
+def test_a_story_that_fails_ends_at_the_same_point_each_time(
+    story: Callable[[World], Awaitable[None]], error: type[Exception], seed: int
+) -> None:
+    worlds = [World(seed), World(seed)]
+    for world in worlds:
+        with pytest.raises((error, ExceptionGroup)) as caught:
+            world.run(story)
+        assert caught.group_contains(error) if isinstance(caught.value, ExceptionGroup) else isinstance(caught.value, error)
+
+    assert worlds[0].digest() == worlds[1].digest()

@@ -8,7 +8,6 @@ a few times in a row, it is not waited for like that.
 """
 
 import os
-import time
 from typing import Final
 
 import trio
@@ -95,9 +94,8 @@ class Awake:
                 if now >= self._until:
                     self._for.in_vain(now)
                     break
-                begun = time.perf_counter()
                 offer()
-                if (taken := time.perf_counter() - begun) > TAKEN_SECONDS:
+                if (taken := trio.current_time() - now) > TAKEN_SECONDS:
                     self._wary_until = now + WARY_TIMES * taken
                     break
                 before = now
