@@ -12,14 +12,14 @@ from typing import Final
 
 import trio
 
-ACK_SECONDS: Final = 0.0006
-REQUEST_SECONDS: Final = 0.0004
+ACK_SECONDS: Final = 0.0012
+REQUEST_SECONDS: Final = 0.0008
 """So long they are waited for awake: where they take longer, waking up is a small part of it."""
 VAIN_MAX: Final = 3
 """So many waits in a row may be in vain."""
-TAKEN_SECONDS: Final = 0.0005
+TAKEN_SECONDS: Final = 0.001
 """Whoever takes our processor for longer is none of those that we wait for."""
-WARY_TIMES: Final = 100
+WARY_TIMES: Final = 30
 """What was lost is made up for by sleeping like others for so many times as long."""
 ROUNDS_MAX: Final = 1000
 """For clocks of tests, which stand still or creep."""
