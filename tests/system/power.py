@@ -56,6 +56,14 @@ keep_bytes = 65536
 file_bytes = 131072
 """
 
+DAMAGE = ("is damaged", "not restored", "a defect of zablog", "broke a law")
+
+
+def damage_in(log: Path) -> list[str]:
+    """What a server has said of damage, and of defects of its own. No fault of ours spoils a byte: nothing is to be mended."""
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    return [line.strip()[:300] for line in lines if any(words in line for words in DAMAGE)]
+
 
 @dataclass
 class Node:
@@ -134,12 +142,14 @@ class Report:
     different: int = 0
     """Cuts after which the nodes did not hold the same."""
     no_service: int = 0
+    damage: int = 0
+    """Lines in which servers spoke of damage, or of a defect of their own."""
     service_seconds: list[float] = field(default_factory=list)
     words: list[str] = field(default_factory=list)
 
     @property
     def clean(self) -> bool:
-        return not (self.lost or self.repeated or self.out_of_order or self.different or self.no_service)
+        return not (self.lost or self.repeated or self.out_of_order or self.different or self.no_service or self.damage)
 
     def document(self) -> dict[str, object]:
         seconds = sorted(self.service_seconds) or [0.0]
@@ -152,6 +162,7 @@ class Report:
             "out_of_order": self.out_of_order,
             "different": self.different,
             "no_service": self.no_service,
+            "damage": self.damage,
             "service_seconds": {
                 "median": round(statistics.median(seconds), 2),
                 "p95": round(seconds[int(0.95 * (len(seconds) - 1))], 2),
@@ -329,6 +340,9 @@ def cut_power(folder: Path, cuts: int, seed: int = 1, lying: bool = False, nodes
     finally:
         cluster.close()
     cluster.report.unknown = cluster.sent - len(cluster.acknowledged)
+    said = [line for node in cluster.nodes for line in damage_in(folder / f"server{node.number}.log")]
+    cluster.report.damage = len(said)
+    cluster.report.words += said
     return cluster.report
 
 

@@ -15,13 +15,12 @@ import trio
 
 from broker.client import Client
 from tests.ports import free_ports
-from tests.system.power import NODE, Node
+from tests.system.power import NODE, Node, damage_in
 from tests.system.proxy import Proxies
 from zablog import Identity, Member, PeerId, give_birth
 from zablog.storage.files import FileDisk
 
 LOOK_SECONDS = 0.02
-DAMAGE = ("is damaged", "not restored", "a defect of zablog", "broke a law")
 
 
 @dataclass
@@ -76,13 +75,9 @@ class Cluster:
         return lines[-1][:300] if lines else "said nothing"
 
     def damage(self) -> list[str]:
-        """What the servers have said of damage, and of defects of their own. No fault of ours spoils a byte: nothing is to be mended."""
-        found = []
-        for number in (number for number, server in self.servers.items() if not server.lying):
-            for line in (self.folder / f"server{number}.log").read_text(errors="replace").splitlines():
-                if any(words in line for words in DAMAGE):
-                    found.append(f"node {number}: {line.strip()[:300]}")
-        return found
+        """What those servers have said of damage whose syncs do not lie."""
+        heard = {number: damage_in(self.folder / f"server{number}.log") for number, server in self.servers.items() if not server.lying}
+        return [f"node {number}: {line}" for number, lines in heard.items() for line in lines]
 
     def close(self) -> None:
         for server in self.servers.values():

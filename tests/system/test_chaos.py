@@ -10,7 +10,8 @@ import zablog
 from broker.sim.history import Read, Sent
 from tests.system import chaos
 from tests.system.chaos import DECK, Report, lacking, torment
-from tests.system.rig import DAMAGE, Cluster
+from tests.system.power import DAMAGE
+from tests.system.rig import Cluster
 from tests.system.traffic import SLOTS, Look, Seen, judge
 
 ROOT = ("power cut", "failing disk")

@@ -228,12 +228,12 @@ class Channel:
         self.call(method(1, 50, 40, b"\0\0" + tiny(queue) + b"\0"), 50, 41)
 
     def consume(self, queue: str, wanted: int) -> float:
-        """Messages a second, until so many are there or nothing more comes."""
+        """Messages a second, until so many are there or nothing more comes; 0 if the queue holds too few to say."""
         self.call(method(1, 60, 10, struct.pack(">IHB", 0, PREFETCH, 0)), 60, 11)
         begun = last = time.perf_counter()
         self.call(method(1, 60, 20, b"\0\0" + tiny(queue) + tiny("c") + b"\0" + long(b"")), 60, 21)
         self.socket.settimeout(1.5)
-        got = 0
+        got = counted = 0
         while got < wanted and time.perf_counter() - begun < READ_SECONDS_MAX:
             try:
                 kind, _ = self._frame()
@@ -243,8 +243,8 @@ class Channel:
                 got += 1
                 if got % ACK_EACH == 0:
                     self.socket.sendall(method(1, 60, 80, struct.pack(">QB", got, 1)))
-                    last = time.perf_counter()
-        return got / max(last - begun, 1e-6)
+                    counted, last = got, time.perf_counter()
+        return counted / (last - begun) if counted else 0.0
 
 
 class Confirms:
