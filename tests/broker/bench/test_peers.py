@@ -11,7 +11,7 @@ from broker.bench.peers import SCRIPTS
 HEADER = (2, b"")
 
 
-@pytest.fixture()
+@pytest.fixture
 def rabbitmq(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(SCRIPTS))
     monkeypatch.delitem(sys.modules, "rabbitmq", raising=False)
