@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.system import power
 from tests.system.power import cut_power
 
 TOOLS = ("mkfs.ext4", "mount", "umount")
@@ -38,6 +39,15 @@ def test_nothing_acknowledged_is_lost_of_a_log_whose_files_are_allocated(tmp_pat
 
     assert report.clean, report.document()
     assert report.cuts >= 4 and report.acknowledged > 100
+
+
+def test_what_servers_say_of_damage_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(power, "DAMAGE", ("phase=broadcast",))  # what each of them says
+
+    report = cut_power(tmp_path, cuts=1)
+
+    assert report.damage >= 3 and not report.clean, report.document()
+    assert any("phase=broadcast" in words for words in report.words)
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")

@@ -1,7 +1,7 @@
 """A leader whose client sends one record at a time does not go to sleep over it.
 
 Such a record is waited for twice: for the ack that makes the quorum, and, behind the answer, for the next request. On one machine, or near
-it, both come within a part of a millisecond, and to wake a processor that has gone to sleep can take a third of that. So the event loop
+it, both come within a millisecond or so, and to wake a processor that has gone to sleep can take a third of that. So the event loop
 goes round meanwhile, and each time offers its processor to whoever else wants it. Where somebody takes it for long the machine is busy:
 whoever sleeps is served at once there when he wakes up, and whoever is awake has to queue. And where neither ack nor request comes in time,
 a few times in a row, it is not waited for like that.
