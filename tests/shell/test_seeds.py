@@ -88,9 +88,7 @@ async def never_ends(world: World) -> None:
     ("story", "words"), [(fails, "on purpose"), (never_ends, f"nothing came to an end within {RUN_SECONDS:g} virtual seconds")]
 )
 @pytest.mark.parametrize("seed", few(range(3)))
-def test_a_story_that_fails_ends_at_the_same_point_each_time(
-    story: Callable[[World], Awaitable[None]], words: str, seed: int
-) -> None:
+def test_a_story_that_fails_ends_at_the_same_point_each_time(story: Callable[[World], Awaitable[None]], words: str, seed: int) -> None:
     worlds = [World(seed), World(seed)]
     for world in worlds:
         with pytest.raises((StoryFails, AssertionError, ExceptionGroup)) as caught:
